@@ -11,6 +11,7 @@ from typing import Annotated, Final, Literal
 import msgspec
 
 from engine.money import CurrencyCode, DecimalText, Rounding, UnsignedText
+from engine.period import Alignment, IntervalUnit
 
 Key = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:@/-]{0,127}\Z")]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
@@ -32,23 +33,6 @@ class Mode(StrEnum):
 
     LIVE = "live"
     TEST = "test"
-
-
-class IntervalUnit(StrEnum):
-    """The unit of a billing interval."""
-
-    DAY = "day"
-    WEEK = "week"
-    MONTH = "month"
-    QUARTER = "quarter"
-    YEAR = "year"
-
-
-class Alignment(StrEnum):
-    """Where period boundaries lie: at the anchor's day, or at the calendar's."""
-
-    ANNIVERSARY = "anniversary"
-    CALENDAR = "calendar"
 
 
 class Proration(StrEnum):
