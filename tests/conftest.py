@@ -1,0 +1,39 @@
+"""What every test gets: no way out of this machine. Warnings are errors by pyproject."""
+
+import ipaddress
+import sys
+
+import pytest
+
+LOCAL_NAMES = frozenset({"", "localhost", "localhost.localdomain"})
+
+
+def stays_here(host: object) -> bool:
+    """True for a loopback or unspecified address, its common names, and no host at all."""
+    if host is None:
+        return True
+    text = host.decode() if isinstance(host, bytes) else str(host)
+    if text in LOCAL_NAMES:
+        return True
+    try:
+        address = ipaddress.ip_address(text.partition("%")[0])
+    except ValueError:
+        return False
+    return address.is_loopback or address.is_unspecified
+
+
+def refuse_the_network(event: str, arguments: tuple[object, ...]) -> None:
+    """An audit hook: a connection or a look-up that leaves loopback fails its test."""
+    if event in {"socket.connect", "socket.sendto"}:
+        address = arguments[1]
+        host = address[0] if isinstance(address, tuple) else None
+    elif event in {"socket.getaddrinfo", "socket.gethostbyname"}:
+        host = arguments[0]
+    else:
+        return
+    if not stays_here(host):
+        pytest.fail(f"{event}: tests stay on this machine, this one asked for {host!r}")
+
+
+def pytest_configure() -> None:
+    sys.addaudithook(refuse_the_network)
