@@ -1,0 +1,129 @@
+"""Connections, transactions and bulk COPY; the one place that names a seller to the database.
+
+Every transaction of the application runs as `usance_app` under row-level security and names its
+seller first, so a statement that forgets its filter still sees one seller's rows only.
+"""
+
+import re
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+import asyncpg
+import msgspec
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+APP_ROLE: Final = "usance_app"
+LOADER_ROLE: Final = "usance_loader"
+AUDITOR_ROLE: Final = "usance_auditor"
+OWNER_ROLE: Final = "usance_owner"
+_NAME: Final = re.compile(r"^[a-z_][a-z0-9_]*$")
+
+_SELLER: Final = text("SELECT set_config('app.seller', :seller, true)")
+
+
+def _to_json(value: object) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+class Database:
+    """A pool of connections in one role."""
+
+    def __init__(self, *, engine: AsyncEngine) -> None:
+        """Wrap an engine; `open_database` makes it."""
+        self.engine = engine
+
+    @asynccontextmanager
+    async def transaction(
+        self, *, seller: int | None, snapshot: bool = False
+    ) -> AsyncIterator[AsyncConnection]:
+        """One transaction that sees the rows of `seller` (None: of nobody).
+
+        `snapshot` makes it REPEATABLE READ and read-only: every statement sees the same facts.
+        """
+        async with self.engine.connect() as connection:
+            if snapshot:
+                await connection.execution_options(
+                    isolation_level="REPEATABLE READ", postgresql_readonly=True
+                )
+            async with connection.begin():
+                await connection.execute(_SELLER, {"seller": "" if seller is None else str(seller)})
+                yield connection
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self.engine.dispose()
+
+
+def open_database(
+    *,
+    dsn: str,
+    role: str | None = None,
+    pool_size: int = 10,
+    statement_timeout_seconds: int = 60,
+    lock_timeout_seconds: int = 10,
+) -> Database:
+    """A pool on `dsn` (libpq form, a unix socket in `host=`), its sessions acting as `role`."""
+    server_settings = {
+        "application_name": "usance",
+        "timezone": "UTC",
+        "statement_timeout": f"{statement_timeout_seconds}s",
+        "lock_timeout": f"{lock_timeout_seconds}s",
+        "idle_in_transaction_session_timeout": "120s",
+        "jit": "off",
+    }
+    if role is not None:
+        server_settings["role"] = role
+
+    async def connect() -> Any:  # noqa: ANN401 - asyncpg's own type
+        return await asyncpg.connect(dsn, server_settings=server_settings, timeout=10)
+
+    engine = create_async_engine(
+        "postgresql+asyncpg://",
+        async_creator=connect,
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_timeout=5,
+        json_serializer=_to_json,
+        json_deserializer=msgspec.json.decode,
+    )
+    return Database(engine=engine)
+
+
+async def driver(connection: AsyncConnection) -> Any:  # noqa: ANN401 - asyncpg's own type
+    """The asyncpg connection under a SQLAlchemy one, inside the same transaction."""
+    raw = await connection.get_raw_connection()
+    return raw.driver_connection
+
+
+@asynccontextmanager
+async def loading(connection: AsyncConnection) -> AsyncIterator[Any]:
+    """Act as the loader, which may COPY into tables with row-level security and cannot read.
+
+    Only inside `transaction()`: the seller of every row is the one the transaction named. When
+    the body fails the transaction is over, and its end resets the role.
+    """
+    raw = await driver(connection)
+    await raw.execute(f"SET LOCAL ROLE {LOADER_ROLE}")
+    yield raw
+    await raw.execute("RESET ROLE")
+
+
+async def copy_rows(
+    raw: Any,  # noqa: ANN401 - asyncpg's own type
+    *,
+    table: str,
+    columns: Sequence[str],
+    rows: Iterable[Sequence[object]],
+) -> None:
+    """Binary COPY of `rows` into `table` through a connection got from `loading`."""
+    await raw.copy_records_to_table(table, columns=list(columns), records=rows)
+
+
+def quote_name(name: str) -> str:
+    """A plain lower-case identifier for DDL; anything else is refused."""
+    if _NAME.match(name) is None:
+        message = f"{name!r} is not a plain identifier"
+        raise ValueError(message)
+    return name

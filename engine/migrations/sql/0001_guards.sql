@@ -1,0 +1,169 @@
+-- What the database refuses, whoever asks.
+
+-- Issued documents change in nothing but the columns named in the trigger: the rest is compared as a whole, so a
+-- column added later is guarded without a word.
+CREATE FUNCTION guard_document() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+  free text[] := string_to_array(TG_ARGV[0], ' ');
+  legal text[] := string_to_array(TG_ARGV[1], ' ');
+BEGIN
+  IF TG_OP <> 'UPDATE' THEN
+    RAISE EXCEPTION '% of % is refused: issued documents stay', TG_OP, TG_TABLE_NAME
+      USING ERRCODE = 'restrict_violation';
+  END IF;
+  IF (to_jsonb(NEW) - free) IS DISTINCT FROM (to_jsonb(OLD) - free) THEN
+    RAISE EXCEPTION '%: an issued document does not change', TG_TABLE_NAME USING ERRCODE = 'restrict_violation';
+  END IF;
+  IF NEW.version <> OLD.version + 1 THEN
+    RAISE EXCEPTION '%: version % must follow %', TG_TABLE_NAME, NEW.version, OLD.version
+      USING ERRCODE = 'restrict_violation';
+  END IF;
+  IF NEW.status <> OLD.status AND NOT (OLD.status || '>' || NEW.status = ANY (legal)) THEN
+    RAISE EXCEPTION '%: % cannot become %', TG_TABLE_NAME, OLD.status, NEW.status
+      USING ERRCODE = 'restrict_violation';
+  END IF;
+  RETURN NEW;
+END $$;
+
+CREATE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  RAISE EXCEPTION '% of % is refused: it is append-only', TG_OP, TG_TABLE_NAME USING ERRCODE = 'restrict_violation';
+END $$;
+
+CREATE TRIGGER guard BEFORE UPDATE OR DELETE ON invoices FOR EACH ROW EXECUTE FUNCTION guard_document(
+  'status amount_due_minor paid_at voided_at written_off_at version',
+  'open>paid open>uncollectible open>void paid>open uncollectible>paid uncollectible>open');
+CREATE TRIGGER guard BEFORE UPDATE OR DELETE ON credit_notes FOR EACH ROW EXECUTE FUNCTION guard_document(
+  'status voided_at version', 'issued>void');
+
+DO $$
+DECLARE name text;
+BEGIN
+  FOREACH name IN ARRAY ARRAY['line_items', 'settlements', 'journal_entries', 'postings', 'parties', 'event_keys', 'outbox']
+  LOOP
+    EXECUTE format('CREATE TRIGGER guard BEFORE UPDATE OR DELETE ON %I FOR EACH ROW EXECUTE FUNCTION refuse_change()', name);
+  END LOOP;
+  FOREACH name IN ARRAY ARRAY['invoices', 'credit_notes', 'line_items', 'settlements', 'journal_entries', 'postings',
+    'parties', 'event_keys', 'outbox', 'number_series']
+  LOOP
+    EXECUTE format('CREATE TRIGGER guard_truncate BEFORE TRUNCATE ON %I FOR EACH STATEMENT EXECUTE FUNCTION refuse_change()', name);
+  END LOOP;
+END $$;
+
+-- A statement that adds postings must leave each entry it touches balanced, per currency and in base currency; all
+-- postings of an entry come in one statement, so that none can be added to it later.
+CREATE FUNCTION check_balance() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+DECLARE bad record;
+BEGIN
+  SELECT seller, entry, currency, sum(amount_minor) AS amount, sum(base_minor) AS base, min(ordinal) AS first_ordinal
+    INTO bad FROM added GROUP BY seller, entry, currency
+    HAVING sum(amount_minor) <> 0 OR sum(base_minor) <> 0 LIMIT 1;
+  IF FOUND THEN
+    RAISE EXCEPTION 'journal entry % does not balance: % % too much', bad.entry, bad.amount, bad.currency
+      USING ERRCODE = 'check_violation';
+  END IF;
+  SELECT seller, entry INTO bad FROM added GROUP BY seller, entry HAVING count(*) < 2 OR min(ordinal) <> 1
+    OR max(ordinal) <> count(*) LIMIT 1;
+  IF FOUND THEN
+    RAISE EXCEPTION 'journal entry % is not written as a whole', bad.entry USING ERRCODE = 'check_violation';
+  END IF;
+  RETURN NULL;
+END $$;
+CREATE TRIGGER balance AFTER INSERT ON postings REFERENCING NEW TABLE AS added
+  FOR EACH STATEMENT EXECUTE FUNCTION check_balance();
+
+-- Numbers have no gap: a document's number is below its series' counter, and the counter only moves up.
+CREATE FUNCTION guard_series() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  IF TG_OP = 'DELETE' OR NEW.next_sequence < OLD.next_sequence OR NEW.series <> OLD.series
+    OR NEW.last_issued_at < OLD.last_issued_at THEN
+    RAISE EXCEPTION 'a number series only moves up' USING ERRCODE = 'restrict_violation';
+  END IF;
+  RETURN NEW;
+END $$;
+CREATE TRIGGER guard BEFORE UPDATE OR DELETE ON number_series FOR EACH ROW EXECUTE FUNCTION guard_series();
+
+-- Look-ups before the seller is known run as the owner, who sees only these tables, only to read.
+CREATE FUNCTION find_api_key(key_hash bytea)
+RETURNS TABLE (seller integer, seller_id text, mode text, key_id text, scopes text[], expires_at timestamptz, revoked_at timestamptz)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+  SELECT k.seller, s.id, s.mode, k.id, k.scopes, k.expires_at, k.revoked_at
+  FROM api_keys k JOIN sellers s USING (seller) WHERE k.hash = key_hash
+$$;
+
+CREATE FUNCTION find_seller(seller_id text) RETURNS TABLE (seller integer, id text, mode text, clock_at timestamptz)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+  SELECT s.seller, s.id, s.mode, s.clock_at FROM sellers s WHERE s.id = seller_id
+$$;
+
+CREATE FUNCTION list_sellers() RETURNS TABLE (seller integer, id text, legal_name text, mode text, clock_at timestamptz)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+  SELECT s.seller, s.id, s.legal_name, s.mode, s.clock_at FROM sellers s ORDER BY s.seller
+$$;
+
+CREATE FUNCTION due_sellers(now_at timestamptz) RETURNS TABLE (seller integer, id text)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+  SELECT s.seller, s.id FROM sellers s
+  WHERE s.mode = 'live' AND EXISTS (
+    SELECT 1 FROM subscriptions d WHERE d.seller = s.seller AND d.next_due_at <= now_at)
+$$;
+
+-- Row-level security, forced: the owner too is bound by it. A session that named no seller sees nothing.
+DO $$
+DECLARE name text;
+BEGIN
+  FOR name IN SELECT c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE n.nspname = 'public' AND c.relkind IN ('r', 'p') AND c.relname <> 'alembic_version'
+  LOOP
+    EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY', name);
+    EXECUTE format('ALTER TABLE %I FORCE ROW LEVEL SECURITY', name);
+    EXECUTE format('CREATE POLICY own_rows ON %I USING (seller = current_seller()) WITH CHECK (seller = current_seller())', name);
+    EXECUTE format('CREATE POLICY audit ON %I FOR SELECT TO usance_auditor USING (true)', name);
+    EXECUTE format('GRANT SELECT ON %I TO usance_auditor', name);
+  END LOOP;
+  FOREACH name IN ARRAY ARRAY['api_keys', 'sellers', 'subscriptions']
+  LOOP
+    EXECUTE format('CREATE POLICY look_up ON %I FOR SELECT TO usance_owner USING (true)', name);
+  END LOOP;
+END $$;
+
+-- A seller is made before its number can be set: the insert is allowed to a session that has not named one.
+CREATE FUNCTION create_seller(body jsonb) RETURNS integer
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+DECLARE made integer;
+BEGIN
+  INSERT INTO sellers (id, legal_name, mode, country, currency, timezone, address, tax_ids, series, rounding, proration,
+      last_day, net_terms_days, party, clock_at, created_at)
+    SELECT id, legal_name, mode, country, currency, timezone, address, tax_ids, series, rounding, proration,
+      last_day, net_terms_days, party, clock_at, created_at
+    FROM jsonb_populate_record(NULL::sellers, body)
+    RETURNING seller INTO made;
+  RETURN made;
+END $$;
+CREATE POLICY make ON sellers FOR INSERT TO usance_owner WITH CHECK (true);
+
+GRANT SELECT, INSERT, UPDATE ON sellers, api_keys, customers, customer_balances, subscriptions, price_intervals,
+  number_series, billing_runs, parked_accounts, invoices, credit_notes, idempotency_keys TO usance_app;
+GRANT SELECT, INSERT ON parties, meters, plans, prices, accounts, line_items, settlements, journal_entries, postings,
+  outbox, event_streams, event_keys, event_batches, event_measures, event_inbox TO usance_app;
+GRANT DELETE ON event_inbox, idempotency_keys, parked_accounts TO usance_app;
+GRANT USAGE ON SEQUENCE event_batch_numbers TO usance_app;
+REVOKE INSERT ON sellers FROM usance_app;
+
+-- The loader writes and cannot read; the seller is no column of its own choice.
+DO $$
+DECLARE
+  name text;
+  columns text;
+BEGIN
+  FOREACH name IN ARRAY ARRAY['event_keys', 'event_batches', 'event_measures', 'event_inbox', 'invoices', 'credit_notes',
+    'line_items', 'settlements', 'journal_entries', 'postings', 'outbox', 'customers', 'subscriptions', 'price_intervals', 'parties']
+  LOOP
+    SELECT string_agg(quote_ident(attname), ', ') INTO columns FROM pg_attribute
+      WHERE attrelid = name::regclass AND attnum > 0 AND NOT attisdropped AND attname <> 'seller' AND attidentity = '';
+    EXECUTE format('GRANT INSERT (%s) ON %I TO usance_loader', columns, name);
+  END LOOP;
+END $$;
+GRANT EXECUTE ON FUNCTION find_api_key, find_seller, list_sellers, due_sellers, create_seller TO usance_app;
+REVOKE EXECUTE ON FUNCTION find_api_key, find_seller, list_sellers, due_sellers, create_seller FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION current_seller TO usance_app, usance_loader, usance_auditor;

@@ -1,0 +1,426 @@
+-- Every table carries its seller as a small integer: it leads every key, the policies compare it, and bulk rows
+-- stay narrow. The text id of a seller lives in sellers alone.
+
+CREATE FUNCTION current_seller() RETURNS integer LANGUAGE sql STABLE PARALLEL SAFE
+  RETURN nullif(current_setting('app.seller', true), '')::integer;
+
+CREATE TABLE sellers (
+  seller integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  id text NOT NULL UNIQUE,
+  legal_name text NOT NULL,
+  mode text NOT NULL CHECK (mode IN ('live', 'test')),
+  country text,
+  currency text NOT NULL,
+  timezone text NOT NULL,
+  address jsonb,
+  tax_ids jsonb NOT NULL DEFAULT '[]',
+  series text NOT NULL,
+  rounding text NOT NULL CHECK (rounding IN ('half_up', 'half_even')),
+  proration text NOT NULL CHECK (proration IN ('second', 'day', 'thirty_360', 'none')),
+  last_day text NOT NULL CHECK (last_day IN ('exclude', 'include')),
+  net_terms_days integer NOT NULL CHECK (net_terms_days >= 0),
+  party text NOT NULL,
+  clock_at timestamptz,
+  created_at timestamptz NOT NULL,
+  CHECK ((mode = 'test') = (clock_at IS NOT NULL))
+);
+
+CREATE TABLE api_keys (
+  seller integer NOT NULL DEFAULT current_seller() REFERENCES sellers,
+  id text NOT NULL,
+  name text NOT NULL,
+  hash bytea NOT NULL UNIQUE,
+  start text NOT NULL,
+  scopes text[] NOT NULL CHECK (scopes <@ ARRAY['ingest', 'read', 'billing', 'admin']),
+  created_at timestamptz NOT NULL,
+  expires_at timestamptz,
+  revoked_at timestamptz,
+  PRIMARY KEY (seller, id)
+);
+
+-- What a document prints of a seller or a customer, kept by the hash of its content: documents point here, so a
+-- later change of address leaves issued paper as it was.
+CREATE TABLE parties (
+  seller integer NOT NULL DEFAULT current_seller() REFERENCES sellers,
+  id text NOT NULL,
+  body jsonb NOT NULL,
+  PRIMARY KEY (seller, id)
+);
+
+CREATE TABLE customers (
+  seller integer NOT NULL DEFAULT current_seller() REFERENCES sellers,
+  id text NOT NULL,
+  number bigint GENERATED ALWAYS AS IDENTITY,
+  key text NOT NULL,
+  name text NOT NULL,
+  emails jsonb NOT NULL,
+  currency text,
+  timezone text,
+  country text,
+  address jsonb,
+  tax_ids jsonb NOT NULL,
+  net_terms_days integer CHECK (net_terms_days >= 0),
+  po_number text,
+  party text NOT NULL,
+  created_at timestamptz NOT NULL,
+  PRIMARY KEY (seller, id),
+  UNIQUE (seller, key),
+  UNIQUE (seller, number)
+);
+
+CREATE TABLE customer_balances (
+  seller integer NOT NULL DEFAULT current_seller() REFERENCES sellers,
+  customer text NOT NULL,
+  currency text NOT NULL,
+  amount_minor bigint NOT NULL CHECK (amount_minor >= 0),
+  PRIMARY KEY (seller, customer, currency),
+  FOREIGN KEY (seller, customer) REFERENCES customers (seller, id)
+);
+
+CREATE TABLE meters (
+  seller integer NOT NULL DEFAULT current_seller() REFERENCES sellers,
+  id text NOT NULL,
+  number integer GENERATED ALWAYS AS IDENTITY,
+  key text NOT NULL,
+  name text,
+  event_type text NOT NULL,
+  aggregation text NOT NULL,
+  value text,
+  created_at timestamptz NOT NULL,
+  PRIMARY KEY (seller, id),
+  UNIQUE (seller, key),
+  UNIQUE (seller, number)
+);
+
+CREATE TABLE plans (
+  seller integer NOT NULL DEFAULT current_seller() REFERENCES sellers,
+  id text NOT NULL,
+  key text NOT NULL,
+  version integer NOT NULL CHECK (version >= 1),
+  name text,
+  currency text NOT NULL,
+  interval jsonb NOT NULL,
+  alignment text NOT NULL,
+  created_at timestamptz NOT NULL,
+  PRIMARY KEY (seller, id),
+  UNIQUE (seller, key, version)
+);
+
+CREATE TABLE prices (
+  seller integer NOT NULL DEFAULT current_seller() REFERENCES sellers,
+  id text NOT NULL,
+  plan text NOT NULL,
+  ordinal integer NOT NULL,
+  key text NOT NULL,
+  body jsonb NOT NULL,
+  PRIMARY KEY (seller, id),
+  UNIQUE (seller, plan, key),
+  FOREIGN KEY (seller, plan) REFERENCES plans (seller, id)
+);
+
+-- next_due_at, derived_through_at and dirty_from_at are the work list: what falls due next, up to which due
+-- instant everything is posted, and from which instant on later facts have touched it again.
+CREATE TABLE subscriptions (
+  seller integer NOT NULL DEFAULT current_seller() REFERENCES sellers,
+  id text NOT NULL,
+  key text NOT NULL,
+  customer text NOT NULL,
+  plan text NOT NULL,
+  currency text NOT NULL,
+  timezone text NOT NULL,
+  starts_at timestamptz NOT NULL,
+  ends_at timestamptz,
+  anchor_at timestamptz NOT NULL,
+  anchor_day integer CHECK (anchor_day BETWEEN 1 AND 31),
+  alignment text NOT NULL,
+  cancelled_at timestamptz,
+  net_terms_days integer CHECK (net_terms_days >= 0),
+  next_due_at timestamptz,
+  derived_through_at timestamptz,
+  dirty_from_at timestamptz,
+  created_at timestamptz NOT NULL,
+  PRIMARY KEY (seller, id),
+  UNIQUE (seller, key),
+  CHECK (ends_at IS NULL OR ends_at >= starts_at),
+  FOREIGN KEY (seller, customer) REFERENCES customers (seller, id),
+  FOREIGN KEY (seller, plan) REFERENCES plans (seller, id)
+);
+CREATE INDEX subscriptions_due ON subscriptions (seller, next_due_at) WHERE next_due_at IS NOT NULL;
+CREATE INDEX subscriptions_dirty ON subscriptions (seller, dirty_from_at) WHERE dirty_from_at IS NOT NULL;
+CREATE INDEX subscriptions_customer ON subscriptions (seller, customer);
+
+CREATE TABLE price_intervals (
+  seller integer NOT NULL DEFAULT current_seller() REFERENCES sellers,
+  id text NOT NULL,
+  subscription text NOT NULL,
+  number integer NOT NULL,
+  price text NOT NULL,
+  quantity numeric(24, 9) NOT NULL CHECK (quantity >= 0 AND quantity <> 'NaN'),
+  start_at timestamptz NOT NULL,
+  end_at timestamptz,
+  end_is_cancellation boolean NOT NULL DEFAULT false,
+  credit_unused boolean NOT NULL DEFAULT true,
+  PRIMARY KEY (seller, id),
+  UNIQUE (seller, subscription, number),
+  CHECK (end_at IS NULL OR end_at >= start_at),
+  FOREIGN KEY (seller, subscription) REFERENCES subscriptions (seller, id),
+  FOREIGN KEY (seller, price) REFERENCES prices (seller, id)
+);
+
+-- Usage. Identity is (seller, source, id) for ever: a stream is one source with one form of id (a UUID kept as it
+-- is, or the 128-bit hash of any other text), so the two forms cannot meet. A commit writes one batch with the
+-- events as they came, and per meter the measured columns (customer numbers, times, values) as arrays.
+CREATE TABLE event_streams (
+  seller integer NOT NULL DEFAULT current_seller() REFERENCES sellers,
+  stream integer GENERATED ALWAYS AS IDENTITY,
+  source text NOT NULL,
+  form text NOT NULL CHECK (form IN ('uuid', 'text')),
+  PRIMARY KEY (seller, source, form),
+  UNIQUE (seller, stream)
+);
+
+CREATE TABLE event_keys (
+  seller integer NOT NULL DEFAULT current_seller(),
+  stream integer NOT NULL,
+  key uuid NOT NULL,
+  batch bigint NOT NULL,
+  ordinal integer NOT NULL,
+  digest bigint NOT NULL,
+  PRIMARY KEY (seller, stream, key)
+);
+
+CREATE SEQUENCE event_batch_numbers;
+
+CREATE TABLE event_batches (
+  seller integer NOT NULL DEFAULT current_seller(),
+  batch bigint NOT NULL,
+  received_at timestamptz NOT NULL,
+  events integer NOT NULL CHECK (events > 0),
+  first_at timestamptz NOT NULL,
+  last_at timestamptz NOT NULL,
+  meters integer[] NOT NULL,
+  payload bytea NOT NULL,
+  PRIMARY KEY (seller, batch)
+);
+ALTER TABLE event_batches ALTER COLUMN payload SET STORAGE EXTERNAL;
+
+CREATE TABLE event_measures (
+  seller integer NOT NULL DEFAULT current_seller(),
+  meter integer NOT NULL,
+  batch bigint NOT NULL,
+  events integer NOT NULL CHECK (events > 0),
+  first_at timestamptz NOT NULL,
+  last_at timestamptz NOT NULL,
+  digits smallint NOT NULL,
+  wide boolean NOT NULL,
+  customers bytea NOT NULL,
+  times bytea NOT NULL,
+  quantities bytea NOT NULL,
+  unknown bytea NOT NULL,
+  PRIMARY KEY (seller, meter, batch)
+);
+ALTER TABLE event_measures ALTER COLUMN customers SET STORAGE EXTERNAL;
+ALTER TABLE event_measures ALTER COLUMN times SET STORAGE EXTERNAL;
+ALTER TABLE event_measures ALTER COLUMN quantities SET STORAGE EXTERNAL;
+
+-- Batches that no billing run has looked at for late usage yet: a set, not a watermark, because commits do not
+-- become visible in the order of their numbers.
+CREATE TABLE event_inbox (
+  seller integer NOT NULL DEFAULT current_seller(),
+  batch bigint NOT NULL,
+  PRIMARY KEY (seller, batch)
+);
+
+CREATE TABLE number_series (
+  seller integer NOT NULL DEFAULT current_seller() REFERENCES sellers,
+  series text NOT NULL,
+  next_sequence integer NOT NULL DEFAULT 1 CHECK (next_sequence >= 1),
+  last_issued_at timestamptz,
+  PRIMARY KEY (seller, series)
+);
+
+CREATE TABLE billing_runs (
+  seller integer NOT NULL DEFAULT current_seller() REFERENCES sellers,
+  id text NOT NULL,
+  as_of timestamptz NOT NULL,
+  status text NOT NULL CHECK (status IN ('running', 'finished')),
+  started_at timestamptz NOT NULL,
+  finished_at timestamptz,
+  documents integer NOT NULL DEFAULT 0,
+  lines integer NOT NULL DEFAULT 0,
+  PRIMARY KEY (seller, id)
+);
+CREATE UNIQUE INDEX billing_runs_running ON billing_runs (seller, as_of) WHERE status = 'running';
+
+CREATE TABLE parked_accounts (
+  seller integer NOT NULL DEFAULT current_seller() REFERENCES sellers,
+  run text NOT NULL,
+  customer text NOT NULL,
+  billed_at timestamptz NOT NULL,
+  code text NOT NULL,
+  detail text NOT NULL,
+  parked_at timestamptz NOT NULL,
+  PRIMARY KEY (seller, run, customer),
+  FOREIGN KEY (seller, run) REFERENCES billing_runs (seller, id)
+);
+
+-- Documents and their lines are bulk tables: references among them are checked per chunk and by the audit, not by
+-- foreign keys, which cost more than the rows themselves.
+CREATE TABLE invoices (
+  seller integer NOT NULL DEFAULT current_seller(),
+  id text NOT NULL,
+  series text NOT NULL,
+  sequence integer NOT NULL,
+  number text NOT NULL,
+  customer text NOT NULL,
+  currency text NOT NULL,
+  status text NOT NULL CHECK (status IN ('open', 'paid', 'uncollectible', 'void')),
+  billed_at timestamptz NOT NULL,
+  issued_at timestamptz NOT NULL,
+  due_at timestamptz NOT NULL,
+  subtotal_minor bigint NOT NULL,
+  total_minor bigint NOT NULL CHECK (total_minor >= 0),
+  balance_applied_minor bigint NOT NULL CHECK (balance_applied_minor >= 0),
+  amount_due_minor bigint NOT NULL CHECK (amount_due_minor >= 0),
+  billed_from text NOT NULL,
+  billed_to text NOT NULL,
+  po_number text,
+  run text NOT NULL,
+  paid_at timestamptz,
+  voided_at timestamptz,
+  written_off_at timestamptz,
+  version integer NOT NULL DEFAULT 1,
+  PRIMARY KEY (seller, id),
+  UNIQUE (seller, series, sequence),
+  CHECK (amount_due_minor <= total_minor - balance_applied_minor),
+  CHECK ((status = 'paid') = (paid_at IS NOT NULL)),
+  CHECK (status <> 'paid' OR amount_due_minor = 0)
+);
+CREATE INDEX invoices_customer ON invoices (seller, customer, issued_at);
+
+CREATE TABLE credit_notes (
+  seller integer NOT NULL DEFAULT current_seller(),
+  id text NOT NULL,
+  series text NOT NULL,
+  sequence integer NOT NULL,
+  number text NOT NULL,
+  customer text NOT NULL,
+  currency text NOT NULL,
+  status text NOT NULL CHECK (status IN ('issued', 'void')),
+  reason text NOT NULL,
+  billed_at timestamptz NOT NULL,
+  issued_at timestamptz NOT NULL,
+  subtotal_minor bigint NOT NULL,
+  total_minor bigint NOT NULL CHECK (total_minor > 0),
+  applied_minor bigint NOT NULL CHECK (applied_minor >= 0),
+  credited_minor bigint NOT NULL CHECK (credited_minor >= 0),
+  billed_from text NOT NULL,
+  billed_to text NOT NULL,
+  po_number text,
+  run text NOT NULL,
+  voided_at timestamptz,
+  version integer NOT NULL DEFAULT 1,
+  PRIMARY KEY (seller, id),
+  UNIQUE (seller, series, sequence),
+  CHECK (applied_minor + credited_minor = total_minor)
+);
+CREATE INDEX credit_notes_customer ON credit_notes (seller, customer, issued_at);
+
+-- amount_minor is what the charge adds (negative: what it gives back), on invoices and credit notes alike.
+CREATE TABLE line_items (
+  seller integer NOT NULL DEFAULT current_seller(),
+  id text NOT NULL,
+  document text NOT NULL,
+  ordinal integer NOT NULL,
+  subscription text NOT NULL,
+  price_interval text NOT NULL,
+  price_key text NOT NULL,
+  charge_start_at timestamptz NOT NULL,
+  charge_group text NOT NULL DEFAULT '',
+  sequence integer NOT NULL,
+  period_start_at timestamptz NOT NULL,
+  period_end_at timestamptz NOT NULL,
+  quantity numeric(24, 9) CHECK (quantity <> 'NaN'),
+  amount_minor bigint NOT NULL,
+  reason text NOT NULL CHECK (
+    reason IN ('initial', 'proration', 'late_usage', 'correction', 'backdated', 'true_up')),
+  adjusts text,
+  PRIMARY KEY (seller, id),
+  UNIQUE (seller, price_interval, charge_start_at, charge_group, sequence),
+  CHECK ((sequence = 1) = (adjusts IS NULL))
+);
+CREATE INDEX line_items_document ON line_items (seller, document);
+
+-- What settled an invoice so far: a credit note, or the customer's balance.
+CREATE TABLE settlements (
+  seller integer NOT NULL DEFAULT current_seller(),
+  id text NOT NULL,
+  invoice text NOT NULL,
+  kind text NOT NULL CHECK (kind IN ('credit_note', 'customer_balance')),
+  credit_note text,
+  amount_minor bigint NOT NULL CHECK (amount_minor > 0),
+  settled_at timestamptz NOT NULL,
+  PRIMARY KEY (seller, id),
+  CHECK ((kind = 'credit_note') = (credit_note IS NOT NULL))
+);
+CREATE INDEX settlements_invoice ON settlements (seller, invoice);
+
+CREATE TABLE accounts (
+  seller integer NOT NULL DEFAULT current_seller() REFERENCES sellers,
+  code text NOT NULL,
+  type text NOT NULL,
+  normal_side text NOT NULL CHECK (normal_side IN ('debit', 'credit')),
+  PRIMARY KEY (seller, code)
+);
+
+CREATE TABLE journal_entries (
+  seller integer NOT NULL DEFAULT current_seller(),
+  id text NOT NULL,
+  kind text NOT NULL,
+  source text NOT NULL,
+  entry_on date NOT NULL,
+  accounting_month date NOT NULL CHECK (extract(day FROM accounting_month) = 1),
+  posted_at timestamptz NOT NULL,
+  PRIMARY KEY (seller, id),
+  UNIQUE (seller, source, kind)
+);
+
+-- amount_minor is positive for a debit and negative for a credit.
+CREATE TABLE postings (
+  seller integer NOT NULL DEFAULT current_seller(),
+  entry text NOT NULL,
+  ordinal integer NOT NULL,
+  account text NOT NULL,
+  dimension text NOT NULL DEFAULT '',
+  customer text NOT NULL,
+  contract text NOT NULL DEFAULT '',
+  document text NOT NULL,
+  line text NOT NULL DEFAULT '',
+  currency text NOT NULL,
+  amount_minor bigint NOT NULL,
+  base_minor bigint NOT NULL,
+  PRIMARY KEY (seller, entry, ordinal)
+);
+CREATE INDEX postings_document ON postings (seller, document);
+
+CREATE TABLE outbox (
+  seller integer NOT NULL DEFAULT current_seller(),
+  id text NOT NULL,
+  type text NOT NULL,
+  object text NOT NULL,
+  version integer NOT NULL,
+  occurred_at timestamptz NOT NULL,
+  PRIMARY KEY (seller, id),
+  UNIQUE (seller, object, version)
+);
+
+CREATE TABLE idempotency_keys (
+  seller integer NOT NULL DEFAULT current_seller() REFERENCES sellers,
+  key text NOT NULL,
+  request_hash bytea NOT NULL,
+  status integer NOT NULL,
+  media_type text NOT NULL,
+  body bytea NOT NULL,
+  created_at timestamptz NOT NULL,
+  PRIMARY KEY (seller, key)
+);
