@@ -1,0 +1,72 @@
+"""The journal: chart of accounts, entries and postings. Pure; a posting's sign is its side."""
+
+from collections.abc import Sequence
+from datetime import date, datetime
+from enum import StrEnum
+from typing import Final
+
+import msgspec
+
+
+class Side(StrEnum):
+    """The side on which a balance is written positive."""
+
+    DEBIT = "debit"
+    CREDIT = "credit"
+
+
+class AccountType(StrEnum):
+    """Where an account stands in the statements."""
+
+    ASSET = "asset"
+    LIABILITY = "liability"
+    INCOME = "income"
+    EXPENSE = "expense"
+
+
+class Account(msgspec.Struct, frozen=True, kw_only=True):
+    """One account of the chart."""
+
+    code: str
+    type: AccountType
+    normal_side: Side
+
+
+ACCOUNTS_RECEIVABLE: Final = "accounts_receivable"
+CONTRACT_BALANCE: Final = "contract_balance"
+CUSTOMER_BALANCE: Final = "customer_balance"
+
+CHART: Final = (
+    Account(code=ACCOUNTS_RECEIVABLE, type=AccountType.ASSET, normal_side=Side.DEBIT),
+    Account(code=CONTRACT_BALANCE, type=AccountType.LIABILITY, normal_side=Side.CREDIT),
+    Account(code=CUSTOMER_BALANCE, type=AccountType.LIABILITY, normal_side=Side.CREDIT),
+)
+
+
+class Posting(msgspec.Struct, frozen=True, kw_only=True):
+    """One side of an entry; `amount_minor` is positive for a debit, negative for a credit."""
+
+    account: str
+    amount_minor: int
+    customer: str
+    document: str
+    contract: str = ""
+    line: str = ""
+    dimension: str = ""
+
+
+class JournalEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """A balanced entry in one currency; unique per (source, kind)."""
+
+    id: str
+    kind: str
+    source: str
+    currency: str
+    entry_on: date
+    posted_at: datetime
+    postings: tuple[Posting, ...]
+
+
+def imbalance_minor(*, postings: Sequence[Posting]) -> int:
+    """Debits less credits in minor units: zero for a sound entry."""
+    return sum(posting.amount_minor for posting in postings)

@@ -1,0 +1,129 @@
+"""Documents: invoices, credit notes and their lines, as they are answered."""
+
+from datetime import datetime
+from enum import StrEnum
+
+import msgspec
+
+from plans.model import Address, Body, Record, TaxId
+
+
+class InvoiceStatus(StrEnum):
+    """Where an issued invoice is in its life."""
+
+    OPEN = "open"
+    PAID = "paid"
+    UNCOLLECTIBLE = "uncollectible"
+    VOID = "void"
+
+
+class CreditNoteStatus(StrEnum):
+    """Where an issued credit note is in its life."""
+
+    ISSUED = "issued"
+    VOID = "void"
+
+
+class Reason(StrEnum):
+    """Why a line was posted."""
+
+    INITIAL = "initial"
+    PRORATION = "proration"
+    LATE_USAGE = "late_usage"
+    CORRECTION = "correction"
+    BACKDATED = "backdated"
+    TRUE_UP = "true_up"
+
+
+class LineItem(Record, frozen=True, kw_only=True):
+    """A posted charge or difference. On a credit note its amount is in the customer's favour.
+
+    `period` is the stretch that the line is about; `quantity` the measured or agreed quantity
+    that `amount` (major units, decimal text) was rated at, or the difference of two.
+    """
+
+    id: str
+    price: str
+    subscription: str
+    customer: str
+    quantity: str | None
+    amount: str
+    period: tuple[datetime, datetime]
+    reason: Reason
+    adjusts: str | None
+
+
+class Party(msgspec.Struct, frozen=True, kw_only=True):
+    """What a document prints of a seller or a customer."""
+
+    name: str
+    address: Address | None = None
+    country: str | None = None
+    tax_ids: tuple[TaxId, ...] = ()
+    emails: tuple[str, ...] = ()
+
+
+class Invoice(Record, frozen=True, kw_only=True):
+    """An issued invoice. Amounts are major-unit decimals with the currency's digits."""
+
+    id: str
+    number: str
+    customer: str
+    currency: str
+    status: InvoiceStatus
+    issued_at: datetime
+    due_at: datetime
+    subtotal: str
+    total: str
+    balance_applied: str
+    amount_due: str
+    po_number: str | None
+    lines: tuple[LineItem, ...]
+
+
+class CreditNote(Record, frozen=True, kw_only=True):
+    """An issued credit note; its amounts are positive in the customer's favour.
+
+    `applied` reduced open invoices, `credited` became customer balance.
+    """
+
+    id: str
+    number: str
+    customer: str
+    currency: str
+    status: CreditNoteStatus
+    reason: str
+    issued_at: datetime
+    subtotal: str
+    total: str
+    applied: str
+    credited: str
+    lines: tuple[LineItem, ...]
+
+
+class BillingRunDraft(Body, frozen=True, kw_only=True):
+    """`POST /v1/billing_runs`."""
+
+    as_of: datetime
+
+
+class ParkedAccount(Record, frozen=True, kw_only=True):
+    """An account that a run could not bill, and why; the next run tries it again."""
+
+    customer: str
+    billed_at: datetime
+    code: str
+    detail: str
+
+
+class BillingRun(Record, frozen=True, kw_only=True):
+    """One period close over many customers."""
+
+    id: str
+    as_of: datetime
+    status: str
+    started_at: datetime
+    finished_at: datetime | None
+    documents: int
+    lines: int
+    parked: tuple[ParkedAccount, ...]
