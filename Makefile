@@ -26,11 +26,11 @@ help: ## this list
 demo: $(USANCE) ## events in, invoices out, end to end on the embedded database
 	@.venv/bin/usance demo
 
-serve: $(USANCE) ## the API, the portal and the console
+serve: $(USANCE) ## API, portal, console and worker in one process
 	@.venv/bin/usance serve
 
-worker: $(USANCE) ## billing runs, dunning and deliveries as they fall due
-	@.venv/bin/usance worker
+worker: $(USANCE) ## the worker alone: billing runs, dunning, deliveries as they fall due
+	@.venv/bin/usance serve --role worker
 
 check: $(USANCE) ## every rule's scenario, as a bookkeeper would read it
 	@.venv/bin/usance check tests/scenarios

