@@ -59,10 +59,14 @@ class Bill(StrEnum):
 
 
 class Kind(StrEnum):
-    """Recurring prices rate a quantity of seats, usage prices what a meter measured."""
+    """Recurring prices rate a quantity of seats, usage prices what a meter measured.
+
+    A one-time price is charged once and never prorated.
+    """
 
     RECURRING = "recurring"
     USAGE = "usage"
+    ONE_TIME = "one_time"
 
 
 class Interval(Body, frozen=True, kw_only=True):
@@ -165,7 +169,11 @@ class VolumePrice(PriceBase, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 Price = FlatPrice | PerUnitPrice | PackagePrice | GraduatedPrice | VolumePrice
 
-DEFAULT_BILL: Final = {Kind.RECURRING: Bill.IN_ADVANCE, Kind.USAGE: Bill.IN_ARREARS}
+DEFAULT_BILL: Final = {
+    Kind.RECURRING: Bill.IN_ADVANCE,
+    Kind.USAGE: Bill.IN_ARREARS,
+    Kind.ONE_TIME: Bill.IN_ADVANCE,
+}
 
 
 def bill_of(price: Price) -> Bill:
