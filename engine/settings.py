@@ -1,0 +1,172 @@
+"""One frozen struct from the environment. Pure: a composition root hands the variables in."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal, cast, get_args
+from urllib.parse import SplitResult, urlsplit, urlunsplit
+
+import msgspec
+
+from engine.errors import BillingError
+
+LogLevel = Literal["debug", "info", "warning", "error"]
+ROOT_HOME = Path("/var/lib/usance")
+SCHEMES = ("postgresql", "postgres", "postgresql+asyncpg")
+
+
+class SettingError(BillingError):
+    """An environment variable that cannot be used; the sentence names it."""
+
+    def __init__(self, *, variable: str, detail: str) -> None:
+        """Keep the variable's name for whoever prints the error."""
+        super().__init__("invalid_setting", f"{variable} {detail}")
+        self.variable = variable
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything the environment decides. Sizes are bytes, times are seconds."""
+
+    home: Path
+    database_url: str | None = None
+    """`postgresql://…`; None starts the embedded server under `home`."""
+    postgres_bin: Path | None = None
+    """The `bin` of one PostgreSQL to use for the embedded server, instead of the usual search."""
+    search_path: str = ""
+    """The `PATH` in which an installed server is looked for."""
+    host: str = "127.0.0.1"
+    port: int = 8400
+    log_level: LogLevel = "info"
+    pool_min_size: int = 1
+    pool_max_size: int = 12
+    statement_timeout_seconds: int = 30
+    drain_timeout_seconds: int = 20
+    body_limit_bytes: int = 1 << 20
+    ingest_body_limit_bytes: int = 32 << 20
+
+    def __repr__(self) -> str:
+        """All fields, with the password in the database's address left out."""
+        shown = {name: getattr(self, name) for name in self.__struct_fields__}
+        if self.database_url is not None:
+            shown["database_url"] = without_password(dsn=self.database_url)
+        return f"Settings({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
+
+
+def without_password(*, dsn: str) -> str:
+    """The address as it may be shown in a log: the password replaced by `***`."""
+    parts = urlsplit(dsn)
+    credentials, at, hosts = parts.netloc.rpartition("@")
+    if not at or ":" not in credentials:
+        return dsn
+    return urlunsplit(parts._replace(netloc=f"{credentials.partition(':')[0]}:***@{hosts}"))
+
+
+def load_settings(*, environ: Mapping[str, str], is_root: bool, user_data: Path) -> Settings:
+    """Settings from the variables in `environ`; an empty variable counts as unset.
+
+    `user_data` is the directory for users' data when `XDG_DATA_HOME` names none (usually
+    `~/.local/share`). Root's home is `/var/lib/usance`: the database server never runs as root,
+    and no other account can look into root's own directory.
+
+    Raises SettingError naming the variable that cannot be used.
+    """
+    settings = Settings(
+        home=_home(environ=environ, is_root=is_root, user_data=user_data),
+        database_url=_database_url(environ=environ),
+        postgres_bin=_absolute_path(environ=environ, variable="USANCE_POSTGRES_BIN"),
+        search_path=environ.get("PATH", ""),
+        host=environ.get("USANCE_HOST") or "127.0.0.1",
+        port=_integer(environ=environ, variable="USANCE_PORT", default=8400, most=65_535),
+        log_level=_log_level(environ=environ),
+        pool_min_size=_integer(environ=environ, variable="USANCE_POOL_MIN_SIZE", default=1),
+        pool_max_size=_integer(environ=environ, variable="USANCE_POOL_MAX_SIZE", default=12),
+        statement_timeout_seconds=_integer(
+            environ=environ, variable="USANCE_STATEMENT_TIMEOUT_SECONDS", default=30
+        ),
+        drain_timeout_seconds=_integer(
+            environ=environ, variable="USANCE_DRAIN_TIMEOUT_SECONDS", default=20
+        ),
+        body_limit_bytes=_integer(
+            environ=environ, variable="USANCE_BODY_LIMIT_BYTES", default=1 << 20
+        ),
+        ingest_body_limit_bytes=_integer(
+            environ=environ, variable="USANCE_INGEST_BODY_LIMIT_BYTES", default=32 << 20
+        ),
+    )
+    if settings.pool_min_size > settings.pool_max_size:
+        raise SettingError(
+            variable="USANCE_POOL_MIN_SIZE",
+            detail=f"is {settings.pool_min_size}, more than USANCE_POOL_MAX_SIZE "
+            f"({settings.pool_max_size})",
+        )
+    return settings
+
+
+def _home(*, environ: Mapping[str, str], is_root: bool, user_data: Path) -> Path:
+    chosen = _absolute_path(environ=environ, variable="USANCE_HOME")
+    if chosen is not None:
+        return chosen
+    if is_root:
+        return ROOT_HOME
+    # The XDG rules say that a relative value is to be ignored.
+    given = Path(environ.get("XDG_DATA_HOME", ""))
+    return (given if given.is_absolute() else user_data) / "usance"
+
+
+def _absolute_path(*, environ: Mapping[str, str], variable: str) -> Path | None:
+    text = environ.get(variable)
+    if not text:
+        return None
+    path = Path(text)
+    if not path.is_absolute():
+        raise SettingError(variable=variable, detail=f"must be an absolute path, not {text!r}")
+    return path
+
+
+def _database_url(*, environ: Mapping[str, str]) -> str | None:
+    variable = "USANCE_DATABASE_URL"
+    text = environ.get(variable)
+    if not text:
+        return None
+    # The value holds a password: no message repeats it.
+    wanted = "must look like postgresql://user:password@host:5432/database"
+    try:
+        parts: SplitResult = urlsplit(text)
+        several_hosts = "," in parts.netloc
+        port_is_readable = several_hosts or parts.port is None or parts.port > 0
+    except ValueError as error:
+        raise SettingError(variable=variable, detail=wanted) from error
+    if parts.scheme not in SCHEMES or not port_is_readable:
+        raise SettingError(variable=variable, detail=wanted)
+    if len(parts.path) < len("/d"):
+        raise SettingError(variable=variable, detail="names no database after the host")
+    # One spelling inside: asyncpg, libpq's tools and SQLAlchemy's URL start from it. It is put
+    # together by hand because urlunsplit drops the empty host of a Unix socket's address.
+    return f"postgresql://{text.partition('://')[2]}"
+
+
+def _integer(
+    *,
+    environ: Mapping[str, str],
+    variable: str,
+    default: int,
+    least: int = 1,
+    most: int = 2**31 - 1,
+) -> int:
+    text = environ.get(variable)
+    if not text:
+        return default
+    if not (text.isascii() and text.isdigit() and least <= int(text) <= most):
+        raise SettingError(
+            variable=variable, detail=f"must be a whole number from {least} to {most}, not {text!r}"
+        )
+    return int(text)
+
+
+def _log_level(*, environ: Mapping[str, str]) -> LogLevel:
+    text = (environ.get("USANCE_LOG_LEVEL") or "info").lower()
+    levels = get_args(LogLevel)
+    if text not in levels:
+        raise SettingError(
+            variable="USANCE_LOG_LEVEL", detail=f"must be one of {', '.join(levels)}, not {text!r}"
+        )
+    return cast("LogLevel", text)
