@@ -50,14 +50,14 @@ BEGIN
   END LOOP;
 END $$;
 
--- A statement that adds postings must leave each entry it touches balanced, per currency and in base currency; all
--- postings of an entry come in one statement, so that none can be added to it later.
+-- A statement that adds postings must leave each entry it touches balanced per currency; all postings of
+-- an entry come in one statement, so that none can be added to it later.
 CREATE FUNCTION check_balance() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE bad record;
 BEGIN
-  SELECT seller, entry, currency, sum(amount_minor) AS amount, sum(base_minor) AS base, min(ordinal) AS first_ordinal
+  SELECT seller, entry, currency, sum(amount_minor) AS amount, min(ordinal) AS first_ordinal
     INTO bad FROM added GROUP BY seller, entry, currency
-    HAVING sum(amount_minor) <> 0 OR sum(base_minor) <> 0 LIMIT 1;
+    HAVING sum(amount_minor) <> 0 LIMIT 1;
   IF FOUND THEN
     RAISE EXCEPTION 'journal entry % does not balance: % % too much', bad.entry, bad.amount, bad.currency
       USING ERRCODE = 'check_violation';
@@ -143,7 +143,7 @@ END $$;
 CREATE POLICY make ON sellers FOR INSERT TO usance_owner WITH CHECK (true);
 
 GRANT SELECT, INSERT, UPDATE ON sellers, api_keys, customers, customer_balances, subscriptions, price_intervals,
-  number_series, billing_runs, parked_accounts, invoices, credit_notes, idempotency_keys TO usance_app;
+  number_series, billing_state, billing_runs, parked_accounts, invoices, credit_notes, idempotency_keys TO usance_app;
 GRANT SELECT, INSERT ON parties, meters, plans, prices, accounts, line_items, settlements, journal_entries, postings,
   outbox, event_streams, event_keys, event_batches, event_measures, event_inbox TO usance_app;
 GRANT DELETE ON event_inbox, idempotency_keys, parked_accounts TO usance_app;

@@ -138,6 +138,7 @@ CREATE TABLE subscriptions (
   next_due_at timestamptz,
   derived_through_at timestamptz,
   dirty_from_at timestamptz,
+  revision integer NOT NULL DEFAULT 1,
   created_at timestamptz NOT NULL,
   PRIMARY KEY (seller, id),
   UNIQUE (seller, key),
@@ -239,6 +240,14 @@ CREATE TABLE number_series (
   PRIMARY KEY (seller, series)
 );
 
+-- The lock that makes posting serial per seller, and how often the inbox was swept: a run that measured before
+-- another one swept measures again.
+CREATE TABLE billing_state (
+  seller integer NOT NULL DEFAULT current_seller() REFERENCES sellers,
+  sweeps bigint NOT NULL DEFAULT 0,
+  PRIMARY KEY (seller)
+);
+
 CREATE TABLE billing_runs (
   seller integer NOT NULL DEFAULT current_seller() REFERENCES sellers,
   id text NOT NULL,
@@ -296,7 +305,7 @@ CREATE TABLE invoices (
   CHECK ((status = 'paid') = (paid_at IS NOT NULL)),
   CHECK (status <> 'paid' OR amount_due_minor = 0)
 );
-CREATE INDEX invoices_customer ON invoices (seller, customer, issued_at);
+CREATE INDEX invoices_customer ON invoices (seller, customer, billed_at);
 
 CREATE TABLE credit_notes (
   seller integer NOT NULL DEFAULT current_seller(),
@@ -324,7 +333,7 @@ CREATE TABLE credit_notes (
   UNIQUE (seller, series, sequence),
   CHECK (applied_minor + credited_minor = total_minor)
 );
-CREATE INDEX credit_notes_customer ON credit_notes (seller, customer, issued_at);
+CREATE INDEX credit_notes_customer ON credit_notes (seller, customer, billed_at);
 
 -- amount_minor is what the charge adds (negative: what it gives back), on invoices and credit notes alike.
 CREATE TABLE line_items (
@@ -398,7 +407,6 @@ CREATE TABLE postings (
   line text NOT NULL DEFAULT '',
   currency text NOT NULL,
   amount_minor bigint NOT NULL,
-  base_minor bigint NOT NULL,
   PRIMARY KEY (seller, entry, ordinal)
 );
 CREATE INDEX postings_document ON postings (seller, document);
