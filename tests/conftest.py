@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+pytest_plugins = ["tests.fixtures_database"]
+
 LOCAL_NAMES = frozenset({"", "localhost", "localhost.localdomain"})
 
 
