@@ -27,7 +27,7 @@ from engine.postgres_binaries import (
 from engine.postgres_cluster import (
     PidFile,
     check_data_directory,
-    clear_stale_pid_file,
+    clear_after_crash,
     create_cluster,
     data_major,
     postmaster_lives,
@@ -63,6 +63,7 @@ __all__ = [
 POLL_SECONDS = 0.02
 SHARED_MEMORY_RETRY_SECONDS = 5.0
 STOP_SECONDS = 20.0
+LAST_WORDS_SECONDS = 0.5
 # After a crash the write-ahead log is replayed first: giving up early would only start over.
 RECOVERY_PATIENCE = 20
 
@@ -221,7 +222,9 @@ class RunningServer:
             )
         crashed = read_pid_file(data=place.data) is not None
         if crashed:
-            clear_stale_pid_file(data=place.data, account=account)
+            self.stop()  # reaps our own child: by now it is dead, or dying
+            sockets = socket_directory(place=place, account=account)
+            clear_after_crash(data=place.data, sockets=sockets, account=account)
         started_at = time.monotonic()
         patience = launch.deadline_seconds * (RECOVERY_PATIENCE if crashed else 1)
         while True:
@@ -277,10 +280,11 @@ class RunningServer:
         while True:
             if child.poll() is not None:
                 self._child = None
+                said = last_words(place=self._place, pid=child.pid)
                 raise PostgresError(
                     "postgres_start_failed",
                     f"PostgreSQL {binaries.version} in {self._place.data} ended with status "
-                    f"{child.returncode}: {log_tail(place=self._place)}",
+                    f"{child.returncode}: {said}",
                 )
             note = read_pid_file(data=self._place.data)
             if note is not None and note.pid == child.pid and note.status == "ready":
@@ -373,3 +377,15 @@ def log_tail(*, place: Place, lines: int = 12) -> str:
         with contextlib.suppress(OSError):
             said += path.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:]
     return " | ".join(line.strip() for line in said if line.strip())
+
+
+def last_words(*, place: Place, pid: int) -> str:
+    """The log's tail once the collector, which outlives the server, has written all of it."""
+    until = time.monotonic() + LAST_WORDS_SECONDS
+    ended = f"[{pid}] LOG:  database system is shut down"
+    while True:
+        tail = log_tail(place=place)
+        early = "FATAL" in place.start_log.read_text(encoding="utf-8", errors="replace")
+        if early or ended in tail or time.monotonic() > until:
+            return tail
+        time.sleep(POLL_SECONDS)

@@ -16,6 +16,7 @@ import msgspec
 from engine.postgres_address import SUPERUSER
 from engine.postgres_binaries import Binaries
 from engine.postgres_files import (
+    PORT,
     Account,
     Place,
     PostgresError,
@@ -99,7 +100,7 @@ def create_cluster(*, place: Place, binaries: Binaries, account: Account, throw_
         else:
             leftover.unlink(missing_ok=True)
     fresh = place.root / f"data.new-{secrets.token_hex(6)}"
-    handed_over = fresh.with_suffix(".password")
+    handed_over = fresh.with_name(f"{fresh.name}.password")
     fresh.mkdir(mode=0o700)
     try:
         write_private(path=handed_over, text=role_password(home=place.home, role=SUPERUSER))
@@ -165,12 +166,13 @@ def postmaster_lives(*, pid: int, data: Path) -> bool:
         return False
 
 
-def clear_stale_pid_file(*, data: Path, account: Account) -> None:
-    """After a crash: end what the dead server left running, then drop a pid that is not its own.
+def clear_after_crash(*, data: Path, sockets: Path, account: Account) -> None:
+    """After a crash: end what the dead server left running, then drop its lock files.
 
     PostgreSQL itself copes with a pid that is free. It refuses to start when the pid is alive, be
-    it a zombie or a stranger with a reused number, so the file is removed then, but only once no
-    process uses the data directory any more. Raises PostgresError when that cannot be reached.
+    it a zombie or a stranger with a reused number, so the files are removed then, but only once
+    no process uses the data directory any more. The socket's directory serves this data
+    directory alone. Raises PostgresError when that cannot be reached.
     """
     started_at = time.monotonic()
     while users := _users_of(data, account=account):
@@ -189,7 +191,8 @@ def clear_stale_pid_file(*, data: Path, account: Account) -> None:
         time.sleep(0.02)
     note = read_pid_file(data=data)
     if note is not None and PROC.joinpath(str(note.pid)).exists():
-        (data / "postmaster.pid").unlink(missing_ok=True)
+        for path in (sockets / f".s.PGSQL.{PORT}.lock", data / "postmaster.pid"):
+            path.unlink(missing_ok=True)
 
 
 def _users_of(data: Path, *, account: Account) -> dict[int, bool]:
