@@ -321,14 +321,13 @@ class CancelDraft(Body, frozen=True, kw_only=True):
 class PriceInterval(msgspec.Struct, frozen=True, kw_only=True):
     """One price, quantity and terms over [start, end) inside a subscription: the only truth.
 
-    `number` orders the intervals of a subscription; `credit_unused` is False when a cancellation
-    keeps the money (`refund: none`).
+    `number` orders the intervals of a subscription. `end_is_cancellation` tells a cancellation
+    from an agreed end; `credit_unused` is False when a cancellation keeps the money.
     """
 
     id: str
     number: int
-    plan: str
-    plan_version: int
+    price_id: str
     price: Price
     interval: Interval
     quantity: DecimalText
@@ -338,8 +337,35 @@ class PriceInterval(msgspec.Struct, frozen=True, kw_only=True):
     credit_unused: bool = True
 
 
+class Agreement(msgspec.Struct, frozen=True, kw_only=True):
+    """A subscription as billing sees it: its terms, its price intervals and its place in the work.
+
+    `customer` and `id` are ids, `customer_number` is the customer's in the event store. Everything
+    due up to `derived_through_at` is posted; facts from `dirty_from_at` on have changed since.
+    """
+
+    id: str
+    key: str
+    customer: str
+    customer_number: int
+    currency: str
+    timezone: str
+    starts_at: datetime
+    ends_at: datetime | None
+    anchor_at: datetime
+    anchor_day: int | None
+    alignment: Alignment
+    cancelled_at: datetime | None
+    net_terms_days: int | None
+    next_due_at: datetime | None
+    derived_through_at: datetime | None
+    dirty_from_at: datetime | None
+    revision: int
+    intervals: tuple[PriceInterval, ...]
+
+
 class Subscription(Record, frozen=True, kw_only=True):
-    """A customer's running agreement, with everything billing needs to derive its charges."""
+    """A customer's running agreement, as it is answered."""
 
     id: str
     key: str
@@ -354,9 +380,10 @@ class Subscription(Record, frozen=True, kw_only=True):
     anchor_at: datetime
     anchor_day: int | None
     alignment: Alignment
-    cancelled_at: datetime | None
+    quantities: dict[str, str]
     net_terms_days: int | None
-    intervals: tuple[PriceInterval, ...]
+    cancelled_at: datetime | None
+    next_due_at: datetime | None
     created_at: datetime
 
 

@@ -1,0 +1,230 @@
+"""SQL for subscriptions and their price intervals."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+import msgspec
+from sqlalchemy import Row, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from engine.period import Alignment
+from plans.model import Agreement, Interval, Price, PriceInterval, SubscriptionDraft
+from plans.timeline import Opening
+
+_AGREEMENT: Final = """
+SELECT s.id, s.key, s.customer, c.number AS customer_number, s.currency, s.timezone, s.starts_at,
+  s.ends_at, s.anchor_at, s.anchor_day, s.alignment, s.cancelled_at, s.net_terms_days,
+  s.next_due_at, s.derived_through_at, s.dirty_from_at, s.revision
+FROM subscriptions s JOIN customers c USING (seller) WHERE c.id = s.customer
+"""
+_INTERVALS: Final = text("""
+SELECT i.subscription, i.id, i.number, i.price, p.body, pl.interval, i.quantity::text AS quantity,
+  i.start_at, i.end_at, i.end_is_cancellation, i.credit_unused
+FROM price_intervals i JOIN prices p ON p.seller = i.seller AND p.id = i.price
+  JOIN plans pl ON pl.seller = p.seller AND pl.id = p.plan
+WHERE i.subscription = ANY(:subscriptions) ORDER BY i.subscription, i.number
+""")
+_BY_REFERENCE: Final = text(_AGREEMENT + "AND (s.key = :reference OR s.id = :reference) FOR UPDATE")
+_BY_CUSTOMERS: Final = text(_AGREEMENT + "AND s.customer = ANY(:customers)")
+_LISTED: Final = text("""
+SELECT s.id, s.key, c.key AS customer, p.key AS plan, p.version AS plan_version, s.currency,
+  s.timezone, s.starts_at, s.ends_at, s.anchor_at, s.anchor_day, s.alignment, s.cancelled_at,
+  s.net_terms_days, s.next_due_at, s.created_at
+FROM subscriptions s JOIN customers c ON c.seller = s.seller AND c.id = s.customer
+  JOIN plans p ON p.seller = s.seller AND p.id = s.plan
+WHERE (CAST(:after AS text) IS NULL OR s.id > :after)
+  AND (CAST(:reference AS text) IS NULL OR s.id = :reference OR s.key = :reference)
+  AND (CAST(:customer AS text) IS NULL OR c.id = :customer OR c.key = :customer)
+ORDER BY s.id LIMIT :limit
+""")
+_QUANTITIES: Final = text("""
+SELECT DISTINCT ON (i.subscription, p.key) i.subscription, p.key,
+  trim_scale(i.quantity)::text AS quantity
+FROM price_intervals i JOIN prices p ON p.seller = i.seller AND p.id = i.price
+WHERE i.subscription = ANY(:subscriptions) AND p.body->>'kind' <> 'usage'
+ORDER BY i.subscription, p.key, i.number DESC
+""")
+_INSERT: Final = text("""
+INSERT INTO subscriptions (id, key, customer, plan, currency, timezone, starts_at, ends_at, anchor_at,
+  anchor_day, alignment, net_terms_days, next_due_at, created_at)
+VALUES (:id, :key, :customer, :plan, :currency, :timezone, :starts_at, :ends_at, :anchor_at,
+  :anchor_day, :alignment, :net_terms_days, :next_due_at, :created_at)
+""")
+_INSERT_INTERVAL: Final = text("""
+INSERT INTO price_intervals (id, subscription, number, price, quantity, start_at, end_at)
+VALUES (:id, :subscription, :number, :price, CAST(CAST(:quantity AS text) AS numeric), :start_at,
+  :end_at)
+""")
+_CLOSE_INTERVAL: Final = text("""
+UPDATE price_intervals SET end_at = :end_at, end_is_cancellation = :end_is_cancellation,
+  credit_unused = :credit_unused WHERE id = :id
+""")
+_CANCEL: Final = text("""
+UPDATE subscriptions SET ends_at = :ends_at, cancelled_at = :cancelled_at,
+  next_due_at = :next_due_at, dirty_from_at = least(dirty_from_at, :ends_at),
+  revision = revision + 1 WHERE id = :id
+""")
+
+
+
+class PriceBook:
+    """Prices decoded once: many intervals share few of them. Lives as long as one use case."""
+
+    def __init__(self) -> None:
+        """Begin empty."""
+        self._prices: dict[str, tuple[Price, Interval]] = {}
+
+    def read(self, row: Row[Any]) -> tuple[Price, Interval]:
+        """The price and the interval of its plan, for a row of the intervals' query."""
+        found = self._prices.get(row.price)
+        if found is None:
+            price = msgspec.convert(row.body, Price)
+            interval = price.interval or msgspec.convert(row.interval, Interval)
+            found = self._prices[row.price] = (price, interval)
+        return found
+
+
+async def _with_intervals(
+    connection: AsyncConnection, rows: Sequence[Row[Any]], book: PriceBook
+) -> list[Agreement]:
+    wanted = [row.id for row in rows]
+    intervals: dict[str, list[PriceInterval]] = {}
+    for row in await connection.execute(_INTERVALS, {"subscriptions": wanted}):
+        price, interval = book.read(row)
+        intervals.setdefault(row.subscription, []).append(
+            PriceInterval(
+                id=row.id,
+                number=row.number,
+                price_id=row.price,
+                price=price,
+                interval=interval,
+                quantity=row.quantity,
+                start_at=row.start_at,
+                end_at=row.end_at,
+                end_is_cancellation=row.end_is_cancellation,
+                credit_unused=row.credit_unused,
+            )
+        )
+    return [
+        Agreement(
+            **{**row._mapping, "alignment": Alignment(row.alignment)},  # noqa: SLF001 - its public name
+            intervals=tuple(intervals.get(row.id, ())),
+        )
+        for row in rows
+    ]
+
+
+async def lock_agreement(*, connection: AsyncConnection, reference: str) -> Agreement | None:
+    """The subscription with that key or id, locked against other changes, or None."""
+    rows = (await connection.execute(_BY_REFERENCE, {"reference": reference})).all()
+    found = await _with_intervals(connection, rows, PriceBook())
+    return found[0] if found else None
+
+
+async def agreements_of(
+    *, connection: AsyncConnection, customers: Sequence[str], book: PriceBook
+) -> list[Agreement]:
+    """Every subscription of the customers (ids), each with its price intervals."""
+    rows = (await connection.execute(_BY_CUSTOMERS, {"customers": list(customers)})).all()
+    return await _with_intervals(connection, rows, book)
+
+
+async def list_subscriptions(
+    *,
+    connection: AsyncConnection,
+    limit: int,
+    after: str | None = None,
+    reference: str | None = None,
+    customer: str | None = None,
+) -> tuple[list[Mapping[str, Any]], dict[str, dict[str, str]]]:
+    """Up to `limit` rows for the answer, in the order of their ids, and their quantities."""
+    parameters = {"after": after, "limit": limit, "reference": reference, "customer": customer}
+    rows = (await connection.execute(_LISTED, parameters)).all()
+    wanted = [row.id for row in rows]
+    quantities: dict[str, dict[str, str]] = {}
+    for row in await connection.execute(_QUANTITIES, {"subscriptions": wanted}):
+        quantities.setdefault(row.subscription, {})[row.key] = row.quantity
+    return [row._mapping for row in rows], quantities  # noqa: SLF001 - its public name
+
+
+async def insert_subscription(
+    *,
+    connection: AsyncConnection,
+    subscription_id: str,
+    draft: SubscriptionDraft,
+    customer_id: str,
+    plan_id: str,
+    currency: str,
+    opening: Opening,
+    next_due_at: datetime | None,
+    now: datetime,
+) -> None:
+    """Write a subscription and its intervals; a key already taken violates its unique key."""
+    await connection.execute(
+        _INSERT,
+        {
+            "id": subscription_id,
+            "key": draft.key,
+            "customer": customer_id,
+            "plan": plan_id,
+            "currency": currency,
+            "timezone": opening.timezone,
+            "starts_at": opening.starts_at,
+            "ends_at": opening.ends_at,
+            "anchor_at": opening.anchor_at,
+            "anchor_day": opening.anchor_day,
+            "alignment": opening.alignment.value,
+            "net_terms_days": draft.net_terms_days,
+            "next_due_at": next_due_at,
+            "created_at": now,
+        },
+    )
+    await connection.execute(
+        _INSERT_INTERVAL,
+        [
+            {
+                "id": stretch.id,
+                "subscription": subscription_id,
+                "number": stretch.number,
+                "price": stretch.price_id,
+                "quantity": stretch.quantity,
+                "start_at": stretch.start_at,
+                "end_at": stretch.end_at,
+            }
+            for stretch in opening.intervals
+        ],
+    )
+
+
+async def save_cancellation(
+    *,
+    connection: AsyncConnection,
+    agreement: Agreement,
+    intervals: Iterable[PriceInterval],
+    effective: datetime,
+    next_due_at: datetime | None,
+    now: datetime,
+) -> None:
+    """Close intervals and mark the subscription touched from the end on."""
+    await connection.execute(
+        _CLOSE_INTERVAL,
+        [
+            {
+                "id": stretch.id,
+                "end_at": stretch.end_at,
+                "end_is_cancellation": stretch.end_is_cancellation,
+                "credit_unused": stretch.credit_unused,
+            }
+            for stretch in intervals
+        ],
+    )
+    await connection.execute(
+        _CANCEL,
+        {
+            "id": agreement.id,
+            "ends_at": effective,
+            "cancelled_at": now,
+            "next_due_at": next_due_at,
+        },
+    )
