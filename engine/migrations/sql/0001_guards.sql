@@ -2,7 +2,7 @@
 
 -- Issued documents change in nothing but the columns named in the trigger: the rest is compared as a whole, so a
 -- column added later is guarded without a word.
-CREATE FUNCTION guard_document() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION guard_document() RETURNS trigger LANGUAGE plpgsql SET search_path = public, pg_temp AS $$
 DECLARE
   free text[] := string_to_array(TG_ARGV[0], ' ');
   legal text[] := string_to_array(TG_ARGV[1], ' ');
@@ -25,7 +25,7 @@ BEGIN
   RETURN NEW;
 END $$;
 
-CREATE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql SET search_path = public, pg_temp AS $$
 BEGIN
   RAISE EXCEPTION '% of % is refused: it is append-only', TG_OP, TG_TABLE_NAME USING ERRCODE = 'restrict_violation';
 END $$;
@@ -72,16 +72,70 @@ END $$;
 CREATE TRIGGER balance AFTER INSERT ON postings REFERENCING NEW TABLE AS added
   FOR EACH STATEMENT EXECUTE FUNCTION check_balance();
 
--- Numbers have no gap: a document's number is below its series' counter, and the counter only moves up.
-CREATE FUNCTION guard_series() RETURNS trigger LANGUAGE plpgsql AS $$
+-- The lines of a document come in one statement, numbered 1..n: none can be added to it later.
+CREATE FUNCTION check_lines() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+DECLARE bad record;
 BEGIN
-  IF TG_OP = 'DELETE' OR NEW.next_sequence < OLD.next_sequence OR NEW.series <> OLD.series
-    OR NEW.last_issued_at < OLD.last_issued_at THEN
+  SELECT document INTO bad FROM added GROUP BY seller, document
+    HAVING min(ordinal) <> 1 OR max(ordinal) <> count(*) LIMIT 1;
+  IF FOUND THEN
+    RAISE EXCEPTION 'document % is not written as a whole', bad.document USING ERRCODE = 'check_violation';
+  END IF;
+  RETURN NULL;
+END $$;
+CREATE TRIGGER whole AFTER INSERT ON line_items REFERENCING NEW TABLE AS added
+  FOR EACH STATEMENT EXECUTE FUNCTION check_lines();
+
+-- Numbers have no gap. A series only moves up; a document carries a number that its series has given out before;
+-- and when a transaction ends, every number it took from a series is on a document.
+CREATE FUNCTION guard_series() RETURNS trigger LANGUAGE plpgsql SET search_path = public, pg_temp AS $$
+BEGIN
+  IF TG_OP = 'DELETE' THEN
+    RAISE EXCEPTION 'a number series stays' USING ERRCODE = 'restrict_violation';
+  END IF;
+  IF NEW.next_sequence < OLD.next_sequence OR NEW.series <> OLD.series OR NEW.seller <> OLD.seller
+    OR (OLD.last_issued_at IS NOT NULL AND (NEW.last_issued_at < OLD.last_issued_at) IS NOT FALSE) THEN
     RAISE EXCEPTION 'a number series only moves up' USING ERRCODE = 'restrict_violation';
   END IF;
   RETURN NEW;
 END $$;
 CREATE TRIGGER guard BEFORE UPDATE OR DELETE ON number_series FOR EACH ROW EXECUTE FUNCTION guard_series();
+
+CREATE FUNCTION check_number() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+DECLARE bad record;
+BEGIN
+  SELECT a.series, a.sequence INTO bad FROM added a
+    LEFT JOIN number_series n ON n.seller = a.seller AND n.series = a.series
+    WHERE a.sequence < 1 OR n.next_sequence IS NULL OR a.sequence >= n.next_sequence LIMIT 1;
+  IF FOUND THEN
+    RAISE EXCEPTION 'number % was not taken from series %', bad.sequence, bad.series USING ERRCODE = 'check_violation';
+  END IF;
+  RETURN NULL;
+END $$;
+CREATE TRIGGER number AFTER INSERT ON invoices REFERENCING NEW TABLE AS added
+  FOR EACH STATEMENT EXECUTE FUNCTION check_number();
+CREATE TRIGGER number AFTER INSERT ON credit_notes REFERENCING NEW TABLE AS added
+  FOR EACH STATEMENT EXECUTE FUNCTION check_number();
+
+CREATE FUNCTION check_series() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+DECLARE
+  first_taken integer := CASE WHEN TG_OP = 'INSERT' THEN 1 ELSE OLD.next_sequence END;
+  used integer;
+BEGIN
+  SELECT count(*) INTO used FROM (
+    SELECT sequence FROM invoices
+      WHERE seller = NEW.seller AND series = NEW.series AND sequence >= first_taken AND sequence < NEW.next_sequence
+    UNION SELECT sequence FROM credit_notes
+      WHERE seller = NEW.seller AND series = NEW.series AND sequence >= first_taken AND sequence < NEW.next_sequence
+  ) AS numbered;
+  IF used <> NEW.next_sequence - first_taken THEN
+    RAISE EXCEPTION 'series % gave out % numbers and % are on documents', NEW.series, NEW.next_sequence - first_taken, used
+      USING ERRCODE = 'check_violation';
+  END IF;
+  RETURN NULL;
+END $$;
+CREATE CONSTRAINT TRIGGER gapless AFTER INSERT OR UPDATE OF next_sequence ON number_series
+  DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION check_series();
 
 -- Look-ups before the seller is known run as the owner, who sees only these tables, only to read.
 CREATE FUNCTION find_api_key(key_hash bytea)
@@ -164,6 +218,6 @@ BEGIN
     EXECUTE format('GRANT INSERT (%s) ON %I TO usance_loader', columns, name);
   END LOOP;
 END $$;
+REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA public FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION find_api_key, find_seller, list_sellers, due_sellers, create_seller TO usance_app;
-REVOKE EXECUTE ON FUNCTION find_api_key, find_seller, list_sellers, due_sellers, create_seller FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION current_seller TO usance_app, usance_loader, usance_auditor;

@@ -303,7 +303,8 @@ CREATE TABLE invoices (
   UNIQUE (seller, series, sequence),
   CHECK (amount_due_minor <= total_minor - balance_applied_minor),
   CHECK ((status = 'paid') = (paid_at IS NOT NULL)),
-  CHECK (status <> 'paid' OR amount_due_minor = 0)
+  CHECK (status <> 'paid' OR amount_due_minor = 0),
+  CHECK ((status = 'void') = (voided_at IS NOT NULL))
 );
 CREATE INDEX invoices_customer ON invoices (seller, customer, billed_at);
 
@@ -331,7 +332,8 @@ CREATE TABLE credit_notes (
   version integer NOT NULL DEFAULT 1,
   PRIMARY KEY (seller, id),
   UNIQUE (seller, series, sequence),
-  CHECK (applied_minor + credited_minor = total_minor)
+  CHECK (applied_minor + credited_minor = total_minor),
+  CHECK ((status = 'void') = (voided_at IS NOT NULL))
 );
 CREATE INDEX credit_notes_customer ON credit_notes (seller, customer, billed_at);
 
@@ -355,10 +357,10 @@ CREATE TABLE line_items (
     reason IN ('initial', 'proration', 'late_usage', 'correction', 'backdated', 'true_up')),
   adjusts text,
   PRIMARY KEY (seller, id),
+  UNIQUE (seller, document, ordinal),
   UNIQUE (seller, price_interval, charge_start_at, charge_group, sequence),
   CHECK ((sequence = 1) = (adjusts IS NULL))
 );
-CREATE INDEX line_items_document ON line_items (seller, document);
 
 -- What settled an invoice so far: a credit note, or the customer's balance.
 CREATE TABLE settlements (
