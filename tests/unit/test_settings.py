@@ -4,7 +4,7 @@ import pytest
 
 from engine.settings import ROOT_HOME, SettingError, load_settings, without_password
 
-USER_DATA = Path("/home/someone/.local/share")
+USER_DATA = Path("/people/someone/.local/share")
 
 
 def load(*, is_root=False, **environ):
@@ -23,7 +23,7 @@ def test_nothing_set_means_the_embedded_server_on_loopback():
     ("is_root", "environ", "home"),
     [
         (False, {"XDG_DATA_HOME": "/data"}, "/data/usance"),
-        (False, {"XDG_DATA_HOME": "data"}, "/home/someone/.local/share/usance"),
+        (False, {"XDG_DATA_HOME": "data"}, "/people/someone/.local/share/usance"),
         (True, {"XDG_DATA_HOME": "/data"}, str(ROOT_HOME)),
         (True, {"USANCE_HOME": "/srv/usance"}, "/srv/usance"),
         (False, {"USANCE_HOME": "/srv/usance", "XDG_DATA_HOME": "/data"}, "/srv/usance"),
