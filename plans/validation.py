@@ -1,0 +1,167 @@
+"""What a plan must satisfy beyond its shape: every fault at its field, all of them at once."""
+
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Final
+
+from engine.errors import FieldError
+from engine.money import currency_digits, is_currency
+from engine.period import Alignment
+from plans.model import (
+    Bill,
+    FlatPrice,
+    GraduatedPrice,
+    Kind,
+    PackagePrice,
+    PlanDraft,
+    Price,
+    VolumePrice,
+)
+
+QUANTITY_DIGITS: Final = 9
+QUANTITY_WHOLE_DIGITS: Final = 15
+
+
+def validate_plan(draft: PlanDraft) -> list[FieldError]:
+    """All faults of the body, by JSON pointer; empty when it may be published."""
+    errors: list[FieldError] = []
+    if not is_currency(draft.currency):
+        detail = f"{draft.currency} is not an ISO 4217 currency"
+        errors.append(_error("/currency", "unknown_currency", detail))
+    if draft.alignment is Alignment.CALENDAR and draft.interval.count != 1:
+        errors.append(_calendar_count("/interval/count"))
+    keys: set[str] = set()
+    for index, price in enumerate(draft.prices):
+        pointer = f"/prices/{index}"
+        if price.key in keys:
+            detail = f"another price of this plan has the key {price.key}"
+            errors.append(_error(f"{pointer}/key", "duplicate_key", detail))
+        keys.add(price.key)
+        errors += price_errors(
+            price=price, currency=draft.currency, alignment=draft.alignment, pointer=pointer
+        )
+    return errors
+
+
+def price_errors(
+    *, price: Price, currency: str, alignment: Alignment, pointer: str
+) -> list[FieldError]:
+    """All faults of one price; `pointer` is where it stands in the body."""
+    return [
+        _error(f"{pointer}{field}", code, detail)
+        for faults in (
+            _terms(price, alignment),
+            _amounts(price, currency),
+            _quantities(price),
+            _tiers(price),
+        )
+        for field, code, detail in faults
+    ]
+
+
+_Fault = tuple[str, str, str]  # field below the price, code, sentence
+
+
+def _error(pointer: str, code: str, detail: str) -> FieldError:
+    return FieldError(pointer=pointer, code=code, detail=detail)
+
+
+def _calendar_count(pointer: str) -> FieldError:
+    return _error(pointer, "calendar_count", "calendar alignment takes an interval of count 1")
+
+
+def _terms(price: Price, alignment: Alignment) -> Iterator[_Fault]:
+    """Kind, meter, billing time and interval."""
+    if price.kind is Kind.ONE_TIME:
+        yield "/kind", "not_supported", "one-time prices cannot be part of a plan yet"
+    if price.kind is Kind.USAGE:
+        if price.meter is None:
+            yield "/meter", "required", "a usage price names the meter it rates"
+        if price.bill is Bill.IN_ADVANCE:
+            yield "/bill", "usage_in_advance", "usage is known only in arrears"
+        if price.quantity is not None:
+            yield "/quantity", "not_allowed", "the quantity of a usage price is measured"
+    elif price.meter is not None:
+        yield "/meter", "not_allowed", "only usage prices have a meter"
+    own = price.interval
+    if own is not None and own.count != 1 and alignment is Alignment.CALENDAR:
+        fault = _calendar_count("/interval/count")
+        yield fault.pointer, fault.code, fault.detail
+
+
+def _amounts(price: Price, currency: str) -> Iterator[_Fault]:
+    """Amounts are no finer than the currency; unit amounts may be."""
+    amounts = {"/minimum_amount": price.minimum_amount, "/maximum_amount": price.maximum_amount}
+    match price:
+        case FlatPrice():
+            amounts["/flat_amount"] = price.flat_amount
+        case GraduatedPrice() | VolumePrice():
+            for index, tier in enumerate(price.tiers):
+                amounts[f"/tiers/{index}/flat_amount"] = tier.flat_amount
+        case _:
+            pass
+    if is_currency(currency):
+        digits = currency_digits(currency)
+        for field, text in amounts.items():
+            if text is not None and _fraction_digits(text) > digits:
+                yield field, "too_many_digits", f"{currency} has {digits} fractional digits"
+    least, most = price.minimum_amount, price.maximum_amount
+    if least is not None and most is not None and _order(least) > _order(most):
+        yield "/minimum_amount", "above_maximum", "the minimum is above the maximum"
+
+
+def _quantities(price: Price) -> Iterator[_Fault]:
+    """Quantities have at most 9 fractional digits and lie below 10^15; packages hold something."""
+    quantities = {"/quantity": price.quantity, "/included_quantity": price.included_quantity}
+    if isinstance(price, PackagePrice):
+        quantities["/package_size"] = price.package_size
+        if not _is_positive(price.package_size):
+            yield "/package_size", "not_positive", "a package holds more than nothing"
+    if isinstance(price, GraduatedPrice | VolumePrice):
+        for index, tier in enumerate(price.tiers):
+            quantities[f"/tiers/{index}/up_to"] = tier.up_to
+    for field, text in quantities.items():
+        if text is not None and not _is_quantity(text):
+            yield (
+                field,
+                "quantity_out_of_range",
+                "quantities lie below 10^15 and have at most 9 fractional digits",
+            )
+
+
+def _tiers(price: Price) -> Iterator[_Fault]:
+    """Bounds ascend from zero, and the last tier, only, is open."""
+    if not isinstance(price, GraduatedPrice | VolumePrice):
+        return
+    if not price.tiers:
+        yield "/tiers", "required", "a tiered price has at least one tier"
+        return
+    last = len(price.tiers) - 1
+    for index, tier in enumerate(price.tiers):
+        if index < last and tier.up_to is None:
+            yield f"/tiers/{index}/up_to", "required", "only the last tier is open"
+        if index == last and tier.up_to is not None:
+            yield f"/tiers/{index}/up_to", "not_open", "the last tier has no upper bound"
+    bounds = ["0", *(tier.up_to for tier in price.tiers)]
+    for index, (lower, upper) in enumerate(pairwise(bounds)):
+        if lower is not None and upper is not None and _order(lower) >= _order(upper):
+            yield f"/tiers/{index}/up_to", "not_ascending", f"{upper} is not above {lower}"
+
+
+def _fraction_digits(text: str) -> int:
+    return len(text.partition(".")[2].rstrip("0"))
+
+
+def _is_positive(text: str) -> bool:
+    return text.strip("0.") != ""
+
+
+def _is_quantity(text: str) -> bool:
+    whole = text.partition(".")[0].lstrip("0")
+    return len(whole) <= QUANTITY_WHOLE_DIGITS and _fraction_digits(text) <= QUANTITY_DIGITS
+
+
+def _order(text: str) -> tuple[int, str]:
+    """A key that orders unsigned decimals as numbers."""
+    whole, _, fraction = text.partition(".")
+    return int(whole), fraction.rstrip("0")
