@@ -125,7 +125,7 @@ def _tier_steps(
 ) -> Iterator[_Step]:
     lower = ZERO
     for tier, bound in zip(price.tiers, upper_bounds(price), strict=True):
-        upper = Fraction(bound, FINE) * share
+        upper = quantity if tier.up_to is None else Fraction(bound, FINE) * share
         unit, flat = ratio(tier.unit_amount or "0"), ratio(tier.flat_amount or "0")
         holds = quantity <= upper
         if isinstance(price, GraduatedPrice):

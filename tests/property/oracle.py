@@ -1,0 +1,174 @@
+"""The rules of billing once more, in plain loops over ratios: obvious, slow, sharing no code.
+
+Prices are dictionaries as a caller writes them, quantities and amounts are `Fraction`s.
+"""
+
+import math
+from datetime import UTC, datetime, timedelta
+from fractions import Fraction
+from zoneinfo import ZoneInfo
+
+CURRENCY_DIGITS = {"USD": 2, "EUR": 2, "JPY": 0, "KWD": 3}
+
+
+def amount_minor(price, quantity, fraction, currency):
+    """Exact minor units of one charge."""
+    kind = price["kind"]
+    recurring = kind == "recurring" and price.get("prorate", True)
+    tiers_shrink = kind == "usage" and price.get("prorate_tiers", False)
+    limits_shrink = price.get("prorate_tiers", False) and (kind == "usage" or recurring)
+    shrink = fraction if tiers_shrink else Fraction(1)
+
+    quantity = max(Fraction(0), quantity)
+    quantity = max(Fraction(0), quantity - Fraction(price.get("included_quantity", "0")) * shrink)
+    if "quantity_rounding" in price:
+        quantity = rounded_quantity(quantity, price["quantity_rounding"])
+    amount = model_amount(price, quantity, shrink)
+    if recurring:
+        amount = amount * fraction
+    limit_share = fraction if limits_shrink else Fraction(1)
+    if "minimum_amount" in price:
+        amount = max(amount, Fraction(price["minimum_amount"]) * limit_share)
+    if "maximum_amount" in price:
+        amount = min(amount, Fraction(price["maximum_amount"]) * limit_share)
+    return amount * 10 ** CURRENCY_DIGITS[currency]
+
+
+def rounded_quantity(quantity, rounding):
+    unit = Fraction(1, 10) ** rounding["digits"]
+    steps = quantity / unit
+    whole = math.floor(steps)
+    if rounding["mode"] == "up" and steps > whole:
+        whole += 1
+    if rounding["mode"] == "half_up" and steps - whole >= Fraction(1, 2):
+        whole += 1
+    return whole * unit
+
+
+def model_amount(price, quantity, shrink):
+    match price["model"]:
+        case "flat":
+            return Fraction(price["flat_amount"])
+        case "per_unit":
+            return quantity * Fraction(price["unit_amount"])
+        case "package":
+            size = Fraction(price["package_size"])
+            count = math.floor(quantity / size)
+            if price.get("package_rounding", "up") == "up" and count * size < quantity:
+                count += 1
+            return count * Fraction(price["unit_amount"])
+        case "graduated":
+            return graduated(price, quantity, shrink)
+        case "volume":
+            return volume(price, quantity, shrink)
+
+
+def graduated(price, quantity, shrink):
+    if quantity == 0 and not price.get("flat_at_zero", True):
+        return Fraction(0)
+    total, lower = Fraction(0), Fraction(0)
+    for number, tier in enumerate(price["tiers"]):
+        if number > 0 and quantity <= lower:
+            break
+        upper = quantity if tier["up_to"] is None else Fraction(tier["up_to"]) * shrink
+        inside = min(quantity, upper) - lower
+        total += inside * Fraction(tier.get("unit_amount") or "0")
+        total += Fraction(tier.get("flat_amount") or "0")
+        lower = upper
+    return total
+
+
+def volume(price, quantity, shrink):
+    if quantity == 0 and not price.get("flat_at_zero", True):
+        return Fraction(0)
+    for tier in price["tiers"]:
+        if tier["up_to"] is None or quantity <= Fraction(tier["up_to"]) * shrink:
+            unit = Fraction(tier.get("unit_amount") or "0")
+            return quantity * unit + Fraction(tier.get("flat_amount") or "0")
+    raise AssertionError("the last tier is open")
+
+
+def rounded(amount, mode):
+    """Minor units of an amount that is not negative."""
+    whole = math.floor(amount)
+    rest = amount - whole
+    if rest > Fraction(1, 2):
+        return whole + 1
+    if rest == Fraction(1, 2) and (mode == "half_up" or whole % 2 == 1):
+        return whole + 1
+    return whole
+
+
+def elapsed_share(period, active):
+    """Proration by elapsed time."""
+    microsecond = timedelta(microseconds=1)
+    return Fraction((active[1] - active[0]) // microsecond, (period[1] - period[0]) // microsecond)
+
+
+def dates_between(start, end, timezone):
+    """Local dates from the start's on, up to but not including the end's."""
+    zone = ZoneInfo(timezone)
+    day, last, count = start.astimezone(zone).date(), end.astimezone(zone).date(), 0
+    while day < last:
+        day, count = day + timedelta(days=1), count + 1
+    return count
+
+
+def thirty_day_months_between(start, end, timezone):
+    zone = ZoneInfo(timezone)
+    first, last = start.astimezone(zone), end.astimezone(zone)
+    months = (last.year - first.year) * 12 + last.month - first.month
+    return months * 30 + min(last.day, 30) - min(first.day, 30)
+
+
+def instant(wall, timezone):
+    """A local wall time as an instant, found by asking every minute what the clock shows.
+
+    The first instant whose clock shows `wall`; when none does, `wall` moved on by the gap.
+    """
+    zone = ZoneInfo(timezone)
+    guess = wall.replace(tzinfo=UTC) - timedelta(hours=26)
+    before = guess.astimezone(zone).utcoffset()
+    candidates = sorted(
+        {
+            (wall - offset).replace(tzinfo=UTC)
+            for offset in {
+                (guess + timedelta(hours=hour)).astimezone(zone).utcoffset() for hour in range(53)
+            }
+        }
+    )
+    for candidate in candidates:
+        if candidate.astimezone(zone).replace(tzinfo=None) == wall:
+            return candidate
+    return (wall - before).replace(tzinfo=UTC)
+
+
+def add_months(wall, months, day):
+    """`wall` so many months on, at `day` or the last day there is."""
+    year, month = wall.year, wall.month
+    step = 1 if months > 0 else -1
+    for _ in range(abs(months)):
+        month += step
+        if month == 13:
+            year, month = year + 1, 1
+        if month == 0:
+            year, month = year - 1, 12
+    while True:
+        try:
+            return datetime(
+                year, month, day, wall.hour, wall.minute, wall.second, wall.microsecond
+            )
+        except ValueError:
+            day -= 1
+
+
+def boundary(unit, count, anchor, timezone, index):
+    """The nth boundary of an anniversary calendar."""
+    if index == 0:
+        return anchor
+    wall = anchor.astimezone(ZoneInfo(timezone)).replace(tzinfo=None)
+    days = {"day": 1, "week": 7}
+    if unit in days:
+        return instant(wall + timedelta(days=days[unit] * count * index), timezone)
+    months = {"month": 1, "quarter": 3, "year": 12}[unit]
+    return instant(add_months(wall, months * count * index, wall.day), timezone)
