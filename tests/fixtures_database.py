@@ -30,9 +30,11 @@ from engine.db import Database, open_database
 from engine.ids import new_id
 from engine.postgres import start_or_join
 from engine.postgres_binaries import OLDEST_MAJOR
+from tests.books import SELLER
 
 TEMPLATE_LOCK: Final = 7_305_120
 SMALL: Final = {"shared_buffers": "64MB", "max_wal_size": "512MB", "maintenance_work_mem": "32MB"}
+MADE_AT: Final = datetime(2026, 1, 1, tzinfo=UTC)
 INSTALLED: Final = "usr/lib/postgresql/*/bin"
 
 
@@ -205,21 +207,6 @@ async def superuser(database_url: str) -> AsyncIterator[Any]:
         await raw.close()
 
 
-SELLER: Final = {
-    "legal_name": "Nordwind GmbH",
-    "mode": "live",
-    "country": "DE",
-    "currency": "EUR",
-    "timezone": "UTC",
-    "tax_ids": [],
-    "series": "INV",
-    "rounding": "half_up",
-    "proration": "second",
-    "last_day": "exclude",
-    "net_terms_days": 30,
-    "party": "party",
-    "created_at": datetime(2026, 1, 1, tzinfo=UTC),
-}
 MakeSeller = Callable[..., Awaitable[int]]
 
 
@@ -228,7 +215,7 @@ def make_seller(database: Database) -> MakeSeller:
     """Insert a seller with `SELLER`'s fields, replaced by what is given; give its number."""
 
     async def make(**fields: object) -> int:
-        body = SELLER | {"id": new_id(prefix="sel", now=SELLER["created_at"])} | fields
+        body = SELLER | {"id": new_id(prefix="sel", now=MADE_AT)} | fields
         async with database.transaction(seller=None) as connection:
             statement = text("SELECT create_seller(CAST(:body AS jsonb))")
             made = await connection.execute(statement, {"body": msgspec.json.encode(body).decode()})

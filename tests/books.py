@@ -1,0 +1,271 @@
+"""A small set of books, row by row: the least that satisfies every guard and every invariant.
+
+One customer, two invoices, one credit note that gives part back, the customer's balance used by the
+second invoice, their journal, and one batch of usage.
+"""
+
+import json
+from typing import Any, Final
+
+AT: Final = "2026-02-01T00:00:00+00:00"
+START: Final = "2026-01-01T00:00:00+00:00"
+SELLER: Final = {
+    "legal_name": "Nordwind GmbH",
+    "mode": "live",
+    "country": "DE",
+    "currency": "EUR",
+    "timezone": "UTC",
+    "tax_ids": [],
+    "series": "INV",
+    "rounding": "half_up",
+    "proration": "second",
+    "last_day": "exclude",
+    "net_terms_days": 30,
+    "party": "party_s",
+    "created_at": START,
+}
+Row = dict[str, object]
+
+
+async def insert(raw: Any, table: str, *rows: Row) -> None:
+    """Insert rows of the same columns in one statement; everything else takes its default."""
+    columns = ", ".join(rows[0])
+    await raw.execute(
+        f"INSERT INTO {table} ({columns})"
+        f" SELECT {columns} FROM jsonb_populate_recordset(NULL::{table}, $1::jsonb)",
+        json.dumps(rows),
+    )
+
+
+async def create_seller(raw: Any, *, id: str, **fields: object) -> int:
+    """Make a seller through the database's own function and give its number."""
+    body = json.dumps(SELLER | {"id": id} | fields)
+    return int(await raw.fetchval("SELECT create_seller($1::jsonb)", body))
+
+
+def invoice(sequence: int, **fields: object) -> Row:
+    """An open invoice of acme over 100.00."""
+    return {
+        "id": f"inv_{sequence}",
+        "series": "INV",
+        "sequence": sequence,
+        "number": f"INV-{sequence:06}",
+        "customer": "cus_a",
+        "currency": "EUR",
+        "status": "open",
+        "billed_at": AT,
+        "issued_at": AT,
+        "due_at": AT,
+        "subtotal_minor": 10_000,
+        "total_minor": 10_000,
+        "balance_applied_minor": 0,
+        "amount_due_minor": 10_000,
+        "billed_from": "party_s",
+        "billed_to": "party_a",
+        "run": "run_a",
+    } | fields
+
+
+def credit_note(sequence: int, **fields: object) -> Row:
+    """A credit note over 8.00, of which 5.00 reduced an invoice."""
+    return {
+        "id": f"cn_{sequence}",
+        "series": "INV-CN",
+        "sequence": sequence,
+        "number": f"INV-CN-{sequence:06}",
+        "customer": "cus_a",
+        "currency": "EUR",
+        "status": "issued",
+        "reason": "correction",
+        "billed_at": AT,
+        "issued_at": AT,
+        "subtotal_minor": 800,
+        "total_minor": 800,
+        "applied_minor": 500,
+        "credited_minor": 300,
+        "billed_from": "party_s",
+        "billed_to": "party_a",
+        "run": "run_a",
+    } | fields
+
+
+def line(id: str, document: str, ordinal: int, **fields: object) -> Row:
+    """A line of the subscription's only price."""
+    return {
+        "id": id,
+        "document": document,
+        "ordinal": ordinal,
+        "subscription": "sub_a",
+        "price_interval": "pri_a",
+        "price_key": "seats",
+        "charge_start_at": START,
+        "charge_group": "",
+        "sequence": 1,
+        "period_start_at": START,
+        "period_end_at": AT,
+        "quantity": 1,
+        "amount_minor": 10_000,
+        "reason": "initial",
+        "adjusts": None,
+    } | fields
+
+
+def entry(id: str, source: str, kind: str = "issued") -> Row:
+    """The head of a journal entry."""
+    return {
+        "id": id,
+        "kind": kind,
+        "source": source,
+        "entry_on": "2026-02-01",
+        "accounting_month": "2026-02-01",
+        "posted_at": AT,
+    }
+
+
+def postings(entry_id: str, document: str, *sides: tuple[str, int], **fields: object) -> list[Row]:
+    """The postings of an entry from pairs of account and amount."""
+    return [
+        {
+            "entry": entry_id,
+            "ordinal": ordinal,
+            "account": account,
+            "customer": "cus_a",
+            "contract": "s1" if account == "contract_balance" else "",
+            "document": document,
+            "currency": "EUR",
+            "amount_minor": amount_minor,
+        }
+        | fields
+        for ordinal, (account, amount_minor) in enumerate(sides, start=1)
+    ]
+
+
+async def write_catalogue(raw: Any) -> None:
+    """The customer and what it subscribed to, for the seller the session has named."""
+    named = {"name": "Acme", "created_at": START}
+    await insert(raw, "parties", {"id": "party_s", "body": {}}, {"id": "party_a", "body": {}})
+    customer = {"id": "cus_a", "key": "acme", "emails": [], "tax_ids": [], "party": "party_a"}
+    await insert(raw, "customers", customer | named)
+    meter = {"id": "mtr_a", "key": "calls", "event_type": "call", "aggregation": "count"}
+    await insert(raw, "meters", meter | named)
+    plan = {"id": "pln_a", "key": "team", "version": 1, "currency": "EUR", "alignment": "calendar"}
+    interval = {"interval": {"unit": "month", "count": 1}}
+    await insert(raw, "plans", plan | interval | named)
+    price = {"id": "prc_a", "plan": "pln_a", "ordinal": 1, "key": "seats", "body": {}}
+    await insert(raw, "prices", price)
+    subscription = {
+        "id": "sub_a",
+        "key": "s1",
+        "customer": "cus_a",
+        "plan": "pln_a",
+        "currency": "EUR",
+        "timezone": "UTC",
+        "starts_at": START,
+        "anchor_at": START,
+        "alignment": "calendar",
+        "next_due_at": AT,
+        "created_at": START,
+    }
+    await insert(raw, "subscriptions", subscription)
+    on = {"subscription": "sub_a", "price": "prc_a", "number": 1, "quantity": 1, "start_at": START}
+    await insert(raw, "price_intervals", {"id": "pri_a"} | on)
+    chart = [
+        ("accounts_receivable", "asset", "debit"),
+        ("contract_balance", "liability", "credit"),
+        ("customer_balance", "liability", "credit"),
+    ]
+    names = ("code", "type", "normal_side")
+    await insert(raw, "accounts", *(dict(zip(names, row, strict=True)) for row in chart))
+
+
+async def write_documents(raw: Any) -> None:
+    """Two invoices and a credit note with their lines, settlements and journal."""
+    run = {"id": "run_a", "as_of": AT, "status": "finished", "started_at": AT, "finished_at": AT}
+    await insert(raw, "billing_runs", run | {"documents": 3, "lines": 4})
+    await insert(raw, "billing_state", {"sweeps": 0})
+    issued = {"last_issued_at": AT}
+    await insert(raw, "number_series", {"series": "INV", "next_sequence": 3} | issued)
+    await insert(raw, "number_series", {"series": "INV-CN", "next_sequence": 2} | issued)
+    first = invoice(1, subtotal_minor=12_000, total_minor=12_000, amount_due_minor=11_500)
+    used = {"balance_applied_minor": 200, "amount_due_minor": 2_800}
+    await insert(raw, "invoices", first)
+    await insert(raw, "invoices", invoice(2, subtotal_minor=3_000, total_minor=3_000) | used)
+    await insert(raw, "credit_notes", credit_note(1))
+    back = {"sequence": 2, "amount_minor": -800, "reason": "correction", "adjusts": "li_1"}
+    await insert(
+        raw,
+        "line_items",
+        line("li_1", "inv_1", 1),
+        line("li_2", "inv_1", 2, charge_group="g", amount_minor=2_000),
+        line("li_3", "inv_2", 1, charge_start_at=AT, amount_minor=3_000),
+        line("li_4", "cn_1", 1) | back,
+    )
+    given = {"kind": "credit_note", "credit_note": "cn_1", "settled_at": AT}
+    await insert(
+        raw, "settlements", {"id": "st_1", "invoice": "inv_1", "amount_minor": 500} | given
+    )
+    taken = {"kind": "customer_balance", "credit_note": None, "settled_at": AT}
+    await insert(
+        raw, "settlements", {"id": "st_2", "invoice": "inv_2", "amount_minor": 200} | taken
+    )
+    balance = {"customer": "cus_a", "currency": "EUR", "amount_minor": 100}
+    await insert(raw, "customer_balances", balance)
+    heads = [entry("je_1", "inv_1"), entry("je_2", "inv_2"), entry("je_3", "cn_1")]
+    await insert(raw, "journal_entries", *heads)
+    receivable, contract, on_account = "accounts_receivable", "contract_balance", "customer_balance"
+    await insert(
+        raw,
+        "postings",
+        *postings("je_1", "inv_1", (receivable, 12_000), (contract, -12_000)),
+        *postings(
+            "je_2",
+            "inv_2",
+            (receivable, 3_000),
+            (contract, -3_000),
+            (on_account, 200),
+            (receivable, -200),
+        ),
+        *postings("je_3", "cn_1", (contract, 800), (receivable, -500), (on_account, -300)),
+    )
+    sent = {"type": "invoice.issued", "object": "inv_1", "version": 1, "occurred_at": AT}
+    await insert(raw, "outbox", {"id": "evt_1"} | sent)
+
+
+async def write_usage(raw: Any) -> None:
+    """One batch of two measured events."""
+    await insert(raw, "event_streams", {"source": "", "form": "text"})
+    stream = await raw.fetchval("SELECT max(stream) FROM event_streams")
+    meter = await raw.fetchval("SELECT max(number) FROM meters")
+    seen = {"batch": 1, "events": 2, "first_at": START, "last_at": START}
+    batch = {"received_at": START, "meters": [meter], "payload": "\\x00"}
+    await insert(raw, "event_batches", seen | batch)
+    await insert(
+        raw,
+        "event_keys",
+        *(
+            {"stream": stream, "key": f"{n:032x}", "batch": 1, "ordinal": n, "digest": n}
+            for n in range(2)
+        ),
+    )
+    arrays = dict.fromkeys(("customers", "times", "quantities", "unknown"), "\\x")
+    await insert(
+        raw, "event_measures", seen | {"meter": meter, "digits": 0, "wide": False} | arrays
+    )
+    await insert(raw, "event_inbox", {"batch": 1})
+
+
+async def write_books(raw: Any, *, id: str = "sel_a") -> int:
+    """Everything above for a new seller, committed together; gives the seller's number."""
+    async with raw.transaction():
+        seller = await create_seller(raw, id=id)
+        await raw.execute("SELECT set_config('app.seller', $1, true)", str(seller))
+        await write_catalogue(raw)
+        await write_documents(raw)
+        await write_usage(raw)
+        key = {"id": "key_a", "name": "ci", "hash": f"\\x{seller:064x}", "start": "usk_live_ab"}
+        await insert(raw, "api_keys", key | {"scopes": ["read"], "created_at": START})
+        parked = {"run": "run_a", "customer": "cus_a", "billed_at": AT, "code": "no_price"}
+        await insert(raw, "parked_accounts", parked | {"detail": "why", "parked_at": AT})
+        reply = {"key": "k", "request_hash": "\\x00", "status": 200, "media_type": "x"}
+        await insert(raw, "idempotency_keys", reply | {"body": "\\x00", "created_at": AT})
+    return seller
