@@ -1,0 +1,100 @@
+"""Papers as PDF files: the same paper is always the same bytes."""
+
+from io import BytesIO
+from typing import Final
+
+from reportlab.lib.colors import Color, HexColor
+from reportlab.lib.utils import ImageReader
+from reportlab.pdfgen.canvas import Canvas
+
+from engine.errors import BillingError
+from invoicing.paper import Paper
+from invoicing.pdf_marks import (
+    ALERT,
+    GREY,
+    INK,
+    LINE,
+    PAGE_HEIGHT,
+    PAGE_WIDTH,
+    PANEL,
+    Box,
+    Mark,
+    Picture,
+    Text,
+)
+from invoicing.pdf_sheet import fit_logo, lay_pages
+from invoicing.pdf_text import REGULAR, plain_text
+
+_COLOURS: Final[dict[str, Color]] = {
+    name: HexColor(name) for name in (INK, GREY, LINE, PANEL, ALERT)
+}
+LOGO_SIGNATURES: Final = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
+LOGO_BYTES: Final = 2_000_000
+LOGO_PIXELS: Final = 4_000_000
+
+
+def _open_logo(content: bytes) -> ImageReader:
+    """A PNG or JPEG of bounded size; nothing else is handed to a decoder."""
+    if len(content) > LOGO_BYTES or not content.startswith(LOGO_SIGNATURES):
+        raise BillingError("logo_unreadable", "a logo is a PNG or JPEG file of at most 2 MB")
+    try:
+        reader = ImageReader(BytesIO(content))
+        width, height = reader.getSize()
+        if not 0 < width * height <= LOGO_PIXELS:
+            raise BillingError("logo_unreadable", "a logo has at most four million pixels")
+        reader.getRGBData()  # decoded here, so that a damaged file fails as what it is
+    except BillingError:
+        raise
+    except Exception as error:  # decoders raise whatever they stumble on
+        raise BillingError("logo_unreadable", "the logo cannot be decoded") from error
+    return reader
+
+
+def _draw(canvas: Canvas, mark: Mark, logo: ImageReader | None) -> None:
+    match mark:
+        case Text():
+            x = mark.x
+            canvas.setFillColor(_COLOURS[mark.colour])
+            for run in mark.runs:
+                canvas.setFont(run.face, mark.size)
+                canvas.drawString(x, mark.y, run.text)
+                x += run.width * mark.size
+        case Box():
+            canvas.setFillColor(_COLOURS[mark.colour])
+            canvas.rect(mark.x, mark.y, mark.width, mark.height, stroke=0, fill=1)
+        case Picture():
+            assert logo is not None
+            width, height = logo.getSize()
+            space = fit_logo(picture=mark, width=width, height=height)
+            canvas.drawImage(
+                logo, space.x, space.y, width=space.width, height=space.height, mask="auto"
+            )
+
+
+def render_pdf(*, paper: Paper) -> bytes:
+    """The A4 document: all fonts embedded, no date of its own, equal bytes for equal papers.
+
+    `glyph_missing` when a figure holds a character that no shipped font has (free text shows a
+    box in its place); `logo_unreadable` for a logo that is no sound PNG or JPEG.
+    """
+    logo = _open_logo(paper.logo) if paper.logo is not None else None
+    pages = lay_pages(paper=paper)
+    out = BytesIO()
+    canvas = Canvas(
+        out,
+        pagesize=(PAGE_WIDTH, PAGE_HEIGHT),
+        invariant=1,
+        pageCompression=1,
+        lang="en",
+        initialFontName=REGULAR[0],  # else every page names Helvetica, which is not embedded
+    )
+    canvas.setTitle(f"{paper.title} {paper.number}")
+    canvas.setAuthor(plain_text(text=paper.issuer.name))
+    canvas.setSubject(plain_text(text=paper.recipient.name))
+    canvas.setCreator("Usance")
+    for marks in pages:
+        for mark in marks:
+            _draw(canvas, mark, logo)
+        canvas.showPage()
+    canvas.save()
+    return out.getvalue()
