@@ -12,6 +12,7 @@ from typing import Any, Final
 import asyncpg
 import msgspec
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 APP_ROLE: Final = "usance_app"
@@ -20,6 +21,9 @@ AUDITOR_ROLE: Final = "usance_auditor"
 OWNER_ROLE: Final = "usance_owner"
 _NAME: Final = re.compile(r"^[a-z_][a-z0-9_]*$")
 
+_LOCK: Final = text("SELECT pg_advisory_lock(hashtextextended(:key, 0))")
+_UNLOCK: Final = text("SELECT pg_advisory_unlock(hashtextextended(:key, 0))")
+_LOCK_WAIT: Final = text("SELECT set_config('lock_timeout', :wait, false)")
 _SELLER: Final = text("SELECT set_config('app.seller', :seller, true)")
 
 
@@ -76,7 +80,7 @@ def open_database(
     if role is not None:
         server_settings["role"] = role
 
-    async def connect() -> Any:  # noqa: ANN401 - asyncpg's own type
+    async def connect() -> Any:
         return await asyncpg.connect(dsn, server_settings=server_settings, timeout=10)
 
     engine = create_async_engine(
@@ -84,6 +88,7 @@ def open_database(
         async_creator=connect,
         pool_size=pool_size,
         max_overflow=0,
+        hide_parameters=True,  # errors are logged, what people are called is not
         pool_timeout=5,
         json_serializer=_to_json,
         json_deserializer=msgspec.json.decode,
@@ -91,7 +96,31 @@ def open_database(
     return Database(engine=engine)
 
 
-async def driver(connection: AsyncConnection) -> Any:  # noqa: ANN401 - asyncpg's own type
+@asynccontextmanager
+async def exclusive(*, database: Database, name: str, wait_seconds: int) -> AsyncIterator[bool]:
+    """Hold the advisory lock `name` on a connection of its own; yields False if it stays taken.
+
+    The lock ends with the block or with the connection. It keeps workers out of each other's way;
+    what must never happen twice is guarded in the transactions themselves.
+    """
+    async with database.engine.connect() as connection:
+        await connection.execution_options(isolation_level="AUTOCOMMIT")
+        key = {"key": name}
+        await connection.execute(_LOCK_WAIT, {"wait": f"{wait_seconds}s"})
+        try:
+            await connection.execute(_LOCK, key)
+        except DBAPIError as error:
+            if not isinstance(error.orig and error.orig.__cause__, asyncpg.LockNotAvailableError):
+                raise
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            await connection.execute(_UNLOCK, key)
+
+
+async def driver(connection: AsyncConnection) -> Any:
     """The asyncpg connection under a SQLAlchemy one, inside the same transaction."""
     raw = await connection.get_raw_connection()
     return raw.driver_connection
@@ -110,8 +139,27 @@ async def loading(connection: AsyncConnection) -> AsyncIterator[Any]:
     await raw.execute("RESET ROLE")
 
 
+async def begin(
+    raw: Any,
+    *,
+    seller: int,
+    load: bool = False,
+) -> None:
+    """Begin a transaction of `seller` in one round trip, for a caller that ends it itself.
+
+    `load` acts as the loader from the start.
+    """
+    role = f"; SET LOCAL ROLE {LOADER_ROLE}" if load else ""
+    await raw.execute(f"BEGIN; SELECT set_config('app.seller', '{int(seller)}', true){role}")
+
+
+async def become_loader(raw: Any) -> None:
+    """Act as the loader until the transaction ends."""
+    await raw.execute(f"SET LOCAL ROLE {LOADER_ROLE}")
+
+
 async def copy_rows(
-    raw: Any,  # noqa: ANN401 - asyncpg's own type
+    raw: Any,
     *,
     table: str,
     columns: Sequence[str],

@@ -1,11 +1,9 @@
 """Documents: invoices, credit notes and their lines, as they are answered."""
 
-from datetime import datetime
+from datetime import date, datetime
 from enum import StrEnum
 
-import msgspec
-
-from plans.model import Address, Body, Record, TaxId
+from plans.model import Body, Party, Record  # noqa: F401 - documents print parties
 
 
 class InvoiceStatus(StrEnum):
@@ -51,16 +49,6 @@ class LineItem(Record, frozen=True, kw_only=True):
     period: tuple[datetime, datetime]
     reason: Reason
     adjusts: str | None
-
-
-class Party(msgspec.Struct, frozen=True, kw_only=True):
-    """What a document prints of a seller or a customer."""
-
-    name: str
-    address: Address | None = None
-    country: str | None = None
-    tax_ids: tuple[TaxId, ...] = ()
-    emails: tuple[str, ...] = ()
 
 
 class Invoice(Record, frozen=True, kw_only=True):
@@ -127,3 +115,36 @@ class BillingRun(Record, frozen=True, kw_only=True):
     documents: int
     lines: int
     parked: tuple[ParkedAccount, ...]
+
+
+class EntryPosting(Record, frozen=True, kw_only=True):
+    """One side of a journal entry: either `debit` or `credit` is named, in major units."""
+
+    account: str
+    debit: str | None
+    credit: str | None
+    customer: str
+    contract: str | None
+    document: str
+    line: str | None
+
+
+class JournalEntryAnswer(Record, frozen=True, kw_only=True):
+    """A journal entry as it is answered; `source` is the document it belongs to."""
+
+    id: str
+    kind: str
+    source: str
+    entry_on: date
+    posted_at: datetime
+    currency: str
+    postings: tuple[EntryPosting, ...]
+
+
+class AccountAnswer(Record, frozen=True, kw_only=True):
+    """An account and its balances by currency, positive on its normal side."""
+
+    code: str
+    type: str
+    normal_side: str
+    balances: dict[str, str]

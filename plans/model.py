@@ -13,7 +13,7 @@ import msgspec
 from engine.money import CurrencyCode, DecimalText, Rounding, UnsignedText
 from engine.period import Alignment, IntervalUnit
 
-Key = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:@/-]{0,127}\Z")]
+Key = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:@-]{0,127}\Z")]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
 ShortText = Annotated[str, msgspec.Meta(max_length=500)]
 PositiveCount = Annotated[int, msgspec.Meta(ge=1, le=366)]
@@ -92,6 +92,16 @@ class TaxId(Body, frozen=True, kw_only=True):
 
     type: ShortText
     value: ShortText
+
+
+class Party(msgspec.Struct, frozen=True, kw_only=True):
+    """What a document prints of a seller or a customer."""
+
+    name: str
+    address: Address | None = None
+    country: str | None = None
+    tax_ids: tuple[TaxId, ...] = ()
+    emails: tuple[str, ...] = ()
 
 
 class QuantityRounding(Body, frozen=True, kw_only=True):
@@ -201,8 +211,8 @@ class MeterDraft(Body, frozen=True, kw_only=True):
     value: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,99}\Z")] | None = None
 
 
-class Meter(Record, frozen=True, kw_only=True):
-    """A published meter; `number` is its short name inside the event store."""
+class MeterAnswer(Record, frozen=True, kw_only=True):
+    """A published meter as it is answered."""
 
     id: str
     key: str
@@ -211,6 +221,11 @@ class Meter(Record, frozen=True, kw_only=True):
     aggregation: Aggregation
     value: str | None
     created_at: datetime
+
+
+class Meter(MeterAnswer, frozen=True, kw_only=True):
+    """A published meter; `number`, never answered, is its short name inside the event store."""
+
     number: int
 
 
@@ -254,8 +269,8 @@ class CustomerDraft(Body, frozen=True, kw_only=True):
     po_number: ShortText | None = None
 
 
-class Customer(Record, frozen=True, kw_only=True):
-    """Who is billed; `number` is its short name inside the event store."""
+class CustomerAnswer(Record, frozen=True, kw_only=True):
+    """Who is billed, as it is answered."""
 
     id: str
     key: str
@@ -270,6 +285,11 @@ class Customer(Record, frozen=True, kw_only=True):
     po_number: str | None
     balance: str
     created_at: datetime
+
+
+class Customer(CustomerAnswer, frozen=True, kw_only=True):
+    """Who is billed; `number`, never answered, is its short name inside the event store."""
+
     number: int
 
 
@@ -411,7 +431,9 @@ class SellerPatch(Body, frozen=True, kw_only=True):
     """`PATCH /v1/seller`: only what is named changes."""
 
     legal_name: Name | msgspec.UnsetType = msgspec.UNSET
-    country: str | None | msgspec.UnsetType = msgspec.UNSET
+    country: (
+        Annotated[str, msgspec.Meta(pattern=r"^[A-Z]{2}\Z")] | None | msgspec.UnsetType
+    ) = msgspec.UNSET
     currency: CurrencyCode | msgspec.UnsetType = msgspec.UNSET
     timezone: ShortText | msgspec.UnsetType = msgspec.UNSET
     address: Address | None | msgspec.UnsetType = msgspec.UNSET

@@ -1,0 +1,75 @@
+"""`/v1/api_keys`: the keys of the seller."""
+
+from datetime import datetime
+
+from litestar import delete, get, post
+from litestar.di import NamedDependency
+from litestar.params import FromPath, JSONBody
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from api.auth import Principal
+from api.pagination import Page, PageRequest
+from engine.errors import not_found
+from plans.api_keys import ApiKey, ApiKeyDraft, IssuedApiKey
+from plans.issue_key import issue_key
+from plans.seller_store import list_api_keys, revoke_api_key
+
+
+@post(
+    "/v1/api_keys",
+    operation_id="createApiKey",
+    summary="Make an API key",
+    description=(
+        "The answer holds the secret, this one time. A repeat with the same Idempotency-Key"
+        " answers the same key with `secret` null."
+    ),
+    tags=["API keys"],
+    opt={"scope": "admin", "secret_fields": ["secret"]},
+)
+async def create_api_key(
+    data: JSONBody[ApiKeyDraft],
+    connection: NamedDependency[AsyncConnection],
+    principal: NamedDependency[Principal],
+    wall_now: NamedDependency[datetime],
+) -> IssuedApiKey:
+    """Make a key in the mode of the seller."""
+    return await issue_key(connection=connection, mode=principal.mode, draft=data, now=wall_now)
+
+
+@get(
+    "/v1/api_keys",
+    operation_id="listApiKeys",
+    summary="List API keys",
+    tags=["API keys"],
+    opt={"scope": "admin"},
+)
+async def get_api_keys(
+    page: NamedDependency[PageRequest], connection: NamedDependency[AsyncConnection]
+) -> Page[ApiKey]:
+    """All keys, revoked ones too, without their secrets."""
+    found = await list_api_keys(connection=connection, limit=page.fetched, after=page.after)
+    return page.page(found, ids=[one.id for one in found])
+
+
+@delete(
+    "/v1/api_keys/{key_id:str}",
+    operation_id="revokeApiKey",
+    summary="Revoke an API key",
+    description="From this answer on the key is refused. Revoking it again changes nothing.",
+    tags=["API keys"],
+    status_code=200,
+    opt={"scope": "admin"},
+)
+async def delete_api_key(
+    key_id: FromPath[str],
+    connection: NamedDependency[AsyncConnection],
+    wall_now: NamedDependency[datetime],
+) -> ApiKey:
+    """Revoke a key at once."""
+    key = await revoke_api_key(connection=connection, key_id=key_id, now=wall_now)
+    if key is None:
+        raise not_found(noun="API key", reference=key_id)
+    return key
+
+
+ROUTES = (create_api_key, get_api_keys, delete_api_key)

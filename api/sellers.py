@@ -1,0 +1,42 @@
+"""`/v1/seller`: the business in whose name the key acts."""
+
+from litestar import get, patch
+from litestar.di import NamedDependency
+from litestar.params import JSONBody
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from plans.change_seller import change_seller
+from plans.model import Seller, SellerPatch
+
+
+@get(
+    "/v1/seller",
+    operation_id="getSeller",
+    summary="The seller",
+    tags=["Seller"],
+    opt={"scope": "read"},
+)
+async def get_seller(seller: NamedDependency[Seller]) -> Seller:
+    """The business that this API key acts for, and its billing choices."""
+    return seller
+
+
+@patch(
+    "/v1/seller",
+    operation_id="changeSeller",
+    summary="Change the seller",
+    description=(
+        "Changes what the body names. Currency, rounding, proration and last_day are settled by"
+        " the first posted document (409 `settled_terms`)."
+    ),
+    tags=["Seller"],
+    opt={"scope": "admin"},
+)
+async def patch_seller(
+    data: JSONBody[SellerPatch], connection: NamedDependency[AsyncConnection]
+) -> Seller:
+    """Change what the body names."""
+    return await change_seller(connection=connection, patch=data)
+
+
+ROUTES = (get_seller, patch_seller)

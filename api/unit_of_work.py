@@ -1,0 +1,151 @@
+"""One transaction for one request: committed when the handler succeeded, before anyone is told."""
+
+from contextlib import AsyncExitStack
+from datetime import datetime
+from typing import Any, Final, cast
+
+import msgspec
+from litestar.enums import ScopeType
+from litestar.middleware import ASGIMiddleware
+from litestar.types import ASGIApp, Message, Receive, Send
+from litestar.types import Scope as ConnectionScope
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from api.idempotency_store import StoredAnswer, save_answer
+from api.problems import MEDIA_TYPE, RenderedProblem, render_any
+from engine.db import Database
+
+STATE: Final = "unit_of_work"
+
+
+class Remembered(msgspec.Struct, frozen=True, kw_only=True):
+    """The Idempotency-Key under which the answer is to be kept, and the fields it never keeps."""
+
+    key: str
+    request_hash: bytes
+    now: datetime
+    secret_fields: tuple[str, ...] = ()
+
+
+class UnitOfWork:
+    """The transaction of one request, opened when something first asks for it."""
+
+    def __init__(self, *, database: Database) -> None:
+        """Nothing is opened yet."""
+        self._database = database
+        self._stack = AsyncExitStack()
+        self._connection: AsyncConnection | None = None
+        self.remembered: Remembered | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a transaction to be ended."""
+        return self._connection is not None
+
+    async def connection(self, *, seller: int) -> AsyncConnection:
+        """The request's transaction in the name of the seller."""
+        if self._connection is None:
+            transaction = self._database.transaction(seller=seller)
+            self._connection = await self._stack.enter_async_context(transaction)
+        return self._connection
+
+    async def succeed(self, answer: StoredAnswer) -> None:
+        """Keep the answer if it has a key, then commit."""
+        assert self._connection is not None
+        remembered = self.remembered
+        if remembered is not None:
+            await save_answer(
+                connection=self._connection,
+                key=remembered.key,
+                request_hash=remembered.request_hash,
+                answer=_without(answer, remembered.secret_fields),
+                now=remembered.now,
+            )
+        self._connection = None
+        await self._stack.aclose()
+
+    async def abandon(self) -> None:
+        """Roll back what was not committed."""
+        if self._connection is not None:
+            await self._connection.rollback()
+            self._connection = None
+        await self._stack.aclose()
+
+
+def _without(answer: StoredAnswer, fields: tuple[str, ...]) -> StoredAnswer:
+    if not fields:
+        return answer
+    body = cast("dict[str, Any]", msgspec.json.decode(answer.body))
+    blanked = msgspec.json.encode({**body, **dict.fromkeys(fields)})
+    return msgspec.structs.replace(answer, body=blanked)
+
+
+class CommitBeforeAnswer(ASGIMiddleware):
+    """Holds an answer back until its transaction has ended; what fails then is a problem."""
+
+    scopes = (ScopeType.HTTP,)
+
+    def __init__(self, *, database: Database) -> None:
+        """Every request gets a unit of work on `database`."""
+        self._database = database
+
+    async def handle(
+        self, scope: ConnectionScope, receive: Receive, send: Send, next_app: ASGIApp
+    ) -> None:
+        """Run the request inside its unit of work."""
+        unit = UnitOfWork(database=self._database)
+        cast("dict[str, Any]", scope["state"])[STATE] = unit
+        held: list[Message] = []
+
+        async def hold(message: Message) -> None:
+            if not unit.is_open and not held:
+                await send(message)
+                return
+            held.append(message)
+            if message["type"] != "http.response.body" or message.get("more_body", False):
+                return
+            released = await _end(unit, held)
+            held.clear()
+            for one in released:
+                await send(one)
+
+        try:
+            await next_app(scope, receive, hold)
+        finally:
+            await unit.abandon()
+
+
+async def _end(unit: UnitOfWork, held: list[Message]) -> list[Message]:
+    """Commit or roll back, and give the messages that may now be sent."""
+    answer = _read(held)
+    try:
+        if answer.status < 400:
+            await unit.succeed(answer)
+        else:
+            await unit.abandon()
+    except Exception as error:  # noqa: BLE001 - whatever ends a commit, the caller must be told
+        return _messages(render_any(error))
+    return list(held)
+
+
+def _read(held: list[Message]) -> StoredAnswer:
+    status, media_type, parts = 500, "", list[bytes]()
+    for message in held:
+        if message["type"] == "http.response.start":
+            status = message["status"]
+            headers = {bytes(name).lower(): bytes(value) for name, value in message["headers"]}
+            media_type = headers.get(b"content-type", b"").decode("latin-1")
+        elif message["type"] == "http.response.body":
+            parts.append(bytes(message.get("body", b"")))
+    return StoredAnswer(status=status, media_type=media_type, body=b"".join(parts))
+
+
+def _messages(problem: RenderedProblem) -> list[Message]:
+    headers = {"content-type": MEDIA_TYPE, "content-length": str(len(problem.body))}
+    pairs = [
+        (name.lower().encode("latin-1"), value.encode("latin-1"))
+        for name, value in {**headers, **problem.headers}.items()
+    ]
+    start = {"type": "http.response.start", "status": problem.status, "headers": pairs}
+    body = {"type": "http.response.body", "body": problem.body, "more_body": False}
+    return cast("list[Message]", [start, body])

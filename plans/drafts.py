@@ -1,0 +1,112 @@
+"""Bodies that make or change sellers, customers and plan versions, and how they apply."""
+
+from datetime import datetime
+from typing import Annotated, TypeVar
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from engine.errors import BillingError, FieldError
+from engine.money import CurrencyCode, Rounding
+from engine.period import Alignment
+from plans.model import (
+    Address,
+    Body,
+    CustomerDraft,
+    DaysText,
+    Interval,
+    Key,
+    LastDay,
+    Mode,
+    Name,
+    Plan,
+    PlanDraft,
+    Price,
+    Proration,
+    ShortText,
+    TaxId,
+)
+
+CountryCode = Annotated[str, msgspec.Meta(pattern=r"^[A-Z]{2}\Z")]
+T = TypeVar("T")
+
+
+class SellerDraft(Body, frozen=True, kw_only=True):
+    """A new seller. A test seller's clock begins at `clock_at`, else at the present instant."""
+
+    legal_name: Name
+    mode: Mode = Mode.TEST
+    country: CountryCode | None = None
+    currency: CurrencyCode = "USD"
+    timezone: ShortText = "UTC"
+    address: Address | None = None
+    tax_ids: tuple[TaxId, ...] = ()
+    series: Annotated[str, msgspec.Meta(pattern=r"^[A-Z0-9-]{0,20}\Z")] = "INV"
+    rounding: Rounding = Rounding.HALF_UP
+    proration: Proration = Proration.SECOND
+    last_day: LastDay = LastDay.EXCLUDE
+    net_terms_days: DaysText = 30
+    clock_at: datetime | None = None
+
+
+class CustomerPatch(Body, frozen=True, kw_only=True):
+    """`PATCH /v1/customers/{customer}`: only what is named changes."""
+
+    name: Name | UnsetType = UNSET
+    emails: tuple[ShortText, ...] | UnsetType = UNSET
+    currency: CurrencyCode | None | UnsetType = UNSET
+    timezone: ShortText | None | UnsetType = UNSET
+    country: CountryCode | None | UnsetType = UNSET
+    address: Address | None | UnsetType = UNSET
+    tax_ids: tuple[TaxId, ...] | UnsetType = UNSET
+    net_terms_days: DaysText | None | UnsetType = UNSET
+    po_number: ShortText | None | UnsetType = UNSET
+
+
+class PlanVersionDraft(Body, frozen=True, kw_only=True):
+    """`POST /v1/plans/{plan}/versions`: what is not named stays as in the latest version."""
+
+    key: Key | UnsetType = UNSET
+    name: Name | None | UnsetType = UNSET
+    currency: CurrencyCode | UnsetType = UNSET
+    interval: Interval | UnsetType = UNSET
+    alignment: Alignment | UnsetType = UNSET
+    prices: tuple[Price, ...]
+
+
+def given(value: T | UnsetType, otherwise: T) -> T:
+    """The value of a patch, or what it leaves as it was."""
+    return otherwise if isinstance(value, UnsetType) else value
+
+
+def next_version(*, latest: Plan, draft: PlanVersionDraft) -> PlanDraft:
+    """The whole body of the version after `latest`.
+
+    Errors: `invalid_body` when the key or the currency is another one.
+    """
+    errors = [
+        FieldError(pointer=f"/{field}", code="invalid", detail=f"this plan's {field} is {stated!r}")
+        for field, stated in (("key", latest.key), ("currency", latest.currency))
+        if given(getattr(draft, field), stated) != stated
+    ]
+    if errors:
+        detail = "a version keeps its plan's key and currency"
+        raise BillingError("invalid_body", detail, errors=tuple(errors))
+    return PlanDraft(
+        key=latest.key,
+        name=given(draft.name, latest.name),
+        currency=latest.currency,
+        interval=given(draft.interval, latest.interval),
+        alignment=given(draft.alignment, latest.alignment),
+        prices=draft.prices,
+    )
+
+
+def patched(*, draft: CustomerDraft, patch: CustomerPatch) -> CustomerDraft:
+    """The customer's body with the patch applied."""
+    changes = {
+        name: value
+        for name in patch.__struct_fields__
+        if not isinstance(value := getattr(patch, name), UnsetType)
+    }
+    return msgspec.structs.replace(draft, **changes)

@@ -1,0 +1,53 @@
+"""Verbs: take a customer in, and change what is known of it."""
+
+from datetime import datetime
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from engine.errors import not_found
+from engine.ids import new_id
+from plans.catalog import customer_errors, party_of_customer, refuse_invalid
+from plans.drafts import CustomerPatch, patched
+from plans.model import Customer, CustomerDraft
+from plans.seller_store import save_party
+from plans.store import find_customer, insert_customer, lock_customer, save_customer
+
+
+async def register_customer(
+    *, connection: AsyncConnection, draft: CustomerDraft, now: datetime, wall_now: datetime
+) -> Customer:
+    """Add a customer. Errors: `invalid_body`; a key already taken violates its unique key.
+
+    `now` is business time; `wall_now` orders the ids.
+    """
+    refuse_invalid(customer_errors(draft))
+    party = await save_party(connection=connection, party=party_of_customer(draft))
+    customer_id = new_id(prefix="cus", now=wall_now)
+    await insert_customer(
+        connection=connection, customer_id=customer_id, draft=draft, party=party, now=now
+    )
+    return await _read(connection=connection, reference=customer_id)
+
+
+async def change_customer(
+    *, connection: AsyncConnection, reference: str, patch: CustomerPatch
+) -> Customer:
+    """Change what the patch names; documents issued before keep what they printed.
+
+    Errors: `not_found`, `invalid_body`.
+    """
+    customer = await lock_customer(connection=connection, reference=reference)
+    if customer is None:
+        raise not_found(noun="customer", reference=reference)
+    known = {name: getattr(customer, name) for name in CustomerDraft.__struct_fields__}
+    draft = patched(draft=CustomerDraft(**known), patch=patch)
+    refuse_invalid(customer_errors(draft))
+    party = await save_party(connection=connection, party=party_of_customer(draft))
+    await save_customer(connection=connection, customer_id=customer.id, draft=draft, party=party)
+    return await _read(connection=connection, reference=customer.id)
+
+
+async def _read(*, connection: AsyncConnection, reference: str) -> Customer:
+    customer = await find_customer(connection=connection, reference=reference)
+    assert customer is not None
+    return customer

@@ -1,0 +1,271 @@
+"""SQL for customers, meters, plans and prices."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+import msgspec
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from engine.money import format_amount
+from plans.model import Customer, CustomerDraft, Interval, Meter, MeterDraft, Plan, PlanDraft, Price
+
+# A balance is told in the customer's own currency, else in the seller's.
+_CUSTOMERS: Final = """
+SELECT c.id, c.number, c.key, c.name, c.emails, c.currency, c.timezone, c.country, c.address,
+  c.tax_ids, c.net_terms_days, c.po_number, c.created_at,
+  coalesce(c.currency, s.currency) AS balance_currency, coalesce(b.amount_minor, 0) AS balance_minor
+FROM customers c JOIN sellers s ON s.seller = c.seller
+  LEFT JOIN customer_balances b ON b.seller = c.seller AND b.customer = c.id
+    AND b.currency = coalesce(c.currency, s.currency)
+WHERE c.seller = current_seller()
+"""
+_CUSTOMER: Final = text(_CUSTOMERS + "AND (c.key = :reference OR c.id = :reference)")
+_LOCKED_CUSTOMER: Final = text(
+    _CUSTOMERS + "AND (c.key = :reference OR c.id = :reference) FOR UPDATE OF c"
+)
+_CUSTOMER_PAGE: Final = text(
+    _CUSTOMERS + "AND (CAST(:after AS text) IS NULL OR c.id > :after) ORDER BY c.id LIMIT :limit"
+)
+_INSERT_CUSTOMER: Final = text("""
+INSERT INTO customers (id, key, name, emails, currency, timezone, country, address, tax_ids,
+  net_terms_days, po_number, party, created_at)
+VALUES (:id, :key, :name, CAST(CAST(:emails AS text) AS jsonb), :currency, :timezone, :country,
+  CAST(CAST(:address AS text) AS jsonb), CAST(CAST(:tax_ids AS text) AS jsonb), :net_terms_days,
+  :po_number, :party, :created_at)
+""")
+_UPDATE_CUSTOMER: Final = text("""
+UPDATE customers SET name = :name, emails = CAST(CAST(:emails AS text) AS jsonb),
+  currency = :currency, timezone = :timezone, country = :country,
+  address = CAST(CAST(:address AS text) AS jsonb),
+  tax_ids = CAST(CAST(:tax_ids AS text) AS jsonb), net_terms_days = :net_terms_days,
+  po_number = :po_number, party = :party
+WHERE seller = current_seller() AND id = :id
+""")
+_METERS: Final = """
+SELECT id, number, key, name, event_type, aggregation, value, created_at FROM meters
+WHERE seller = current_seller()
+"""
+_METER: Final = text(_METERS + "AND (key = :reference OR id = :reference)")
+_METER_PAGE: Final = text(
+    _METERS + "AND (CAST(:after AS text) IS NULL OR id > :after) ORDER BY id LIMIT :limit"
+)
+_EVERY_METER: Final = text(_METERS + "ORDER BY number")
+_INSERT_METER: Final = text("""
+INSERT INTO meters (id, key, name, event_type, aggregation, value, created_at)
+VALUES (:id, :key, :name, :event_type, :aggregation, :value, :created_at)
+""")
+_METER_KEYS: Final = text(
+    "SELECT key FROM meters WHERE seller = current_seller() AND key = ANY(:keys)"
+)
+_PLANS: Final = """
+SELECT p.id, p.key, p.version, p.name, p.currency, p.interval, p.alignment, p.created_at,
+  coalesce((SELECT jsonb_agg(r.body ORDER BY r.ordinal) FROM prices r
+    WHERE r.seller = p.seller AND r.plan = p.id), '[]') AS prices
+FROM plans p WHERE p.seller = current_seller()
+"""
+_PLAN: Final = text(
+    _PLANS
+    + """
+AND (p.id = :reference OR p.key = :reference)
+AND (CAST(:version AS integer) IS NULL OR p.version = :version)
+ORDER BY p.id = :reference DESC, p.version DESC LIMIT 1
+"""
+)
+_PLAN_PAGE: Final = text(
+    _PLANS
+    + """
+AND (CAST(:after AS text) IS NULL OR p.id > :after) AND (CAST(:key AS text) IS NULL OR p.key = :key)
+ORDER BY p.id LIMIT :limit
+"""
+)
+# Two versions published at once get two numbers: the second waits for the first.
+_LOCK_PLAN: Final = text(
+    "SELECT pg_advisory_xact_lock(hashtextextended(current_seller()::text || ' ' || :key, 4208))"
+)
+_INSERT_PLAN: Final = text("""
+INSERT INTO plans (id, key, version, name, currency, interval, alignment, created_at)
+VALUES (:id, :key, :version, :name, :currency, CAST(CAST(:interval AS text) AS jsonb), :alignment,
+  :created_at)
+""")
+_INSERT_PRICE: Final = text("""
+INSERT INTO prices (id, plan, ordinal, key, body)
+VALUES (:id, :plan, :ordinal, :key, CAST(CAST(:body AS text) AS jsonb))
+""")
+_PRICE_IDS: Final = text(
+    "SELECT key, id FROM prices WHERE seller = current_seller() AND plan = :plan ORDER BY ordinal"
+)
+
+
+def _json(value: object) -> str | None:
+    return None if value is None else msgspec.json.encode(value).decode()
+
+
+def _customer(row: Mapping[Any, Any]) -> Customer:
+    fields = dict(row)
+    minor, currency = int(fields.pop("balance_minor")), str(fields.pop("balance_currency"))
+    return msgspec.convert({**fields, "balance": format_amount(minor, currency=currency)}, Customer)
+
+
+async def find_customer(*, connection: AsyncConnection, reference: str) -> Customer | None:
+    """The customer with that key or id, or None."""
+    found = await connection.execute(_CUSTOMER, {"reference": reference})
+    row = found.mappings().one_or_none()
+    return None if row is None else _customer(row)
+
+
+async def lock_customer(*, connection: AsyncConnection, reference: str) -> Customer | None:
+    """The same, locked against other changes until the transaction ends."""
+    found = await connection.execute(_LOCKED_CUSTOMER, {"reference": reference})
+    row = found.mappings().one_or_none()
+    return None if row is None else _customer(row)
+
+
+async def list_customers(
+    *, connection: AsyncConnection, limit: int, after: str | None = None
+) -> list[Customer]:
+    """Up to `limit` customers after the id `after`, in the order of their ids."""
+    found = await connection.execute(_CUSTOMER_PAGE, {"after": after, "limit": limit})
+    return [_customer(row) for row in found.mappings()]
+
+
+def _customer_row(draft: CustomerDraft) -> dict[str, object]:
+    fields = msgspec.structs.asdict(draft)
+    for name in ("emails", "address", "tax_ids"):
+        fields[name] = _json(fields[name])
+    return fields
+
+
+async def insert_customer(
+    *,
+    connection: AsyncConnection,
+    customer_id: str,
+    draft: CustomerDraft,
+    party: str,
+    now: datetime,
+) -> None:
+    """Write a customer; a key already taken violates its unique key."""
+    row = {**_customer_row(draft), "id": customer_id, "party": party, "created_at": now}
+    await connection.execute(_INSERT_CUSTOMER, row)
+
+
+async def save_customer(
+    *, connection: AsyncConnection, customer_id: str, draft: CustomerDraft, party: str
+) -> None:
+    """Write every changeable field of a customer."""
+    row = {**_customer_row(draft), "id": customer_id, "party": party}
+    await connection.execute(_UPDATE_CUSTOMER, row)
+
+
+async def find_meter(*, connection: AsyncConnection, reference: str) -> Meter | None:
+    """The meter with that key or id, or None."""
+    found = await connection.execute(_METER, {"reference": reference})
+    row = found.mappings().one_or_none()
+    return None if row is None else msgspec.convert(dict(row), Meter)
+
+
+async def list_meters(
+    *, connection: AsyncConnection, limit: int, after: str | None = None
+) -> list[Meter]:
+    """Up to `limit` meters after the id `after`, in the order of their ids."""
+    found = await connection.execute(_METER_PAGE, {"after": after, "limit": limit})
+    return [msgspec.convert(dict(row), Meter) for row in found.mappings()]
+
+
+async def meters_by_key(*, connection: AsyncConnection) -> dict[str, Meter]:
+    """All meters of the seller, in the order of their numbers."""
+    found = await connection.execute(_EVERY_METER)
+    meters = [msgspec.convert(dict(row), Meter) for row in found.mappings()]
+    return {meter.key: meter for meter in meters}
+
+
+async def insert_meter(
+    *, connection: AsyncConnection, meter_id: str, draft: MeterDraft, now: datetime
+) -> None:
+    """Write a meter; a key already taken violates its unique key."""
+    row = {**msgspec.to_builtins(draft), "id": meter_id, "created_at": now}
+    await connection.execute(_INSERT_METER, row)
+
+
+async def known_meter_keys(*, connection: AsyncConnection, keys: Sequence[str]) -> frozenset[str]:
+    """Which of the keys belong to meters."""
+    found = await connection.execute(_METER_KEYS, {"keys": list(keys)})
+    return frozenset(str(key) for key in found.scalars())
+
+
+def _plan(row: Mapping[Any, Any]) -> Plan:
+    return msgspec.convert(dict(row), Plan)
+
+
+async def find_plan(
+    *, connection: AsyncConnection, key: str, version: int | None = None
+) -> Plan | None:
+    """The version of the plan with that key, the latest unless named; an id names one itself."""
+    found = await connection.execute(_PLAN, {"reference": key, "version": version})
+    row = found.mappings().one_or_none()
+    return None if row is None else _plan(row)
+
+
+async def list_plans(
+    *, connection: AsyncConnection, limit: int, after: str | None = None, key: str | None = None
+) -> list[Plan]:
+    """Up to `limit` plan versions after the id `after`, of one plan or of all."""
+    found = await connection.execute(_PLAN_PAGE, {"after": after, "limit": limit, "key": key})
+    return [_plan(row) for row in found.mappings()]
+
+
+async def lock_plan(*, connection: AsyncConnection, key: str) -> None:
+    """Let nobody else publish a version of this plan until the transaction ends."""
+    await connection.execute(_LOCK_PLAN, {"key": key})
+
+
+async def insert_plan(
+    *,
+    connection: AsyncConnection,
+    plan_id: str,
+    version: int,
+    draft: PlanDraft,
+    price_ids: Sequence[str],
+    now: datetime,
+) -> None:
+    """Write a plan version and its prices; a version already taken violates its unique key."""
+    await connection.execute(
+        _INSERT_PLAN,
+        {
+            "id": plan_id,
+            "key": draft.key,
+            "version": version,
+            "name": draft.name,
+            "currency": draft.currency,
+            "interval": _interval_json(draft.interval),
+            "alignment": draft.alignment.value,
+            "created_at": now,
+        },
+    )
+    rows = [
+        {
+            "id": price_id,
+            "plan": plan_id,
+            "ordinal": ordinal,
+            "key": price.key,
+            "body": _body(price),
+        }
+        for ordinal, (price_id, price) in enumerate(zip(price_ids, draft.prices, strict=True), 1)
+    ]
+    if rows:
+        await connection.execute(_INSERT_PRICE, rows)
+
+
+def _interval_json(interval: Interval) -> str:
+    return msgspec.json.encode(interval).decode()
+
+
+def _body(price: Price) -> str:
+    return msgspec.json.encode(price).decode()
+
+
+async def price_ids_of(*, connection: AsyncConnection, plan_id: str) -> dict[str, str]:
+    """The ids of a plan version's prices by their keys, in the plan's order."""
+    found = await connection.execute(_PRICE_IDS, {"plan": plan_id})
+    return {str(row.key): str(row.id) for row in found}
