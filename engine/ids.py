@@ -84,3 +84,9 @@ def derived_ids(
             digit = lower >> np.uint64(shift)
         out[:, start + position] = _ALPHABET_BYTES[(digit & mask).astype(np.intp)]
     return out.view(f"S{start + BODY_LENGTH}").reshape(count)
+
+
+def unix_micros(at: datetime) -> int:
+    """Whole microseconds since 1970, exactly."""
+    delta = at - _EPOCH
+    return (delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds

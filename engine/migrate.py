@@ -5,13 +5,13 @@ from importlib import resources
 from typing import Any, Final
 
 import asyncpg
+from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from alembic import command
 from engine.db import APP_ROLE, AUDITOR_ROLE, LOADER_ROLE, OWNER_ROLE, quote_name
 
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9_-]")
@@ -104,8 +104,8 @@ async def upgrade(*, dsn: str) -> str | None:
         await engine.dispose()
 
 
-def _connector(dsn: str) -> Any:  # noqa: ANN401 - a coroutine function for SQLAlchemy
-    async def connect() -> Any:  # noqa: ANN401 - asyncpg's own type
+def _connector(dsn: str) -> Any:
+    async def connect() -> Any:
         return await asyncpg.connect(dsn, timeout=10)
 
     return connect

@@ -7,8 +7,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from engine.errors import invalid_field
 from engine.ids import new_id
 from plans.model import Seller, SubscriptionDraft
-from plans.store import find_customer, find_plan, price_ids_of
-from plans.subscription_store import insert_subscription
+from plans.store import find_customer, find_plan
+from plans.subscription_store import insert_subscription, price_ids_of
 from plans.timeline import next_due_at, open_subscription
 
 
@@ -18,10 +18,12 @@ async def subscribe(
     seller: Seller,
     draft: SubscriptionDraft,
     now: datetime,
+    wall_now: datetime,
 ) -> str:
     """Open the price intervals that the plan and the draft agree on; give the subscription's id.
 
-    The plan version is the latest one unless named. Errors: `invalid_body` with the fields at
+    The plan version is the latest one unless named; `now` is the seller's clock, ids follow
+    `wall_now`. Errors: `invalid_body` with the fields at
     fault; a key already taken violates its unique key.
     """
     customer = await find_customer(connection=connection, reference=draft.customer)
@@ -35,7 +37,9 @@ async def subscribe(
             detail += f" in version {draft.plan_version}"
         raise invalid_field(pointer="/plan", code="unknown_plan", detail=detail)
     if customer.currency is not None and customer.currency != plan.currency:
-        detail = f"customer {customer.key!r} pays in {customer.currency}, the plan in {plan.currency}"
+        detail = (
+            f"customer {customer.key!r} pays in {customer.currency}, the plan in {plan.currency}"
+        )
         raise invalid_field(pointer="/plan", code="currency_mismatch", detail=detail)
     opening = open_subscription(
         draft=draft,
@@ -43,8 +47,9 @@ async def subscribe(
         price_ids=await price_ids_of(connection=connection, plan_id=plan.id),
         timezone=customer.timezone or seller.timezone,
         now=now,
+        wall_now=wall_now,
     )
-    subscription_id = new_id(prefix="sub", now=now)
+    subscription_id = new_id(prefix="sub", now=wall_now)
     await insert_subscription(
         connection=connection,
         subscription_id=subscription_id,

@@ -16,14 +16,14 @@ _AGREEMENT: Final = """
 SELECT s.id, s.key, s.customer, c.number AS customer_number, s.currency, s.timezone, s.starts_at,
   s.ends_at, s.anchor_at, s.anchor_day, s.alignment, s.cancelled_at, s.net_terms_days,
   s.next_due_at, s.derived_through_at, s.dirty_from_at, s.revision
-FROM subscriptions s JOIN customers c USING (seller) WHERE c.id = s.customer
+FROM subscriptions s JOIN customers c USING (seller) WHERE s.seller = current_seller() AND c.id = s.customer
 """
 _INTERVALS: Final = text("""
 SELECT i.subscription, i.id, i.number, i.price, p.body, pl.interval, i.quantity::text AS quantity,
   i.start_at, i.end_at, i.end_is_cancellation, i.credit_unused
 FROM price_intervals i JOIN prices p ON p.seller = i.seller AND p.id = i.price
   JOIN plans pl ON pl.seller = p.seller AND pl.id = p.plan
-WHERE i.subscription = ANY(:subscriptions) ORDER BY i.subscription, i.number
+WHERE i.seller = current_seller() AND i.subscription = ANY(:subscriptions) ORDER BY i.subscription, i.number
 """)
 _BY_REFERENCE: Final = text(_AGREEMENT + "AND (s.key = :reference OR s.id = :reference) FOR UPDATE")
 _BY_CUSTOMERS: Final = text(_AGREEMENT + "AND s.customer = ANY(:customers)")
@@ -33,7 +33,8 @@ SELECT s.id, s.key, c.key AS customer, p.key AS plan, p.version AS plan_version,
   s.net_terms_days, s.next_due_at, s.created_at
 FROM subscriptions s JOIN customers c ON c.seller = s.seller AND c.id = s.customer
   JOIN plans p ON p.seller = s.seller AND p.id = s.plan
-WHERE (CAST(:after AS text) IS NULL OR s.id > :after)
+WHERE s.seller = current_seller()
+  AND (CAST(:after AS text) IS NULL OR s.id > :after)
   AND (CAST(:reference AS text) IS NULL OR s.id = :reference OR s.key = :reference)
   AND (CAST(:customer AS text) IS NULL OR c.id = :customer OR c.key = :customer)
 ORDER BY s.id LIMIT :limit
@@ -42,7 +43,8 @@ _QUANTITIES: Final = text("""
 SELECT DISTINCT ON (i.subscription, p.key) i.subscription, p.key,
   trim_scale(i.quantity)::text AS quantity
 FROM price_intervals i JOIN prices p ON p.seller = i.seller AND p.id = i.price
-WHERE i.subscription = ANY(:subscriptions) AND p.body->>'kind' <> 'usage'
+WHERE i.seller = current_seller() AND i.subscription = ANY(:subscriptions)
+  AND p.body->>'kind' <> 'usage'
 ORDER BY i.subscription, p.key, i.number DESC
 """)
 _INSERT: Final = text("""
@@ -56,16 +58,18 @@ INSERT INTO price_intervals (id, subscription, number, price, quantity, start_at
 VALUES (:id, :subscription, :number, :price, CAST(CAST(:quantity AS text) AS numeric), :start_at,
   :end_at)
 """)
+_PRICE_IDS: Final = text("""
+SELECT key, id FROM prices WHERE seller = current_seller() AND plan = :plan
+""")
 _CLOSE_INTERVAL: Final = text("""
 UPDATE price_intervals SET end_at = :end_at, end_is_cancellation = :end_is_cancellation,
-  credit_unused = :credit_unused WHERE id = :id
+  credit_unused = :credit_unused WHERE seller = current_seller() AND id = :id
 """)
 _CANCEL: Final = text("""
 UPDATE subscriptions SET ends_at = :ends_at, cancelled_at = :cancelled_at,
   next_due_at = :next_due_at, dirty_from_at = least(dirty_from_at, :ends_at),
-  revision = revision + 1 WHERE id = :id
+  revision = revision + 1 WHERE seller = current_seller() AND id = :id
 """)
-
 
 
 class PriceBook:
@@ -113,6 +117,12 @@ async def _with_intervals(
         )
         for row in rows
     ]
+
+
+async def price_ids_of(*, connection: AsyncConnection, plan_id: str) -> dict[str, str]:
+    """The ids of a plan version's prices by their keys."""
+    rows = await connection.execute(_PRICE_IDS, {"plan": plan_id})
+    return {row.key: row.id for row in rows}
 
 
 async def lock_agreement(*, connection: AsyncConnection, reference: str) -> Agreement | None:

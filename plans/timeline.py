@@ -60,6 +60,7 @@ def open_subscription(
     price_ids: dict[str, str],
     timezone: str,
     now: datetime,
+    wall_now: datetime,
 ) -> Opening:
     """Open one interval per price of the plan from the start on.
 
@@ -77,7 +78,7 @@ def open_subscription(
         scaled = parse_scaled(quantity, digits=QUANTITY_DIGITS)
         intervals.append(
             PriceInterval(
-                id=new_id(prefix="pri", now=now),
+                id=new_id(prefix="pri", now=wall_now),
                 number=number,
                 price_id=price_ids[price.key],
                 price=price,
@@ -137,9 +138,7 @@ def _too_fine(quantity: str) -> bool:
     return len(whole.lstrip("0")) > 15 or len(fraction.rstrip("0")) > QUANTITY_DIGITS
 
 
-def next_due_at(
-    *, agreement: Agreement | Opening, after: datetime | None
-) -> datetime | None:
+def next_due_at(*, agreement: Agreement | Opening, after: datetime | None) -> datetime | None:
     """The first instant later than `after` at which something may fall due; None when it is over.
 
     Due instants are the start, every period boundary of every price, and the end.
@@ -233,7 +232,5 @@ def status_at(*, agreement: Agreement, now: datetime) -> SubscriptionStatus:
     if agreement.ends_at is None or now < agreement.ends_at:
         return SubscriptionStatus.ACTIVE
     return (
-        SubscriptionStatus.ENDED
-        if agreement.cancelled_at is None
-        else SubscriptionStatus.CANCELLED
+        SubscriptionStatus.ENDED if agreement.cancelled_at is None else SubscriptionStatus.CANCELLED
     )

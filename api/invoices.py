@@ -1,0 +1,127 @@
+"""`/v1/invoices` and `/v1/credit_notes`, as JSON and as PDF."""
+
+from typing import Annotated, Any, Final
+
+from litestar import Response, get
+from litestar.di import NamedDependency
+from litestar.params import FromPath, QueryParameter
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from api.pagination import Page, PageRequest
+from engine.errors import not_found
+from invoicing.document_store import list_credit_notes, list_invoices
+from invoicing.model import CreditNote, CreditNoteStatus, Invoice, InvoiceStatus
+from invoicing.print_document import print_document
+from plans.api_keys import Scope
+from plans.model import Seller
+
+PDF: Final = ".pdf"
+CustomerFilter = Annotated[
+    str | None, QueryParameter(description="Only those of this customer (key or id).")
+]
+
+
+@get(
+    "/v1/invoices",
+    operation_id="listInvoices",
+    summary="List invoices",
+    tags=["Invoices"],
+    opt={"scope": Scope.READ},
+)
+async def get_invoices(
+    connection: NamedDependency[AsyncConnection],
+    page: NamedDependency[PageRequest],
+    customer: CustomerFilter = None,
+    status: InvoiceStatus | None = None,
+) -> Page[Invoice]:
+    """Invoices with their lines, in the order of issue."""
+    found = await list_invoices(
+        connection=connection,
+        limit=page.fetched,
+        after=page.after,
+        customer=customer,
+        status=status,
+    )
+    return page.page(found, ids=[invoice.id for invoice in found])
+
+
+@get(
+    "/v1/invoices/{reference:str}",
+    operation_id="getInvoice",
+    summary="Read an invoice",
+    tags=["Invoices"],
+    opt={"scope": Scope.READ},
+)
+async def get_invoice(
+    reference: FromPath[str],
+    connection: NamedDependency[AsyncConnection],
+    seller: NamedDependency[Seller],
+) -> Response[Invoice | bytes]:
+    """One invoice by id or number; with `.pdf` behind it, the document itself."""
+    wanted = reference.removesuffix(PDF)
+    found = await list_invoices(connection=connection, limit=1, reference=wanted)
+    if not found:
+        raise not_found(noun="invoice", reference=wanted)
+    return await _answer(connection, found[0], seller, as_pdf=wanted != reference)
+
+
+@get(
+    "/v1/credit_notes",
+    operation_id="listCreditNotes",
+    summary="List credit notes",
+    tags=["Credit notes"],
+    opt={"scope": Scope.READ},
+)
+async def get_credit_notes(
+    connection: NamedDependency[AsyncConnection],
+    page: NamedDependency[PageRequest],
+    customer: CustomerFilter = None,
+    status: CreditNoteStatus | None = None,
+) -> Page[CreditNote]:
+    """Credit notes with their lines, in the order of issue."""
+    found = await list_credit_notes(
+        connection=connection,
+        limit=page.fetched,
+        after=page.after,
+        customer=customer,
+        status=status,
+    )
+    return page.page(found, ids=[note.id for note in found])
+
+
+@get(
+    "/v1/credit_notes/{reference:str}",
+    operation_id="getCreditNote",
+    summary="Read a credit note",
+    tags=["Credit notes"],
+    opt={"scope": Scope.READ},
+)
+async def get_credit_note(
+    reference: FromPath[str],
+    connection: NamedDependency[AsyncConnection],
+    seller: NamedDependency[Seller],
+) -> Response[CreditNote | bytes]:
+    """One credit note by id or number; with `.pdf` behind it, the document itself."""
+    wanted = reference.removesuffix(PDF)
+    found = await list_credit_notes(connection=connection, limit=1, reference=wanted)
+    if not found:
+        raise not_found(noun="credit note", reference=wanted)
+    return await _answer(connection, found[0], seller, as_pdf=wanted != reference)
+
+
+async def _answer(
+    connection: AsyncConnection, document: Invoice | CreditNote, seller: Seller, *, as_pdf: bool
+) -> Response[Any]:
+    if not as_pdf:
+        return Response(document)
+    content = await print_document(
+        connection=connection, document=document, timezone=seller.timezone
+    )
+    return Response(
+        content,
+        media_type="application/pdf",
+        headers={"content-disposition": f'inline; filename="{document.number}.pdf"'},
+    )
+
+
+ROUTES = (get_invoices, get_invoice, get_credit_notes, get_credit_note)

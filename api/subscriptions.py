@@ -1,0 +1,128 @@
+"""`/v1/subscriptions`."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Annotated, Any
+
+import msgspec
+from litestar import get, post
+from litestar.di import NamedDependency
+from litestar.params import FromPath, QueryParameter
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from api.pagination import Page, PageRequest
+from engine.errors import not_found
+from plans.api_keys import Scope
+from plans.cancel import cancel
+from plans.model import CancelDraft, Seller, Subscription, SubscriptionDraft, SubscriptionStatus
+from plans.subscribe import subscribe
+from plans.subscription_store import list_subscriptions
+
+CustomerFilter = Annotated[
+    str | None, QueryParameter(description="Only those of this customer (key or id).")
+]
+
+
+def _answer(
+    row: Mapping[str, Any], quantities: Mapping[str, str], now: datetime
+) -> Subscription:
+    ends_at: datetime | None = row["ends_at"]
+    if now < row["starts_at"]:
+        status = SubscriptionStatus.SCHEDULED
+    elif ends_at is None or now < ends_at:
+        status = SubscriptionStatus.ACTIVE
+    else:
+        cancelled = row["cancelled_at"] is not None
+        status = SubscriptionStatus.CANCELLED if cancelled else SubscriptionStatus.ENDED
+    return msgspec.convert(
+        {**row, "status": status, "quantities": dict(quantities)}, Subscription
+    )
+
+
+async def _find(connection: AsyncConnection, reference: str, now: datetime) -> Subscription:
+    rows, quantities = await list_subscriptions(
+        connection=connection, limit=1, reference=reference
+    )
+    if not rows:
+        raise not_found(noun="subscription", reference=reference)
+    return _answer(rows[0], quantities.get(rows[0]["id"], {}), now)
+
+
+@post(
+    "/v1/subscriptions",
+    operation_id="createSubscription",
+    summary="Begin a subscription",
+    tags=["Subscriptions"],
+    opt={"scope": Scope.BILLING},
+)
+async def create_subscription(
+    data: SubscriptionDraft,
+    connection: NamedDependency[AsyncConnection],
+    seller: NamedDependency[Seller],
+    now: NamedDependency[datetime],
+    wall_now: NamedDependency[datetime],
+) -> Subscription:
+    """Open the plan's prices for a customer; the first charges fall due at the start."""
+    made = await subscribe(
+        connection=connection, seller=seller, draft=data, now=now, wall_now=wall_now
+    )
+    return await _find(connection, made, now)
+
+
+@get(
+    "/v1/subscriptions",
+    operation_id="listSubscriptions",
+    summary="List subscriptions",
+    tags=["Subscriptions"],
+    opt={"scope": Scope.READ},
+)
+async def get_subscriptions(
+    connection: NamedDependency[AsyncConnection],
+    now: NamedDependency[datetime],
+    page: NamedDependency[PageRequest],
+    customer: CustomerFilter = None,
+) -> Page[Subscription]:
+    """Subscriptions in the order they were made."""
+    rows, quantities = await list_subscriptions(
+        connection=connection, limit=page.fetched, after=page.after, customer=customer
+    )
+    found = [_answer(row, quantities.get(row["id"], {}), now) for row in rows]
+    return page.page(found, ids=[item.id for item in found])
+
+
+@get(
+    "/v1/subscriptions/{reference:str}",
+    operation_id="getSubscription",
+    summary="Read a subscription",
+    tags=["Subscriptions"],
+    opt={"scope": Scope.READ},
+)
+async def get_subscription(
+    reference: FromPath[str],
+    connection: NamedDependency[AsyncConnection],
+    now: NamedDependency[datetime],
+) -> Subscription:
+    """One subscription, by key or id."""
+    return await _find(connection, reference, now)
+
+
+@post(
+    "/v1/subscriptions/{reference:str}/cancel",
+    operation_id="cancelSubscription",
+    summary="Cancel a subscription",
+    tags=["Subscriptions"],
+    status_code=200,
+    opt={"scope": Scope.BILLING},
+)
+async def cancel_subscription(
+    reference: FromPath[str],
+    data: CancelDraft,
+    connection: NamedDependency[AsyncConnection],
+    now: NamedDependency[datetime],
+) -> Subscription:
+    """End it now, at the period's end or at an instant; the unused part comes back as credit."""
+    cancelled = await cancel(connection=connection, reference=reference, draft=data, now=now)
+    return await _find(connection, cancelled, now)
+
+
+ROUTES = (create_subscription, get_subscriptions, get_subscription, cancel_subscription)

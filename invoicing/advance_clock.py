@@ -1,0 +1,58 @@
+"""Verb: move a test seller's clock, doing on the way all work that falls due."""
+
+from datetime import datetime
+
+import msgspec
+
+from engine.db import Database
+from engine.errors import BillingError, ErrorKind, invalid_field
+from invoicing.run_billing import run_billing
+from invoicing.store import next_due_instant
+from plans.clock_store import move_clock
+from plans.model import Mode
+from plans.seller_store import load_seller
+
+
+class ClockAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the clock stands, and what was posted on the way there."""
+
+    clock_at: datetime
+    due_instants: int
+    documents: int
+    parked: int
+
+
+async def advance_clock(*, database: Database, seller: int, to: datetime) -> ClockAnswer:
+    """Bill every due instant up to `to` in order, each in its own run, then stand at `to`.
+
+    The clock moves with the work, so one that dies on the way goes on where it stopped. Errors:
+    `not_a_test_seller`, and `invalid_body` for an instant before the clock.
+    """
+    async with database.transaction(seller=seller) as connection:
+        found = await load_seller(connection=connection)
+    if found.mode is not Mode.TEST or found.clock_at is None:
+        message = "only a test seller has a clock that can be moved"
+        raise BillingError("not_a_test_seller", message, kind=ErrorKind.CONFLICT)
+    if to < found.clock_at:
+        detail = f"the clock stands at {found.clock_at.isoformat()} and only moves forward"
+        raise invalid_field(pointer="/to", code="out_of_order", detail=detail)
+    clock, after = found.clock_at, None
+    instants = documents = parked = 0
+    while True:
+        async with database.transaction(seller=seller) as connection:
+            due_at = await next_due_instant(connection=connection, through=to, after=after)
+        if due_at is None:
+            break
+        clock = max(clock, due_at)
+        run = await run_billing(
+            database=database, seller=seller, as_of=clock, now=clock, pending=False
+        )
+        async with database.transaction(seller=seller) as connection:
+            await move_clock(connection=connection, now=clock)
+        after = clock
+        instants += 1
+        documents += run.documents
+        parked += len(run.parked)
+    async with database.transaction(seller=seller) as connection:
+        await move_clock(connection=connection, now=to)
+    return ClockAnswer(clock_at=to, due_instants=instants, documents=documents, parked=parked)

@@ -1,0 +1,103 @@
+"""Differences become documents: one per customer, currency and due instant. Pure."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Final
+
+import msgspec
+
+from engine.ids import derived_body, derived_id
+from invoicing.difference import Difference
+
+CREDIT_NOTE_SUFFIX: Final = "-CN"
+
+
+class BilledCustomer(msgspec.Struct, frozen=True, kw_only=True):
+    """The customer that a document goes to, as the run needs it."""
+
+    id: str
+    key: str
+    number: int
+    party: str
+    net_terms_days: int | None
+    po_number: str | None
+
+
+class Draft(msgspec.Struct, frozen=True, kw_only=True):
+    """A document about to be posted: everything but its number and what settles it.
+
+    `total_minor` is Σ of the lines; below zero it is a credit note. `body` are the 128 bits that
+    the ids of the document, its lines and its entries share.
+    """
+
+    customer: BilledCustomer
+    currency: str
+    billed_at: datetime
+    issued_at: datetime
+    due_at: datetime
+    body: int
+    differences: tuple[Difference, ...]
+    total_minor: int
+
+    @property
+    def is_credit_note(self) -> bool:
+        """Whether the customer is owed rather than owes."""
+        return self.total_minor < 0
+
+    @property
+    def id(self) -> str:
+        """The id of the invoice or credit note."""
+        return derived_id(prefix="cn" if self.is_credit_note else "inv", body=self.body)
+
+
+def assemble(
+    *,
+    seller_id: str,
+    customer: BilledCustomer,
+    billed_at: datetime,
+    issued_at: datetime,
+    default_terms_days: int,
+    ordinal: int,
+    differences: Sequence[Difference],
+) -> list[Draft]:
+    """One draft per currency from the differences of one customer at one due instant.
+
+    `ordinal` counts the documents that the customer already has for that instant. Lines follow
+    subscription key, price and period.
+    """
+    by_currency: dict[str, list[Difference]] = {}
+    for difference in differences:
+        by_currency.setdefault(difference.charge.agreement.currency, []).append(difference)
+    drafts: list[Draft] = []
+    for currency in sorted(by_currency):
+        lines = sorted(by_currency[currency], key=_line_order)
+        terms = _terms_days(lines, customer, default_terms_days)
+        drafts.append(
+            Draft(
+                customer=customer,
+                currency=currency,
+                billed_at=billed_at,
+                issued_at=issued_at,
+                due_at=issued_at + timedelta(days=terms),
+                body=derived_body(
+                    at=billed_at,
+                    parts=(seller_id, customer.id, billed_at.isoformat(), currency, "", ordinal),
+                ),
+                differences=tuple(lines),
+                total_minor=sum(line.amount_minor for line in lines),
+            )
+        )
+    return drafts
+
+
+def _line_order(line: Difference) -> tuple[str, int, datetime]:
+    return line.charge.agreement.key, line.charge.stretch.number, line.charge.period.start
+
+
+def _terms_days(lines: Sequence[Difference], customer: BilledCustomer, default: int) -> int:
+    """Payment terms: the shortest a subscription names, else the customer's, else the seller's."""
+    named = [line.charge.agreement.net_terms_days for line in lines]
+    agreed = [days for days in named if days is not None]
+    if agreed:
+        return min(agreed)
+    return default if customer.net_terms_days is None else customer.net_terms_days

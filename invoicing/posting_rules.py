@@ -1,0 +1,82 @@
+"""Which accounts a document moves. Pure; every entry balances by construction and is checked."""
+
+from collections.abc import Sequence
+
+from engine.journal import (
+    ACCOUNTS_RECEIVABLE,
+    CONTRACT_BALANCE,
+    CUSTOMER_BALANCE,
+    Posting,
+    imbalance_minor,
+)
+from invoicing.assembly import Draft
+
+
+def invoice_postings(*, draft: Draft, document: str, lines: Sequence[str]) -> list[Posting]:
+    """An issued invoice: debit receivables the total, credit each line's contract balance."""
+    customer = draft.customer.id
+    postings = [
+        Posting(
+            account=ACCOUNTS_RECEIVABLE,
+            amount_minor=draft.total_minor,
+            customer=customer,
+            document=document,
+        )
+    ]
+    postings.extend(_contract_side(draft=draft, document=document, lines=lines))
+    return _checked(postings)
+
+
+def credit_note_postings(
+    *, draft: Draft, document: str, lines: Sequence[str], applied_minor: int
+) -> list[Posting]:
+    """A credit note: debit contract balances; credit receivables as far as open, then balance."""
+    customer = draft.customer.id
+    postings = list(_contract_side(draft=draft, document=document, lines=lines))
+    credited = -draft.total_minor - applied_minor
+    for account, amount in ((ACCOUNTS_RECEIVABLE, applied_minor), (CUSTOMER_BALANCE, credited)):
+        if amount:
+            postings.append(
+                Posting(account=account, amount_minor=-amount, customer=customer, document=document)
+            )
+    return _checked(postings)
+
+
+def balance_postings(*, draft: Draft, document: str, amount_minor: int) -> list[Posting]:
+    """Customer balance used by an invoice: debit the balance, credit receivables."""
+    customer = draft.customer.id
+    return _checked(
+        [
+            Posting(
+                account=CUSTOMER_BALANCE,
+                amount_minor=amount_minor,
+                customer=customer,
+                document=document,
+            ),
+            Posting(
+                account=ACCOUNTS_RECEIVABLE,
+                amount_minor=-amount_minor,
+                customer=customer,
+                document=document,
+            ),
+        ]
+    )
+
+
+def _contract_side(*, draft: Draft, document: str, lines: Sequence[str]) -> list[Posting]:
+    return [
+        Posting(
+            account=CONTRACT_BALANCE,
+            amount_minor=-difference.amount_minor,
+            customer=draft.customer.id,
+            document=document,
+            contract=difference.charge.agreement.key,
+            line=line,
+        )
+        for difference, line in zip(draft.differences, lines, strict=True)
+    ]
+
+
+def _checked(postings: list[Posting]) -> list[Posting]:
+    assert imbalance_minor(postings=postings) == 0, "a posting rule must balance"
+    return postings

@@ -1,0 +1,322 @@
+"""SQL of billing: the work list, what is posted, numbers, and the bulk writing of documents."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+import msgspec
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from engine.db import copy_rows, loading
+from engine.period import Period
+from invoicing.assembly import BilledCustomer
+from invoicing.difference import PostedLine
+
+_DUE: Final = text("""
+SELECT c.id, c.key, c.number, c.party, c.net_terms_days, c.po_number, d.due_at
+FROM (
+  SELECT s.customer, min(s.next_due_at) AS due_at FROM subscriptions s
+  WHERE s.seller = current_seller() AND s.next_due_at <= :as_of AND s.customer <> ALL(:parked)
+  GROUP BY s.customer
+) d JOIN customers c ON c.seller = current_seller() AND c.id = d.customer
+ORDER BY d.due_at, c.key COLLATE "C" LIMIT :limit
+""")
+_PENDING: Final = text("""
+SELECT c.id, c.key, c.number, c.party, c.net_terms_days, c.po_number,
+  CAST(:as_of AS timestamptz) AS due_at
+FROM customers c
+WHERE c.seller = current_seller() AND c.id <> ALL(:parked) AND EXISTS (
+  SELECT 1 FROM subscriptions s
+  WHERE s.seller = current_seller() AND s.customer = c.id AND s.dirty_from_at IS NOT NULL
+    AND s.derived_through_at IS NOT NULL)
+ORDER BY c.key COLLATE "C" LIMIT :limit
+""")
+_NEXT_DUE: Final = text("""
+SELECT min(next_due_at) FROM subscriptions
+WHERE seller = current_seller() AND next_due_at <= :through
+  AND (CAST(:after AS timestamptz) IS NULL OR next_due_at > :after)
+""")
+_STATE: Final = text("""
+INSERT INTO billing_state (sweeps) VALUES (0) ON CONFLICT (seller) DO UPDATE SET sweeps =
+  billing_state.sweeps + :step RETURNING sweeps
+""")
+_TOUCH: Final = text("""
+UPDATE subscriptions s SET dirty_from_at = least(s.dirty_from_at, t.first_at)
+FROM unnest(CAST(:customers AS bigint[]), CAST(:micros AS bigint[])) AS u (number, micros)
+  CROSS JOIN LATERAL (SELECT timestamptz 'epoch' + u.micros * interval '1 microsecond' AS first_at) t
+  JOIN customers c ON c.seller = current_seller() AND c.number = u.number
+WHERE s.seller = current_seller() AND s.customer = c.id AND s.derived_through_at > t.first_at
+""")
+_POSTED: Final = text("""
+SELECT l.id, l.document, l.price_interval, l.charge_start_at, l.sequence, l.amount_minor,
+  (coalesce(l.quantity, 0) * 1000000000)::numeric(33, 0)::text AS quantity_nanos,
+  l.period_start_at, l.period_end_at,
+  coalesce(i.status, n.status) <> 'void' AS counts
+FROM line_items l
+  LEFT JOIN invoices i ON i.seller = l.seller AND i.id = l.document
+  LEFT JOIN credit_notes n ON n.seller = l.seller AND n.id = l.document
+WHERE l.seller = current_seller() AND l.price_interval = ANY(:intervals)
+ORDER BY l.price_interval, l.charge_start_at, l.sequence
+""")
+_ORDINALS: Final = text("""
+SELECT customer, billed_at, count(*) AS documents FROM (
+  SELECT customer, billed_at FROM invoices
+  WHERE seller = current_seller() AND customer = ANY(:customers) AND billed_at = ANY(:instants)
+  UNION ALL
+  SELECT customer, billed_at FROM credit_notes
+  WHERE seller = current_seller() AND customer = ANY(:customers) AND billed_at = ANY(:instants)
+) d GROUP BY customer, billed_at
+""")
+_BALANCES: Final = text("""
+SELECT customer, currency, amount_minor FROM customer_balances
+WHERE seller = current_seller() AND customer = ANY(:customers) AND amount_minor > 0
+ORDER BY customer, currency FOR UPDATE
+""")
+_MAKE_BALANCE: Final = text("""
+INSERT INTO customer_balances (customer, currency, amount_minor)
+SELECT customer, currency, 0 FROM unnest(CAST(:customers AS text[]), CAST(:currencies AS text[]))
+  AS u (customer, currency)
+ON CONFLICT DO NOTHING
+""")
+# A row that is proposed must pass the CHECK before it can conflict, so what is taken is an update.
+_ADD_BALANCE: Final = text("""
+UPDATE customer_balances b SET amount_minor = b.amount_minor + u.amount
+FROM unnest(CAST(:customers AS text[]), CAST(:currencies AS text[]), CAST(:amounts AS bigint[]))
+  AS u (customer, currency, amount)
+WHERE b.seller = current_seller() AND b.customer = u.customer AND b.currency = u.currency
+""")
+_OPEN: Final = text("""
+SELECT id, series, sequence, total_minor, amount_due_minor, version, issued_at FROM invoices
+WHERE seller = current_seller() AND id = ANY(:invoices) AND status = 'open' AND amount_due_minor > 0
+ORDER BY issued_at, sequence FOR UPDATE
+""")
+_REDUCE: Final = text("""
+UPDATE invoices i SET amount_due_minor = i.amount_due_minor - u.amount, version = i.version + 1,
+  status = CASE WHEN i.amount_due_minor = u.amount THEN 'paid' ELSE i.status END,
+  paid_at = CASE WHEN i.amount_due_minor = u.amount THEN u.paid_at ELSE i.paid_at END
+FROM unnest(CAST(:invoices AS text[]), CAST(:amounts AS bigint[]), CAST(:instants AS timestamptz[]))
+  AS u (id, amount, paid_at)
+WHERE i.seller = current_seller() AND i.id = u.id
+""")
+_NUMBERS: Final = text("""
+INSERT INTO number_series AS n (series, next_sequence, last_issued_at)
+VALUES (:series, 1 + CAST(:count AS integer), :issued_at)
+ON CONFLICT (seller, series) DO UPDATE SET next_sequence = n.next_sequence + CAST(:count AS integer),
+  last_issued_at = greatest(n.last_issued_at, excluded.last_issued_at)
+RETURNING next_sequence - CAST(:count AS integer) AS first
+""")
+_LAST_ISSUED: Final = text("""
+SELECT max(last_issued_at) FROM number_series WHERE seller = current_seller()
+""")
+_ADVANCE: Final = text("""
+UPDATE subscriptions s SET next_due_at = u.next_due_at, derived_through_at = u.derived_through_at,
+  dirty_from_at = NULL
+FROM unnest(CAST(:ids AS text[]), CAST(:revisions AS integer[]),
+  CAST(:next_due AS timestamptz[]), CAST(:derived AS timestamptz[]))
+  AS u (id, revision, next_due_at, derived_through_at)
+WHERE s.seller = current_seller() AND s.id = u.id AND s.revision = u.revision
+""")
+_COUNT: Final = text("""
+UPDATE billing_runs SET documents = documents + :documents, lines = lines + :lines
+WHERE seller = current_seller() AND id = :run
+""")
+
+
+class DueCustomer(msgspec.Struct, frozen=True, kw_only=True):
+    """One unit of work: a customer and the due instant to bill."""
+
+    customer: BilledCustomer
+    due_at: datetime
+
+
+class OpenInvoice(msgspec.Struct, frozen=True, kw_only=True):
+    """An invoice with something still to pay, in the order of issue."""
+
+    id: str
+    amount_due_minor: int
+    version: int
+
+
+async def due_customers(
+    *,
+    connection: AsyncConnection,
+    as_of: datetime,
+    limit: int,
+    parked: Sequence[str],
+    pending: bool = False,
+) -> list[DueCustomer]:
+    """Customers with something due by `as_of`, in the order of (due instant, key).
+
+    With `pending`, those whose posted charges were touched since, all at `as_of`.
+    """
+    parameters = {"as_of": as_of, "limit": limit, "parked": list(parked)}
+    rows = await connection.execute(_PENDING if pending else _DUE, parameters)
+    return [
+        DueCustomer(
+            customer=BilledCustomer(
+                id=row.id,
+                key=row.key,
+                number=row.number,
+                party=row.party,
+                net_terms_days=row.net_terms_days,
+                po_number=row.po_number,
+            ),
+            due_at=row.due_at,
+        )
+        for row in rows
+    ]
+
+
+async def next_due_instant(
+    *, connection: AsyncConnection, through: datetime, after: datetime | None
+) -> datetime | None:
+    """The earliest due instant not later than `through` and, if given, later than `after`."""
+    found = await connection.execute(_NEXT_DUE, {"through": through, "after": after})
+    return found.scalar_one_or_none()
+
+
+async def lock_billing(*, connection: AsyncConnection, sweep: bool) -> int:
+    """Take the seller's posting lock until the transaction ends; give the count of sweeps."""
+    row = await connection.execute(_STATE, {"step": 1 if sweep else 0})
+    return row.scalar_one()
+
+
+async def touch_subscriptions(
+    *, connection: AsyncConnection, customers: Sequence[int], micros: Sequence[int]
+) -> None:
+    """Mark subscriptions whose derived past holds new usage: customer numbers, earliest times."""
+    if customers:
+        await connection.execute(_TOUCH, {"customers": list(customers), "micros": list(micros)})
+
+
+async def posted_lines(
+    *, connection: AsyncConnection, intervals: Sequence[str]
+) -> dict[tuple[str, datetime], list[PostedLine]]:
+    """All posted lines of the price intervals, by charge key, in the order of their sequence."""
+    found: dict[tuple[str, datetime], list[PostedLine]] = {}
+    if not intervals:
+        return found
+    for row in await connection.execute(_POSTED, {"intervals": list(intervals)}):
+        line = PostedLine(
+            id=row.id,
+            document=row.document,
+            price_interval=row.price_interval,
+            charge_start_at=row.charge_start_at,
+            sequence=row.sequence,
+            amount_minor=row.amount_minor,
+            quantity_nanos=int(row.quantity_nanos),
+            period=Period(row.period_start_at, row.period_end_at),
+            counts=row.counts,
+        )
+        found.setdefault((line.price_interval, line.charge_start_at), []).append(line)
+    return found
+
+
+async def document_counts(
+    *, connection: AsyncConnection, customers: Sequence[str], instants: Sequence[datetime]
+) -> dict[tuple[str, datetime], int]:
+    """How many documents each customer already has for each of the due instants."""
+    parameters = {"customers": list(customers), "instants": list(instants)}
+    rows = await connection.execute(_ORDINALS, parameters)
+    return {(row.customer, row.billed_at): row.documents for row in rows}
+
+
+async def lock_balances(
+    *, connection: AsyncConnection, customers: Sequence[str]
+) -> dict[tuple[str, str], int]:
+    """Credit that customers can use, in minor units by (customer, currency), locked."""
+    rows = await connection.execute(_BALANCES, {"customers": list(customers)})
+    return {(row.customer, row.currency): row.amount_minor for row in rows}
+
+
+async def add_balances(
+    *, connection: AsyncConnection, changes: Mapping[tuple[str, str], int]
+) -> None:
+    """Add to (or take from) customer balances; the database refuses one below zero."""
+    moved = {key: amount for key, amount in changes.items() if amount}
+    if moved:
+        owners = {
+            "customers": [customer for customer, _ in moved],
+            "currencies": [currency for _, currency in moved],
+        }
+        await connection.execute(_MAKE_BALANCE, owners)
+        await connection.execute(_ADD_BALANCE, owners | {"amounts": list(moved.values())})
+
+
+async def lock_open_invoices(
+    *, connection: AsyncConnection, invoices: Sequence[str]
+) -> dict[str, OpenInvoice]:
+    """Those of the invoices that still have something to pay, oldest first, locked."""
+    if not invoices:
+        return {}
+    rows = await connection.execute(_OPEN, {"invoices": list(invoices)})
+    return {
+        row.id: OpenInvoice(id=row.id, amount_due_minor=row.amount_due_minor, version=row.version)
+        for row in rows
+    }
+
+
+async def reduce_invoices(
+    *, connection: AsyncConnection, reductions: Sequence[tuple[str, int, datetime]]
+) -> None:
+    """Lower what is due on invoices by (invoice, amount, instant); at zero they are paid."""
+    if reductions:
+        await connection.execute(
+            _REDUCE,
+            {
+                "invoices": [invoice for invoice, _, _ in reductions],
+                "amounts": [amount for _, amount, _ in reductions],
+                "instants": [instant for _, _, instant in reductions],
+            },
+        )
+
+
+async def take_numbers(
+    *, connection: AsyncConnection, series: str, count: int, issued_at: datetime
+) -> int:
+    """Reserve `count` numbers of a series in this transaction; give the first."""
+    row = await connection.execute(
+        _NUMBERS, {"series": series, "count": count, "issued_at": issued_at}
+    )
+    return row.scalar_one()
+
+
+async def last_issued_at(*, connection: AsyncConnection) -> datetime | None:
+    """The latest instant at which any document of the seller was issued."""
+    return (await connection.execute(_LAST_ISSUED)).scalar_one_or_none()
+
+
+async def copy_documents(
+    *,
+    connection: AsyncConnection,
+    rows: Mapping[str, tuple[Sequence[str], Sequence[Sequence[object]]]],
+) -> None:
+    """COPY the rows of each table, {table: (columns, rows)}, as the loader."""
+    async with loading(connection) as raw:
+        for table, (columns, records) in rows.items():
+            if records:
+                await copy_rows(raw, table=table, columns=columns, rows=records)
+
+
+async def advance_subscriptions(
+    *,
+    connection: AsyncConnection,
+    progress: Sequence[tuple[str, int, datetime | None, datetime]],
+) -> int:
+    """Note (id, revision, next due, derived through); give how many still had that revision."""
+    result: Any = await connection.execute(
+        _ADVANCE,
+        {
+            "ids": [item[0] for item in progress],
+            "revisions": [item[1] for item in progress],
+            "next_due": [item[2] for item in progress],
+            "derived": [item[3] for item in progress],
+        },
+    )
+    return result.rowcount
+
+
+async def count_run(*, connection: AsyncConnection, run: str, documents: int, lines: int) -> None:
+    """Add to the run's counters."""
+    await connection.execute(_COUNT, {"run": run, "documents": documents, "lines": lines})
