@@ -155,9 +155,7 @@ def add_months(wall, months, day):
             year, month = year - 1, 12
     while True:
         try:
-            return datetime(
-                year, month, day, wall.hour, wall.minute, wall.second, wall.microsecond
-            )
+            return datetime(year, month, day, wall.hour, wall.minute, wall.second, wall.microsecond)
         except ValueError:
             day -= 1
 
