@@ -1,0 +1,247 @@
+"""What came in the body of `POST /v1/events`: good events, and the bad ones with their reason.
+
+The fast lane decodes the whole body at once. Whatever it cannot take goes item by item, so that a
+bad item never harms its neighbours; only a body that is no JSON at all is refused as a whole.
+"""
+
+import json
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, cast
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.errors import BillingError, ErrorKind
+from metering.identity import event_keys, payload_digests
+from metering.model import EventIn, Rejection, RejectionCode
+
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_LONGEST: Final = 309
+_LONG_DIGITS: Final = re.compile(rb"[0-9]{310}")
+_LARGEST_EXPONENT: Final = 308
+_SPACE: Final = " \t\r\n"
+_NESTED: Final = "the body is nested too deep"
+_REQUIRED: Final = ("id", "type", "subject")
+_MICROSECOND: Final = timedelta(microseconds=1)
+
+
+def _number_text(text: str) -> str:
+    """A number that is no integer, as its text; what no double could hold is refused."""
+    if len(text) > _LONGEST:
+        raise ValueError("a number has too many digits")
+    lowered = text.lower()
+    if "e" in lowered and abs(int(lowered.partition("e")[2])) > _LARGEST_EXPONENT:
+        raise ValueError("a number is out of range")
+    return text
+
+
+_events: Final = msgspec.json.Decoder(list[EventIn])
+_event: Final = msgspec.json.Decoder(EventIn)
+_raws: Final = msgspec.json.Decoder(list[msgspec.Raw])
+_data: Final = msgspec.json.Decoder(list[dict[str, Any]], float_hook=_number_text)
+_anything: Final = msgspec.json.Decoder(float_hook=_number_text)
+_scan: Final = json.JSONDecoder(strict=False).raw_decode
+
+
+class Intake(msgspec.Struct, frozen=True):
+    """n good events of a body with their data and their place in it, and the rejections."""
+
+    events: list[EventIn]
+    datas: list[dict[str, Any]]
+    indexes: list[int]
+    rejected: list[Rejection]
+
+
+class Prepared(msgspec.Struct, frozen=True):
+    """n events with their identity as columns; `times` are microseconds since 1970."""
+
+    events: list[EventIn]
+    datas: list[dict[str, Any]]
+    is_uuid: NDArray[np.bool_]
+    words: NDArray[np.uint64]
+    digests: NDArray[np.int64]
+    times: NDArray[np.int64]
+
+
+def micros_of(at: datetime) -> int:
+    """Microseconds since 1970, exactly."""
+    return (at - EPOCH) // _MICROSECOND
+
+
+def read_data(events: Sequence[Any]) -> list[dict[str, Any]]:
+    """The data objects of events: integers as int, every other number as its text."""
+    return _data.decode(b"[" + b",".join([each.data for each in events]) + b"]")
+
+
+def _malformed(code: str, detail: str) -> BillingError:
+    return BillingError(code, detail, kind=ErrorKind.MALFORMED)
+
+
+def _fast(body: bytes, *, single: bool) -> Intake | None:
+    """The whole body at once; None when anything in it wants a closer look."""
+    if b"\\u0000" in body:
+        return None
+    try:
+        events = _events.decode(b"[" + body + b"]" if single else body)
+        if single and len(events) != 1:
+            return None
+        if any(_LONG_DIGITS.search(each.data) for each in events if len(each.data) > _LONGEST):
+            return None
+        datas = read_data(events)
+    except ValueError:
+        return None
+    return Intake(events, datas, list(range(len(events))), [])
+
+
+def _scan_items(body: bytes) -> list[bytes]:
+    """The items of an array that holds text msgspec will not step over, such as a lone surrogate.
+
+    Bytes that are not UTF-8 travel as surrogates and come out as they went in.
+    """
+    text = body.decode("utf-8", "surrogateescape").strip(_SPACE)
+    try:
+        if not text.startswith("["):
+            _, end = _scan(text)
+            if end != len(text):
+                raise _malformed("malformed_json", "the body is no JSON")
+            return [text.encode("utf-8", "surrogateescape")]
+        items: list[bytes] = []
+        place = _skip(text, 1)
+        if text[place : place + 1] == "]":
+            return items
+        while True:
+            _, end = _scan(text, place)
+            items.append(text[place:end].encode("utf-8", "surrogateescape"))
+            place = _skip(text, end)
+            mark, place = text[place : place + 1], _skip(text, place + 1)
+            if mark == "]" and place == len(text):
+                return items
+            if mark != ",":
+                raise _malformed("malformed_json", "the body is no JSON")
+    except ValueError as error:
+        raise _malformed("malformed_json", f"the body is no JSON: {error}"[:200]) from None
+
+
+def _skip(text: str, place: int) -> int:
+    while place < len(text) and text[place] in _SPACE:
+        place += 1
+    return place
+
+
+def _items(body: bytes, *, lines: bool) -> list[bytes]:
+    """The raw items of a body: an array, a single event, or one event a line."""
+    if lines:
+        return [line for line in body.split(b"\n") if line.strip()]
+    stripped = body.strip()
+    if not stripped:
+        raise _malformed("malformed_json", "the body is empty")
+    if not stripped.startswith(b"["):
+        pieces = [line for line in stripped.split(b"\n") if line.strip()]
+        if len(pieces) > 1 and all(each.lstrip().startswith(b"{") for each in pieces):
+            return pieces
+        return _scan_items(stripped)
+    try:
+        return [bytes(each) for each in _raws.decode(stripped)]
+    except ValueError:
+        return _scan_items(stripped)
+
+
+def _holds_nul(value: object) -> bool:
+    """Whether any text holds U+0000; an integer that no double could hold raises."""
+    pending = [value]
+    while pending:
+        each = pending.pop()
+        if isinstance(each, str):
+            if "\0" in each:
+                return True
+        elif isinstance(each, dict):
+            entries = cast("dict[str, object]", each)
+            pending.extend(entries.keys())
+            pending.extend(entries.values())
+        elif isinstance(each, list):
+            pending.extend(cast("list[object]", each))
+        elif type(each) is int and each.bit_length() > 1024:
+            raise ValueError("a number is out of range")
+    return False
+
+
+def _read_item(item: bytes, index: int) -> tuple[EventIn, dict[str, Any]] | Rejection:
+    """One event, or why it is refused."""
+    event_id: str | None = None
+
+    def refuse(code: RejectionCode, detail: str) -> Rejection:
+        return Rejection(index=index, id=event_id, code=code, detail=detail[:300])
+
+    try:
+        fields = _anything.decode(item)
+        if not isinstance(fields, dict):
+            return refuse(RejectionCode.INVALID, "an event is a JSON object")
+        entries = cast("dict[str, Any]", fields)
+        given = entries.get("id")
+        event_id = given if isinstance(given, str) and "\0" not in given else None
+        for name in _REQUIRED:
+            if entries.get(name) is None or entries[name] == "":
+                return refuse(RejectionCode.REQUIRED, f"{name} is required")
+        if _holds_nul(entries):
+            return refuse(RejectionCode.INVALID, "text may not hold the character U+0000")
+        if entries.get("source") is None:
+            entries.pop("source", None)
+        event = _event.decode(item) if "source" in entries else _without_source(item)
+        if entries.get("data") is None:
+            event.data = msgspec.Raw(b"{}")
+        return event, read_data([event])[0]
+    except ValueError as error:
+        return refuse(RejectionCode.INVALID, str(error).split(" - at ")[0])
+
+
+def _without_source(item: bytes) -> EventIn:
+    """An event whose source is missing or null."""
+    parts = msgspec.json.decode(item, type=dict[str, msgspec.Raw])
+    parts.pop("source", None)
+    return _event.decode(msgspec.json.encode(parts))
+
+
+def read_events(body: bytes, *, lines: bool = False) -> Intake:
+    """The events of a body: one, an array, or (`lines`) one a line.
+
+    Errors: `malformed_json`, `nested_too_deep` (the body as a whole). What is wrong with a single
+    item is a rejection with its place.
+    """
+    try:
+        if not lines and body[:1] in {b"[", b"{"}:
+            fast = _fast(body, single=body[:1] == b"{")
+            if fast is not None:
+                return fast
+        result = Intake([], [], [], [])
+        for index, item in enumerate(_items(body, lines=lines)):
+            read = _read_item(item, index)
+            if isinstance(read, Rejection):
+                result.rejected.append(read)
+            else:
+                result.events.append(read[0])
+                result.datas.append(read[1])
+                result.indexes.append(index)
+    except RecursionError:
+        raise _malformed("nested_too_deep", _NESTED) from None
+    return result
+
+
+def prepare(*, events: list[EventIn], datas: list[dict[str, Any]], now: datetime) -> Prepared:
+    """Identity and time of events; an event without a time happened `now`."""
+    for each in events:
+        if each.time is None:
+            each.time = now
+    spans = [cast("datetime", each.time) - EPOCH for each in events]
+    times = [(at.days * 86_400 + at.seconds) * 1_000_000 + at.microseconds for at in spans]
+    is_uuid, words = event_keys([each.id for each in events])
+    return Prepared(
+        events=events,
+        datas=datas,
+        is_uuid=is_uuid,
+        words=words,
+        digests=payload_digests(events),
+        times=np.array(times, dtype=np.int64),
+    )

@@ -1,0 +1,137 @@
+"""Usage in: the events a seller sends, what is answered, and the quantities measured of them."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Final, Literal
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+Instant = Annotated[datetime, msgspec.Meta(tz=True)]
+EventText = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
+
+OLDEST_DAYS: Final = 35
+AHEAD_SECONDS: Final = 300
+EMPTY_DATA: Final = msgspec.Raw(b"{}")
+
+
+class EventIn(msgspec.Struct, gc=False, kw_only=True):
+    """One usage event in the shape of a CloudEvent; attributes we do not name are let pass.
+
+    `data` is kept as the bytes that came, so that what was sent can be shown for ever.
+    """
+
+    id: EventText
+    source: Annotated[str, msgspec.Meta(max_length=255)] = ""
+    type: EventText
+    subject: EventText
+    time: Instant | None = None
+    data: msgspec.Raw = EMPTY_DATA
+
+
+class StoredEvent(msgspec.Struct, gc=False, kw_only=True):
+    """One event of a stored batch; its place in the list is its ordinal."""
+
+    id: str
+    source: str
+    type: str
+    subject: str
+    time: datetime
+    data: msgspec.Raw
+
+
+class RejectionCode(StrEnum):
+    """Why one event was refused while its neighbours were taken."""
+
+    CONFLICT = "conflict"
+    TOO_OLD = "too_old"
+    TOO_FAR_AHEAD = "too_far_ahead"
+    REQUIRED = "required"
+    INVALID = "invalid"
+
+
+class Rejection(msgspec.Struct, frozen=True, kw_only=True):
+    """A refused event: `index` is its place in the body."""
+
+    index: int
+    id: str | None
+    code: RejectionCode
+    detail: str
+
+
+class EventAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to `POST /v1/events`, given after the commit; `accepted` counts new events."""
+
+    accepted: int
+    duplicates: int
+    rejected: tuple[Rejection, ...] = ()
+
+
+class Windows(msgspec.Struct, frozen=True, kw_only=True):
+    """n lines to be measured: what `meter` counted of `customer` in [start, end) microseconds.
+
+    Meters and customers are given by their numbers; instants are microseconds since 1970 UTC.
+    """
+
+    meter: NDArray[np.int32]
+    customer: NDArray[np.int64]
+    start_micros: NDArray[np.int64]
+    end_micros: NDArray[np.int64]
+
+
+class Measured(msgspec.Struct, frozen=True, kw_only=True):
+    """The quantities of n lines, in their order: mantissa × 10^-digits, exact.
+
+    `mantissa` is int64, or Python ints (dtype object) where one of them needs more. A line
+    without events is zero.
+    """
+
+    mantissa: NDArray[np.int64] | NDArray[np.object_]
+    digits: int
+
+
+class UsageWindow(StrEnum):
+    """How `GET /v1/usage` cuts time."""
+
+    HOUR = "hour"
+    DAY = "day"
+    MONTH = "month"
+
+
+class UsageRow(msgspec.Struct, frozen=True, kw_only=True, rename={"start_at": "from"}):
+    """The quantity of one window; first and last may be partial, nothing is floored at zero."""
+
+    start_at: datetime
+    end_at: datetime = msgspec.field(name="to")
+    quantity: str
+
+
+class UsageAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to `GET /v1/usage`."""
+
+    data: tuple[UsageRow, ...]
+
+
+EventStatus = Literal["measured", "unmatched", "ignored", "voided"]
+EventReason = Literal["no_meter", "unknown_customer", "no_subscription", "bad_value"]
+
+
+class EventRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One stored event with what became of it."""
+
+    id: str
+    source: str
+    type: str
+    subject: str
+    time: datetime
+    data: msgspec.Raw
+    status: EventStatus
+    reason: EventReason | None
+
+
+class EventList(msgspec.Struct, frozen=True, kw_only=True):
+    """A page of stored events, oldest batch first."""
+
+    data: tuple[EventRow, ...]
+    next_cursor: str | None
