@@ -15,9 +15,10 @@ from engine.errors import BillingError, ErrorKind
 from engine.money import currency_digits, format_amount, parse_amount
 from engine.period import local_date, local_midnight, zone
 from invoicing.figures import Figures, decimal_value
-from invoicing.model import CreditNote, Invoice, InvoiceStatus, LineItem, Reason
+from invoicing.model import CreditNote, Invoice, InvoiceStatus, Reason
+from invoicing.paper_lines import PaperDetail, PaperLine
 from invoicing.paper_party import PaperParty, bounded, footer_text, paper_party
-from plans.model import FlatPrice, PackagePrice, Party, PerUnitPrice, Price
+from plans.model import Party
 
 REASON_TEXTS: Final = {
     Reason.INITIAL: "",
@@ -28,36 +29,6 @@ REASON_TEXTS: Final = {
     Reason.TRUE_UP: "True-up",
 }
 ADJUSTED_SHOWN: Final = 6
-
-
-class PaperDetail(msgspec.Struct, frozen=True, kw_only=True):
-    """One tier under a line: decimal texts, amounts in major units, possibly finer than minor."""
-
-    tier: str
-    units: str | None = None
-    unit_amount: str | None = None
-    flat_amount: str | None = None
-    amount: str
-
-
-class PaperLine(msgspec.Struct, frozen=True, kw_only=True):
-    """One posted line and what the reader needs to follow it.
-
-    `unit_amount` is the price of `package_size` units (one when None); `adjusts` the number of
-    the document that a difference corrects; `note` further words, such as a share of a period.
-    """
-
-    description: str
-    subscription: str | None = None
-    period: tuple[datetime, datetime]
-    quantity: str | None = None
-    unit_amount: str | None = None
-    package_size: str | None = None
-    amount: str
-    reason: Reason = Reason.INITIAL
-    adjusts: str | None = None
-    note: str | None = None
-    details: tuple[PaperDetail, ...] = ()
 
 
 class Fact(msgspec.Struct, frozen=True, kw_only=True):
@@ -145,42 +116,6 @@ class _Dates(msgspec.Struct, frozen=True, kw_only=True):
         if first >= last:
             return (self.day(first),)
         return f"{self.day(first)} –", self.day(last)
-
-
-def paper_line(
-    *,
-    item: LineItem,
-    price: Price | None = None,
-    adjusts: str | None = None,
-    note: str | None = None,
-    details: Sequence[PaperDetail] = (),
-) -> PaperLine:
-    """The posted `item` with the words of its `price`; without one its key has to do.
-
-    `adjusts` is the number of the document that the line corrects. A flat price has no unit, a
-    tiered one shows its units in `details`.
-    """
-    unit_amount = package_size = None
-    match price:
-        case PerUnitPrice():
-            unit_amount = price.unit_amount
-        case PackagePrice():
-            unit_amount, package_size = price.unit_amount, price.package_size
-        case _:
-            pass
-    return PaperLine(
-        description=(price.name or price.key) if price is not None else item.price,
-        subscription=item.subscription,
-        period=item.period,
-        quantity=None if isinstance(price, FlatPrice) else item.quantity,
-        unit_amount=unit_amount,
-        package_size=package_size,
-        amount=item.amount,
-        reason=item.reason,
-        adjusts=adjusts,
-        note=note,
-        details=tuple(details),
-    )
 
 
 def _reason_text(line: PaperLine) -> str:
@@ -319,7 +254,7 @@ def _credit_paper(
     ]
     adjusted = _adjusted(lines)
     if adjusted:
-        facts.append(Fact(label="Adjusts", value=adjusted))
+        facts.append(Fact(label="Adjusts", value=adjusted, free=True))
     reason = note.reason.replace("_", " ").strip()
     if reason:
         facts.append(Fact(label="Reason", value=bounded(reason).capitalize(), free=True))

@@ -86,7 +86,8 @@ def render_pdf(*, paper: Paper) -> bytes:
         invariant=1,
         pageCompression=1,
         lang="en",
-        initialFontName=REGULAR[0],  # else every page names Helvetica, which is not embedded
+        # Else every page names Helvetica, which is not embedded; the default hides the type.
+        initialFontName=REGULAR[0],  # pyright: ignore[reportArgumentType]
     )
     canvas.setTitle(f"{paper.title} {paper.number}")
     canvas.setAuthor(plain_text(text=paper.issuer.name))

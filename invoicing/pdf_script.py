@@ -12,7 +12,8 @@ from typing import Final
 _FORMS: Final = ("<isolated>", "<initial>", "<medial>", "<final>")
 _PRESENTATION_FORMS: Final = range(0xFE70, 0xFEFD)
 _RIGHT: Final = {"R", "AL"}
-_NUMBER: Final = {"EN", "AN", "ES", "ET", "CS"}
+_DIGITS: Final = {"EN", "AN"}
+_SEPARATORS: Final = {"ES", "CS"}
 _MIRRORED: Final = str.maketrans("()[]{}<>«»", ")(][}{><»«")
 
 
@@ -62,30 +63,45 @@ def join_letters(text: str) -> str:
     return "".join(drawn)
 
 
+def _in_numbers(kinds: list[str]) -> list[bool]:
+    """Digits, a separator between two of them, and a sign such as % beside one."""
+    found = [kind in _DIGITS for kind in kinds]
+    digit = [False, *found, False]
+    for index, kind in enumerate(kinds):
+        before, after = digit[index], digit[index + 2]
+        if kind in _SEPARATORS:
+            found[index] = before and after
+        elif kind == "ET":
+            found[index] = before or after
+    return found
+
+
 def _levels(text: str) -> list[int]:
-    """0 left to right, 1 right to left, 2 a number inside the latter; neutrals follow suit."""
+    """0 left to right, 1 right to left, 2 what runs left to right inside the latter."""
     kinds = [unicodedata.bidirectional(char) for char in text]
-    strong = [kind for kind in kinds if kind in _RIGHT or kind == "L"]
-    base = 1 if strong and strong[0] in _RIGHT else 0
-    levels: list[int | None] = []
+    strong = next((kind for kind in kinds if kind in _RIGHT or kind == "L"), "L")
+    base = 1 if strong in _RIGHT else 0
+    in_numbers = _in_numbers(kinds)
+    known: list[tuple[int, int] | None] = []  # direction that neighbours see, level
     current = base
-    for kind in kinds:
+    for kind, in_number in zip(kinds, in_numbers, strict=True):
         if kind in _RIGHT or kind == "L":
-            current = 1 if kind in _RIGHT else 2 * base
-            levels.append(current)
-        elif kind in _NUMBER and current == 1:
-            levels.append(2)
+            current = 1 if kind in _RIGHT else 0
+            known.append((current, 1 if current else 2 * base))
+        elif in_number:
+            known.append((1, 2) if current else (0, 2 * base))
         else:
-            levels.append(None)
-    following = base
-    for index in range(len(levels) - 1, -1, -1):
-        level = levels[index]
-        if level is None:
-            earlier = next((known for known in levels[index::-1] if known is not None), base)
-            levels[index] = following if earlier == following else base
-        else:
-            following = level
-    return [base if level is None else level for level in levels]
+            known.append(None)
+    levels = [base] * len(known)
+    earlier = base
+    for index, entry in enumerate(known):
+        if entry is not None:
+            earlier, levels[index] = entry
+            continue
+        following = next((after[0] for after in known[index:] if after is not None), base)
+        if earlier == following:
+            levels[index] = 1 if earlier else 2 * base
+    return levels
 
 
 def visual_order(line: str) -> str:

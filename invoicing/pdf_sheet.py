@@ -101,7 +101,7 @@ def _facts(facts: Sequence[Fact]) -> Stack:
             colour=GREY,
             bold=True,
         )
-        if fact.free or fact.label == "Adjusts":
+        if fact.free:
             stack.free(fact.value, x=FACTS_LEFT, width=width, size=SIZE, limit=3)
         else:
             stack.skip(SIZE * 1.36)
