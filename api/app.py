@@ -12,7 +12,18 @@ from litestar.plugins.prometheus import PrometheusConfig, PrometheusController
 from litestar.types import ControllerRouterHandler
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from api import customers, health, keys, meters, plans, sellers
+from api import (
+    billing_runs,
+    customers,
+    health,
+    invoices,
+    journal,
+    keys,
+    meters,
+    plans,
+    sellers,
+    subscriptions,
+)
 from api.auth import Authenticator, Principal, declared_scope, require_key
 from api.bodies import StrictBody
 from api.idempotency import before_handler, unit_of
@@ -34,6 +45,10 @@ ROUTES: Final[tuple[ControllerRouterHandler, ...]] = (
     *customers.ROUTES,
     *meters.ROUTES,
     *plans.ROUTES,
+    *subscriptions.ROUTES,
+    *billing_runs.ROUTES,
+    *invoices.ROUTES,
+    *journal.ROUTES,
 )
 
 

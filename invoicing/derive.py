@@ -16,7 +16,7 @@ from invoicing.store import DueCustomer, posted_lines
 from metering.measure import measure
 from metering.model import Windows
 from plans.model import Agreement, Meter, Price, Seller
-from plans.store import every_meter
+from plans.store import meters_by_key
 from plans.subscription_store import PriceBook, agreements_of
 from plans.timeline import next_due_at
 from rating.rate import Quantities, rate
@@ -177,7 +177,7 @@ async def rate_charges(
 
 
 async def _measure(connection: AsyncConnection, charges: Sequence[Charge]) -> list[int]:
-    meters = {meter.key: meter for meter in await every_meter(connection=connection)}
+    meters = await meters_by_key(connection=connection)
     numbers = [_meter(meters, charge).number for charge in charges]
     windows = Windows(
         meter=np.array(numbers, dtype=np.int32),

@@ -8,7 +8,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from invoicing.document_store import PrintedLine, parties_of, printed_lines
 from invoicing.model import CreditNote, Invoice, LineItem, Reason
-from invoicing.paper import PaperDetail, PaperLine, build_paper, paper_line
+from invoicing.paper import build_paper
+from invoicing.paper_lines import PaperDetail, PaperLine, paper_line
 from invoicing.pdf import render_pdf
 from plans.model import GraduatedPrice, Kind, Price, VolumePrice
 from rating.exact import ratio

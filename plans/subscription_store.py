@@ -58,9 +58,6 @@ INSERT INTO price_intervals (id, subscription, number, price, quantity, start_at
 VALUES (:id, :subscription, :number, :price, CAST(CAST(:quantity AS text) AS numeric), :start_at,
   :end_at)
 """)
-_PRICE_IDS: Final = text("""
-SELECT key, id FROM prices WHERE seller = current_seller() AND plan = :plan
-""")
 _CLOSE_INTERVAL: Final = text("""
 UPDATE price_intervals SET end_at = :end_at, end_is_cancellation = :end_is_cancellation,
   credit_unused = :credit_unused WHERE seller = current_seller() AND id = :id
@@ -117,12 +114,6 @@ async def _with_intervals(
         )
         for row in rows
     ]
-
-
-async def price_ids_of(*, connection: AsyncConnection, plan_id: str) -> dict[str, str]:
-    """The ids of a plan version's prices by their keys."""
-    rows = await connection.execute(_PRICE_IDS, {"plan": plan_id})
-    return {row.key: row.id for row in rows}
 
 
 async def lock_agreement(*, connection: AsyncConnection, reference: str) -> Agreement | None:
