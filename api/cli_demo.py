@@ -1,0 +1,218 @@
+"""`usance demo`: events in, invoices out, on a database of its own, with every step shown."""
+
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import rich_click as click
+
+from api.cli_start import FAILED, console, run_async, settings_from_environment, started
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from api.demo_usage import Usage
+    from api.run_demo import Demo
+    from api.runtime import Runtime
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+SEED = 20260101
+SHOWN = 12
+
+
+@click.command()
+@click.option(
+    "--usage",
+    "file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    default=None,
+    help="A CSV of usage, one event a row; made-up usage when left out.",
+)
+@click.option("--time-column", default=None, help="The column with the time. [time]")
+@click.option("--value", "values", multiple=True, help="A column to bill; repeat for several.")
+@click.option("--customers", type=click.IntRange(1, 5000), default=20, show_default=True)
+@click.option("--events", type=click.IntRange(1), default=50_000, show_default=True)
+def demo(
+    file: Path | None, time_column: str | None, values: tuple[str, ...], customers: int, events: int
+) -> None:
+    """Run the main job end to end: usage in, a month closed, invoices, journal, audit.
+
+    Everything happens on a test seller in an embedded database under USANCE_HOME/demo. Rows of a
+    file are dealt to the customers in turn.
+    """
+    from msgspec.structs import replace
+
+    from api.demo_usage import from_file, made_up
+
+    if file is not None and not values:
+        raise click.UsageError("--usage needs at least one --value COLUMN to bill.")
+    keys = [f"customer-{number:04}" for number in range(1, customers + 1)]
+    usage = (
+        from_file(path=file, time_column=time_column, values=values, customers=keys)
+        if file is not None
+        else made_up(customers=keys, count=events, start=START, seed=SEED)
+    )
+    settings = settings_from_environment()
+    home = settings.home / "demo"
+    with started(settings=replace(settings, home=home, database_url=None)) as running:
+        well = run_async(lambda: _demo(running=running, usage=usage, keys=keys, file=file))
+    if not well:
+        sys.exit(FAILED)
+
+
+async def _demo(
+    *, running: "Runtime", usage: "Usage", keys: Sequence[str], file: Path | None
+) -> bool:
+    from api.run_demo import staged
+
+    out = console()
+    database = running.open()
+    try:
+        async with staged(database=database, usage=usage, clock=lambda: datetime.now(UTC)) as show:
+            what = file.name if file is not None else "made up, the same every time"
+            out.print(f"Test seller {show.made.id} in {running.settings.home}")
+            out.print(
+                f"Usage: {usage.count:,} events ({what}), "
+                f"{usage.first_at:%Y-%m-%d} to {usage.last_at:%Y-%m-%d}"
+                + (f"; {usage.refused:,} rows are no events" if usage.refused else "")
+            )
+            await show.catalogue()
+            await show.customers(keys)
+            out.print(
+                f"A plan of 49.00 USD in advance and graduated usage; {len(keys)} customers on it."
+            )
+            await _send(show, usage=usage, out=out)
+            invoices = await show.all("invoices")
+            _show_invoices(invoices, out=out)
+            agrees = _compare(usage=usage, invoices=invoices, out=out)
+            _show_accounts(await show.all("accounts"), out=out)
+            await _keep_pdf(show, invoices=invoices, home=running.settings.home, out=out)
+            posted = await show.run_again()
+            out.print(f"The billing run once more: {posted} documents posted.")
+            clean = await _audit(running=running, out=out)
+            _what_next(running=running, key=show.made.secret, out=out)
+            return agrees and posted == 0 and clean
+    finally:
+        await database.close()
+
+
+async def _send(show: "Demo", *, usage: "Usage", out: "Console") -> None:
+    from itertools import islice
+
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    from api.run_demo import Counts
+
+    counts, seconds = Counts(), 0.0
+    with Progress(
+        TextColumn("events"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]} events/s"),
+        console=console(err=True),
+        transient=True,
+        disable=not sys.stderr.isatty(),
+    ) as progress:
+        task = progress.add_task("events", total=usage.count, rate="")
+        for start, end in usage.months():
+            before = time.monotonic()
+
+            def report(now: Counts, before: float = before, earlier: float = seconds) -> None:
+                spent = earlier + time.monotonic() - before
+                rate = f"{now.accepted / spent:,.0f}" if spent > 0 else ""
+                progress.update(task, completed=now.accepted, rate=rate)
+
+            await show.month(start, end, counts=counts, report=report)
+            seconds += time.monotonic() - before
+    out.print(
+        f"{counts.accepted:,} events taken in and {len(usage.months())} month billed in "
+        f"{seconds:.1f} s ({counts.accepted / seconds:,.0f} events/s with billing); "
+        f"{counts.duplicates} duplicates, {counts.rejected} rejected."
+    )
+    again = Counts()
+    await show.send(islice(usage.events(), 1000), counts=again, report=lambda _: None)
+    out.print(
+        f"The first {again.accepted + again.duplicates:,} sent once more: "
+        f"{again.accepted} new, {again.duplicates:,} duplicates."
+    )
+
+
+def _show_invoices(invoices: Sequence[Mapping[str, Any]], *, out: "Console") -> None:
+    from rich.table import Table
+
+    table = Table("number", "customer", "issued", "lines", box=None, pad_edge=False)
+    for name in ("total", "to pay"):
+        table.add_column(name, justify="right")
+    shown = list(invoices)[-SHOWN:]
+    for entry in shown:
+        table.add_row(
+            entry["number"],
+            entry["customer"],
+            entry["issued_at"][:10],
+            str(len(entry["lines"])),
+            f"{entry['total']} {entry['currency']}",
+            f"{entry['amount_due']} {entry['currency']}",
+        )
+    out.print(f"\n{len(invoices):,} invoices, the last {len(shown)}:")
+    out.print(table)
+    total = sum((Decimal(entry["total"]) for entry in invoices), Decimal(0))
+    out.print(f"Together {total:,} USD.\n")
+
+
+def _compare(*, usage: "Usage", invoices: Sequence[Mapping[str, Any]], out: "Console") -> bool:
+    from api.run_demo import billed_quantities
+
+    billed = billed_quantities(invoices=invoices, values=usage.values)
+    for value in usage.values:
+        equal = billed[value] == usage.totals[value]
+        sign = "=" if equal else "≠"
+        out.print(
+            f"{value}: {billed[value].normalize():,f} on invoices {sign} "
+            f"{usage.totals[value]:,f} in the events" + (", exactly." if equal else ".")
+        )
+    return billed == usage.totals
+
+
+def _show_accounts(accounts: Sequence[Mapping[str, Any]], *, out: "Console") -> None:
+    held = [
+        f"{entry['code']} {amount} {currency} ({entry['normal_side']})"
+        for entry in accounts
+        for currency, amount in entry["balances"].items()
+        if Decimal(amount)
+    ]
+    out.print(f"Journal: {', '.join(held)}.")
+
+
+async def _keep_pdf(
+    show: "Demo", *, invoices: Sequence[Mapping[str, Any]], home: Path, out: "Console"
+) -> None:
+    last = invoices[-1]
+    path = home / f"{last['number']}.pdf"
+    path.write_bytes(await show.pdf(last["id"]))
+    out.print(f"Invoice {last['number']} as it is sent: {path}")
+
+
+async def _audit(*, running: "Runtime", out: "Console") -> bool:
+    from api.cli_audit import violations
+
+    found = await violations(running=running)
+    out.print(f"The audit derived everything again: {len(found)} violations.")
+    for entry in found[:10]:
+        out.print(f"  {entry}", style="red")
+    return not found
+
+
+def _what_next(*, running: "Runtime", key: str, out: "Console") -> None:
+    home = running.settings.home
+    out.print("\nNow try:", style="bold")
+    out.print(f"  USANCE_HOME={home} usance serve", soft_wrap=True)
+    out.print(f"  export USANCE_KEY={key}", soft_wrap=True)
+    out.print(
+        '  curl -H "Authorization: Bearer $USANCE_KEY" http://127.0.0.1:8400/v1/invoices',
+        soft_wrap=True,
+    )
+    out.print("  usance check tests/scenarios    # the rules, as a bookkeeper would read them")

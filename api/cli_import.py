@@ -1,0 +1,156 @@
+"""`usance import`: customers, subscriptions and events from CSV and NDJSON files."""
+
+import csv
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import rich_click as click
+
+from api.cli_start import FAILED, console, run_async, started
+
+if TYPE_CHECKING:
+    from api.importing import Columns, Kind
+    from api.runtime import Runtime
+    from api.send_rows import Sent
+
+_FILE = click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+_SELLER = click.option(
+    "--seller", "seller_id", default=None, help="sel_…; may be left out if there is only one."
+)
+
+
+@click.group("import")
+def import_() -> None:
+    """Take in customers, subscriptions or events from a CSV or NDJSON file.
+
+    Rows that are refused do not stop the others: they are written, with the reason, to
+    FILE.refused.csv, and the exit code is 1.
+    """
+
+
+@import_.command()
+@_FILE
+@_SELLER
+def customers(file: Path, seller_id: str | None) -> None:
+    """Customers: columns key, name, emails (a;b), country, currency, address.city and so on."""
+    _import(file=file, kind="customers", seller_id=seller_id, columns=None)
+
+
+@import_.command()
+@_FILE
+@_SELLER
+def subscriptions(file: Path, seller_id: str | None) -> None:
+    """Subscriptions: columns key, customer, plan, starts_at, quantities.seats and so on."""
+    _import(file=file, kind="subscriptions", seller_id=seller_id, columns=None)
+
+
+@import_.command()
+@_FILE
+@_SELLER
+@click.option("--type", "event_type", default=None, help="The type of every row.")
+@click.option("--type-column", "type", default=None, help="Column of the type. [type]")
+@click.option("--subject-column", "subject", default=None, help="Column of the customer. [subject]")
+@click.option("--time-column", "time", default=None, help="Column of the time. [time]")
+@click.option("--id-column", "id", default=None, help="Column of the id. [id]")
+@click.option("--source-column", "source", default=None, help="Column of the source. [source]")
+@click.option(
+    "--value", "values", multiple=True, help="A column that becomes data; repeat for several."
+)
+def events(file: Path, seller_id: str | None, **chosen: Any) -> None:
+    """Usage events. Without an id column the id follows from the row: importing again is safe.
+
+    Columns that mean nothing else become data, unless --value names those that do.
+    """
+    from api.importing import Columns
+
+    _import(file=file, kind="events", seller_id=seller_id, columns=Columns(**chosen))
+
+
+def _import(*, file: Path, kind: "Kind", seller_id: str | None, columns: "Columns | None") -> None:
+    before = time.monotonic()
+    with started() as running:
+        sent = run_async(
+            lambda: import_file(
+                file=file, kind=kind, seller_id=seller_id, columns=columns, running=running
+            )
+        )
+    seconds = time.monotonic() - before
+    rate = f", {sent.rows / seconds:,.0f} rows/s" if seconds > 0 else ""
+    click.echo(
+        f"{file}: {sent.rows} rows in {seconds:.1f} s{rate}: {sent.accepted} accepted, "
+        f"{sent.duplicates} duplicates, {len(sent.refused)} refused."
+    )
+    if sent.refused:
+        report = write_refused(file=file, sent=sent)
+        click.echo(f"What was refused and why is in {report}", err=True)
+        sys.exit(FAILED)
+
+
+async def import_file(
+    *,
+    file: Path,
+    kind: "Kind",
+    seller_id: str | None,
+    columns: "Columns | None",
+    running: "Runtime",
+) -> "Sent":
+    """Send a file through the application in this process, as the seller."""
+    from api.act_as import acting_key, choose_seller
+    from api.app import create_app
+    from api.importing import read_rows
+    from api.in_process import Client, lifespan
+    from api.send_rows import send_rows
+
+    database = running.open()
+    try:
+        seller = await choose_seller(database=database, seller_id=seller_id)
+        application = create_app(database=database, clock=_now)
+        async with (
+            lifespan(application=application),
+            acting_key(database=database, seller=seller, name="import", now=_now()) as secret,
+        ):
+            client = Client(application=application, key=secret)
+            with _progress() as progress:
+                task = progress.add_task(f"{file.name}", total=None)
+                return await send_rows(
+                    client=client,
+                    rows=read_rows(path=file, kind=kind, columns=columns),
+                    kind=kind,
+                    report=lambda sent: progress.update(task, completed=sent.rows),
+                )
+    finally:
+        await database.close()
+
+
+def write_refused(*, file: Path, sent: "Sent") -> Path:
+    """Write the refused rows as they were, with their number and reason; give the file's path."""
+    from api.importing import header_of
+
+    report = file.with_name(f"{file.name}.refused.csv")
+    with report.open("w", encoding="utf-8", newline="") as out:
+        writer = csv.writer(out)
+        writer.writerow(["row", "reason", *header_of(path=file)])
+        for entry in sent.refused:
+            writer.writerow([entry.row.number, entry.reason, *entry.row.text])
+    return report
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _progress():  # noqa: ANN202 rich is imported late
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        TextColumn("{task.completed:,} rows"),
+        TimeElapsedColumn(),
+        console=console(err=True),
+        transient=True,
+        disable=not sys.stderr.isatty(),
+    )

@@ -1,0 +1,118 @@
+"""`usance run`: a billing run with a progress bar and a table of what it posted."""
+
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import rich_click as click
+
+from api.cli_start import FAILED, console, run_async, started
+
+if TYPE_CHECKING:
+    from api.runtime import Runtime
+    from engine.db import Database
+    from invoicing.model import BillingRun
+    from invoicing.run_report_store import PostedDocument
+
+SHOWN = 40
+"""Documents listed one by one."""
+
+
+@click.command()
+@click.option(
+    "--as-of",
+    type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%SZ"]),
+    default=None,
+    help="Bill what is due by this instant (UTC); the seller's now, when left out.",
+)
+@click.option("--seller", "seller_id", default=None, help="sel_…; may be left out if only one.")
+def run(as_of: datetime | None, seller_id: str | None) -> None:
+    """Bill what is due, and every difference that waits, over all customers of a seller.
+
+    Running it again posts nothing. Accounts that could not be billed are parked with a reason, and
+    the exit code is 1.
+    """
+    now = datetime.now(UTC)
+    wanted = as_of.replace(tzinfo=UTC) if as_of is not None else None
+    with started() as running:
+        finished, posted = run_async(
+            lambda: _run(running=running, seller_id=seller_id, as_of=wanted, now=now)
+        )
+    show_run(finished=finished, posted=posted)
+    if finished.parked:
+        sys.exit(FAILED)
+
+
+async def _run(
+    *, running: "Runtime", seller_id: str | None, as_of: datetime | None, now: datetime
+) -> "tuple[BillingRun, list[PostedDocument]]":
+    from api.act_as import choose_seller
+
+    database = running.open()
+    try:
+        seller = await choose_seller(database=database, seller_id=seller_id)
+        business_now = seller.clock_at or now
+        return await bill(
+            database=database, seller=seller.seller, as_of=as_of or business_now, now=business_now
+        )
+    finally:
+        await database.close()
+
+
+async def bill(
+    *, database: "Database", seller: int, as_of: datetime, now: datetime
+) -> "tuple[BillingRun, list[PostedDocument]]":
+    """One billing run under a progress bar; gives the run and the first documents it posted."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from invoicing.run_billing import Progress as Reached
+    from invoicing.run_billing import run_billing
+    from invoicing.run_report_store import list_posted
+
+    with Progress(
+        TextColumn("billing run"),
+        BarColumn(),
+        TextColumn("{task.completed:,} accounts, {task.fields[documents]:,} documents"),
+        TimeElapsedColumn(),
+        console=console(err=True),
+        transient=True,
+        disable=not sys.stderr.isatty(),
+    ) as progress:
+        task = progress.add_task("billing run", total=None, documents=0)
+
+        def report(reached: Reached) -> None:
+            progress.update(task, completed=reached.customers, documents=reached.documents)
+
+        finished = await run_billing(
+            database=database, seller=seller, as_of=as_of, now=now, report=report
+        )
+    async with database.transaction(seller=seller) as connection:
+        posted = await list_posted(connection=connection, run=finished.id, limit=SHOWN)
+    return finished, posted
+
+
+def show_run(*, finished: "BillingRun", posted: "Sequence[PostedDocument]") -> None:
+    """Print the documents of a run and the accounts it parked."""
+    from rich.table import Table
+    from rich.text import Text
+
+    out = console()
+    if posted:
+        table = Table("number", "document", "customer", box=None, pad_edge=False)
+        table.add_column("total", justify="right")
+        table.add_column("to pay", justify="right")
+        for entry in posted:
+            due = f"{entry.amount_due} {entry.currency}" if entry.kind == "invoice" else ""
+            total = f"{entry.total} {entry.currency}"
+            table.add_row(entry.number, entry.kind, Text(entry.customer), total, due)
+        out.print(table)
+        if finished.documents > len(posted):
+            out.print(f"… and {finished.documents - len(posted):,} more")
+    out.print(
+        f"{finished.documents:,} documents with {finished.lines:,} lines posted as of "
+        f"{finished.as_of:%Y-%m-%d %H:%M:%S} UTC; {len(finished.parked)} accounts parked."
+    )
+    for account in finished.parked:
+        told = f"parked  {account.customer}: {account.code}: {account.detail}"
+        out.print(Text(told, style="red"), soft_wrap=True)

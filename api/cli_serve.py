@@ -1,0 +1,128 @@
+"""`usance serve`: the API and the worker in one process, or one of them."""
+
+import asyncio
+import contextlib
+import logging
+import signal
+import sys
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import rich_click as click
+
+from api.cli_start import refuse, run_async, settings_from_environment, started
+
+if TYPE_CHECKING:
+    from api.runtime import Runtime
+
+WATCH_SECONDS = 1.0
+"""How often the embedded server is looked at; it is started again when it has gone."""
+
+
+@click.command()
+@click.option("--host", default=None, help="Address to listen on. [USANCE_HOST or 127.0.0.1]")
+@click.option("--port", type=click.IntRange(1, 65_535), default=None, help="[USANCE_PORT or 8400]")
+@click.option(
+    "--role",
+    type=click.Choice(["all", "api", "worker"]),
+    default="all",
+    show_default=True,
+    help="Serve requests, do due work, or both.",
+)
+def serve(host: str | None, port: int | None, role: str) -> None:
+    """Serve the API and do due work, until told to stop (SIGTERM or Ctrl-C).
+
+    Requests under way are answered before the process ends.
+    """
+    settings = settings_from_environment()
+    address = (host or settings.host, port or settings.port)
+    logging.basicConfig(
+        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s"
+    )
+    logging.getLogger("apscheduler").setLevel(logging.WARNING)
+    with started(settings=settings) as running:
+        run_async(lambda: _serve(running=running, role=role, address=address))
+    click.echo("Usance has stopped.", err=True)
+
+
+async def _serve(*, running: "Runtime", role: str, address: tuple[str, int]) -> None:
+    from engine.postgres import ExternalDatabase
+
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    database = running.open()
+    try:
+        async with contextlib.AsyncExitStack() as stack:
+            if role in {"all", "worker"}:
+                from api.worker import working
+
+                await stack.enter_async_context(working(database=database, clock=_now))
+            if not isinstance(running.server, ExternalDatabase):
+                watching = loop.create_task(_watch(running=running))
+                stack.callback(watching.cancel)
+            if role in {"all", "api"}:
+                await _listen(running=running, database=database, address=address, stop=stop)
+            else:
+                click.echo("Usance works; it serves no requests.", err=True)
+                await stop.wait()
+    finally:
+        await database.close()
+
+
+async def _listen(
+    *, running: "Runtime", database: Any, address: tuple[str, int], stop: asyncio.Event
+) -> None:
+    from granian.constants import Interfaces
+    from granian.server.embed import Server
+
+    from api.app import create_app
+
+    host, port = address
+    _refuse_taken(host=host, port=port)
+    application = create_app(database=database, clock=_now)
+    server = Server(
+        application, address=host, port=port, interface=Interfaces.ASGI, log_enabled=False
+    )
+    serving = asyncio.ensure_future(server.serve())
+    stopping = asyncio.ensure_future(stop.wait())
+    click.echo(f"Usance listens on http://{host}:{port} (documentation at /docs)", err=True)
+    await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if not serving.done():
+        server.stop()
+        seconds = running.settings.drain_timeout_seconds
+        done, _ = await asyncio.wait({serving}, timeout=seconds)
+        if not done:
+            click.echo(f"Requests were still under way after {seconds} s.", err=True)
+            serving.cancel()
+            return
+    await serving
+
+
+def _refuse_taken(*, host: str, port: int) -> None:
+    """Say in words what the server would only log."""
+    import socket
+
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            refuse(f"cannot listen on {host}:{port}: {error.strerror}")
+
+
+async def _watch(*, running: "Runtime") -> None:
+    # Starting the server ties its life to this thread, so this is no work for another one.
+    while True:
+        await asyncio.sleep(WATCH_SECONDS)
+        try:
+            running.server.ensure_running()
+        except Exception as error:  # noqa: BLE001 the next look may find it well again
+            click.echo(f"The database is not there: {error}", err=True)
+            sys.stderr.flush()
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

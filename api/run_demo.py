@@ -1,0 +1,191 @@
+"""Verb: the main job from end to end, through the API, on a test seller of its own."""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any, Final, cast
+
+import msgspec
+
+from api.app import create_app
+from api.demo_usage import EVENT_TYPE, Usage, in_month
+from api.importing import written
+from api.in_process import Answer, Client, lifespan
+from api.send_rows import BATCH, batched
+from engine.db import Database
+from engine.errors import BillingError, ErrorKind
+from plans.create_seller import CreatedSeller, create_seller
+from plans.drafts import SellerDraft
+
+PLAN: Final = "pay-as-you-go"
+SENDERS: Final = 4
+"""Batches on the way at once: while one is committed the next is read."""
+
+_CITIES: Final = "Lisbon Oslo Nairobi Kyoto Quito Perth Austin Lyon Cork Graz Turin Ghent".split()
+_KINDS: Final = "Labs Systems Foods Mills Studios Rail Optics Books".split()
+
+
+class Counts(msgspec.Struct, kw_only=True):
+    """How many events were answered so far."""
+
+    accepted: int = 0
+    duplicates: int = 0
+    rejected: int = 0
+
+
+class Demo:
+    """The steps of the demo, in the order in which they are called."""
+
+    def __init__(self, *, client: Client, made: CreatedSeller, usage: Usage) -> None:
+        """`client` acts for the seller `made`."""
+        self.client = client
+        self.made = made
+        self.usage = usage
+
+    async def catalogue(self) -> None:
+        """A meter for each value and one plan: a fee in advance, graduated usage after."""
+        prices: list[dict[str, Any]] = [
+            {"key": "base", "name": "Platform fee", "kind": "recurring", "model": "flat"}
+            | {"flat_amount": "49.00", "bill": "in_advance"}
+        ]
+        tiers = [
+            {"up_to": "100000", "unit_amount": "0"},
+            {"up_to": "1000000", "unit_amount": "0.000003"},
+            {"up_to": None, "unit_amount": "0.0000024"},
+        ]
+        for value in self.usage.values:
+            key = price_key(value)
+            await self._post(
+                "/v1/meters",
+                {"key": key, "event_type": EVENT_TYPE, "aggregation": "sum", "value": value},
+            )
+            name = key.replace("_", " ").capitalize()
+            prices.append(
+                {"key": key, "name": name, "kind": "usage", "meter": key}
+                | {"model": "graduated", "tiers": tiers}
+            )
+        body = {"key": PLAN, "name": "Pay as you go", "currency": "USD", "prices": prices}
+        interval = {"unit": "month", "count": 1}
+        await self._post("/v1/plans", {**body, "interval": interval, "alignment": "calendar"})
+
+    async def customers(self, keys: Sequence[str]) -> None:
+        """Customers with a subscription each, from the first event's month on."""
+        start = written(self.usage.months()[0][0])
+        for index, key in enumerate(keys):
+            await self._post("/v1/customers", {"key": key, "name": customer_name(index)})
+            body = {"key": f"sub-{key}", "customer": key, "plan": PLAN, "starts_at": start}
+            await self._post("/v1/subscriptions", body)
+
+    async def send(
+        self,
+        events: Iterable[Mapping[str, Any]],
+        *,
+        counts: Counts,
+        report: Callable[[Counts], None],
+    ) -> None:
+        """Post the events in batches, several at once."""
+        batches = batched(events, BATCH)
+
+        async def sender() -> None:
+            for batch in batches:
+                body = (await self._post("/v1/events", batch)).json()
+                counts.accepted += body["accepted"]
+                counts.duplicates += body["duplicates"]
+                counts.rejected += len(body["rejected"])
+                report(counts)
+
+        await asyncio.gather(*(sender() for _ in range(SENDERS)))
+
+    async def advance(self, to: datetime) -> None:
+        """Move the seller's clock; all that falls due on the way is billed."""
+        await self._post("/v1/test_clock/advance", {"to": written(to)})
+
+    async def month(
+        self, start: datetime, end: datetime, *, counts: Counts, report: Callable[[Counts], None]
+    ) -> None:
+        """Send the usage of one month and close it."""
+        # The last second of the month still lets all of its usage in.
+        await self.advance(max(start, min(end - timedelta(seconds=1), self.usage.last_at)))
+        month = in_month(self.usage.events(), start=start, end=end)
+        await self.send(month, counts=counts, report=report)
+        await self.advance(end)
+
+    async def run_again(self) -> int:
+        """A billing run at the clock's instant; gives the number of documents it posted."""
+        clock = written(self.usage.months()[-1][1])
+        return int((await self._post("/v1/billing_runs", {"as_of": clock})).json()["documents"])
+
+    async def all(self, kind: str) -> list[dict[str, Any]]:
+        """All objects of a kind."""
+        found, path = list[dict[str, Any]](), f"/v1/{kind}?limit=200"
+        cursor: str | None = None
+        while True:
+            answer = await self._get(path if cursor is None else f"{path}&cursor={cursor}")
+            page = answer.json()
+            found += page["data"]
+            cursor = page["next_cursor"]
+            if cursor is None:
+                return found
+
+    async def pdf(self, invoice: str) -> bytes:
+        """The invoice as it is sent."""
+        return (await self._get(f"/v1/invoices/{invoice}.pdf")).body
+
+    async def _post(self, path: str, body: Any) -> Answer:
+        return _expect_ok(await self.client.post(path, body), what=f"POST {path}")
+
+    async def _get(self, path: str) -> Answer:
+        return _expect_ok(await self.client.get(path), what=f"GET {path}")
+
+
+def price_key(value: str) -> str:
+    """`ContextTokens` as `context_tokens`."""
+    spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", value)
+    return re.sub(r"[^A-Za-z0-9]+", "_", spaced).strip("_").lower()
+
+
+def customer_name(index: int) -> str:
+    """A made-up name, another one for each index below 96."""
+    kind = _KINDS[index // len(_CITIES) % len(_KINDS)]
+    return f"{_CITIES[index % len(_CITIES)]} {kind}"
+
+
+def billed_quantities(
+    *, invoices: Sequence[Mapping[str, Any]], values: Sequence[str]
+) -> dict[str, Decimal]:
+    """The sum of the quantities on all lines of each value's price."""
+    sums = {value: Decimal(0) for value in values}
+    by_key = {price_key(value): value for value in values}
+    for invoice in invoices:
+        for line in cast("Sequence[Mapping[str, Any]]", invoice["lines"]):
+            value = by_key.get(line["price"])
+            if value is not None:
+                sums[value] += Decimal(line["quantity"])
+    return sums
+
+
+@asynccontextmanager
+async def staged(
+    *, database: Database, usage: Usage, clock: Callable[[], datetime]
+) -> AsyncIterator[Demo]:
+    """The application in this process and a fresh test seller whose clock stands at the start."""
+    draft = SellerDraft(
+        legal_name="Demo Inc.", country="US", series="DEMO", clock_at=usage.months()[0][0]
+    )
+    made = await create_seller(database=database, draft=draft, now=clock(), key_name="demo")
+    application = create_app(database=database, clock=clock)
+    async with lifespan(application=application):
+        client = Client(application=application, key=made.secret)
+        yield Demo(client=client, made=made, usage=usage)
+
+
+def _expect_ok(answer: Answer, *, what: str) -> Answer:
+    if not answer.ok:
+        told = answer.body.decode(errors="replace")[:500]
+        raise BillingError(
+            "demo_failed", f"{what} answered {answer.status}: {told}", kind=ErrorKind.UNAVAILABLE
+        )
+    return answer

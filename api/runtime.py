@@ -1,0 +1,112 @@
+"""From settings to a database that is ready: what every command and the server stand on.
+
+Settings name a server or none; without one the embedded server is started or joined. An embedded
+database is brought to the current schema by itself, one of the caller's is only looked at.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Final
+
+import msgspec
+
+from engine.db import APP_ROLE, AUDITOR_ROLE, Database, open_database
+from engine.errors import BillingError, ErrorKind
+from engine.migrate import ensure_database, ensure_roles, head_revision, upgrade
+from engine.postgres import ExternalDatabase, RunningServer, resolve, role_dsn, role_password
+from engine.scratch import current_revision, database_dsn
+from engine.settings import Settings
+
+DATABASE_NAME: Final = "usance"
+
+
+class Runtime(msgspec.Struct, frozen=True, kw_only=True):
+    """A server that answers and the addresses of Usance's database on it."""
+
+    settings: Settings
+    server: RunningServer | ExternalDatabase
+    admin_dsn: str
+    """May create roles and databases; only migrations and scratch databases use it."""
+    app_dsn: str
+    auditor_dsn: str
+
+    def open(self) -> Database:
+        """A pool that works as the application's role, under row-level security."""
+        return self._open(dsn=self.app_dsn, role=APP_ROLE)
+
+    def open_for_audit(self) -> Database:
+        """A pool that may read every seller and write nothing."""
+        return self._open(dsn=self.auditor_dsn, role=AUDITOR_ROLE)
+
+    def open_scratch(self, *, dsn: str) -> Database:
+        """A pool on another database of the same server, in the application's role."""
+        return self._open(dsn=dsn, role=APP_ROLE)
+
+    def _open(self, *, dsn: str, role: str) -> Database:
+        return open_database(
+            dsn=dsn,
+            role=role,
+            pool_size=self.settings.pool_max_size,
+            statement_timeout_seconds=self.settings.statement_timeout_seconds,
+        )
+
+
+@contextlib.contextmanager
+def runtime(*, settings: Settings) -> Iterator[Runtime]:
+    """Start or join the server for the length of the block; nothing is migrated yet.
+
+    From the main thread, outside an event loop. Raises PostgresError when there is no server.
+    """
+    with resolve(settings=settings) as server:
+        if isinstance(server, ExternalDatabase):
+            dsns = dict.fromkeys((APP_ROLE, AUDITOR_ROLE), server.admin_dsn)
+            admin = server.admin_dsn
+        else:
+            admin = database_dsn(dsn=server.admin_dsn, name=DATABASE_NAME)
+            dsns = {
+                role: role_dsn(
+                    admin_dsn=server.admin_dsn,
+                    user=role,
+                    password=role_password(home=settings.home, role=role),
+                    database=DATABASE_NAME,
+                )
+                for role in (APP_ROLE, AUDITOR_ROLE)
+            }
+        yield Runtime(
+            settings=settings,
+            server=server,
+            admin_dsn=admin,
+            app_dsn=dsns[APP_ROLE],
+            auditor_dsn=dsns[AUDITOR_ROLE],
+        )
+
+
+async def make_ready(*, started: Runtime) -> None:
+    """Bring an embedded database to the current schema; check that another one is there.
+
+    Raises `database_behind` when the caller's own database needs `usance migrate` first.
+    """
+    if isinstance(started.server, ExternalDatabase):
+        revision, head = await current_revision(dsn=started.admin_dsn), head_revision()
+        if revision != head:
+            raise BillingError(
+                "database_behind",
+                f"The database is at schema {revision or 'none'}, this program needs {head}: "
+                "run `usance migrate` first.",
+                kind=ErrorKind.UNAVAILABLE,
+            )
+        return
+    await bring_up_to_date(started=started)
+
+
+async def bring_up_to_date(*, started: Runtime) -> str | None:
+    """Create roles, database and tables where they are missing; give the revision reached."""
+    server, passwords = started.server, dict[str, str]()
+    if isinstance(server, RunningServer):
+        for role in (APP_ROLE, AUDITOR_ROLE):
+            passwords[role] = role_password(home=started.settings.home, role=role)
+        await ensure_roles(dsn=server.admin_dsn, passwords=passwords)
+        await ensure_database(dsn=server.admin_dsn, name=DATABASE_NAME)
+    else:
+        await ensure_roles(dsn=started.admin_dsn, passwords=passwords)
+    return await upgrade(dsn=started.admin_dsn)

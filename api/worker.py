@@ -1,0 +1,77 @@
+"""The worker: on every tick, bill the live sellers that have something due.
+
+The truth about what is due lies in the tables; every process may tick, and a seller's billing lock
+lets one of them work. Test sellers are left alone: their clock moves by hand.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import Final
+
+from apscheduler.schedulers.asyncio import AsyncIOScheduler
+
+from engine.db import Database
+from engine.errors import BillingError
+from invoicing.run_billing import run_billing
+from plans.seller_directory_store import list_due_sellers
+
+TICK_SECONDS: Final = 5
+_log: Final = logging.getLogger("usance.worker")
+
+
+async def tick(*, database: Database, now: datetime) -> int:
+    """Bill what is due at `now`, seller by seller; give the number of documents posted.
+
+    One seller's failure is logged and leaves the others alone; the next tick tries it again.
+    """
+    async with database.transaction(seller=None) as connection:
+        sellers = await list_due_sellers(connection=connection, now=now)
+    documents = 0
+    for seller in sellers:
+        try:
+            run = await run_billing(
+                database=database, seller=seller, as_of=now, now=now, pending=False
+            )
+        except BillingError as error:
+            _log.warning("seller %s was not billed: %s", seller, error)
+            continue
+        documents += run.documents
+        for account in run.parked:
+            told = (seller, account.customer, account.code, account.detail)
+            _log.error("seller %s: customer %s is parked: %s: %s", *told)
+    return documents
+
+
+@asynccontextmanager
+async def working(*, database: Database, clock: Callable[[], datetime]) -> AsyncIterator[None]:
+    """Tick for the length of the block; a tick under way is finished before it ends."""
+    # APScheduler cancels what it runs when it is shut down: a lock tells when a tick is over.
+    ticking = asyncio.Lock()
+
+    async def run_tick() -> None:
+        async with ticking:
+            try:
+                await tick(database=database, now=clock())
+            except Exception:  # noqa: BLE001 logged; the next tick finds the same work
+                _log.exception("a tick failed; the next one tries again")
+
+    scheduler = AsyncIOScheduler(timezone="UTC")
+    scheduler.add_job(
+        run_tick,
+        "interval",
+        seconds=TICK_SECONDS,
+        next_run_time=clock(),
+        coalesce=True,
+        max_instances=1,
+        misfire_grace_time=60,
+    )
+    scheduler.start()
+    try:
+        yield
+    finally:
+        scheduler.pause()
+        async with ticking:
+            scheduler.shutdown(wait=False)

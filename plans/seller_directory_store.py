@@ -1,0 +1,34 @@
+"""SQL for finding sellers before one is named: by id, all of them, those with work due."""
+
+from datetime import datetime
+from typing import Final
+
+import msgspec
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from plans.model import Mode
+
+_ALL: Final = text("SELECT seller, id, legal_name, mode, clock_at FROM list_sellers()")
+_DUE: Final = text("SELECT seller, id FROM due_sellers(:now)")
+
+
+class SellerEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """A seller as the directory knows it; `seller` is its number inside."""
+
+    seller: int
+    id: str
+    legal_name: str
+    mode: Mode
+    clock_at: datetime | None
+
+
+async def list_sellers(*, connection: AsyncConnection) -> list[SellerEntry]:
+    """Every seller, the oldest first. Works in a transaction that named none."""
+    rows = await connection.execute(_ALL)
+    return [msgspec.convert(dict(row), SellerEntry) for row in rows.mappings()]
+
+
+async def list_due_sellers(*, connection: AsyncConnection, now: datetime) -> list[int]:
+    """Numbers of the live sellers with something due at `now`."""
+    return [row.seller for row in await connection.execute(_DUE, {"now": now})]
