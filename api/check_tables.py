@@ -23,6 +23,7 @@ from engine.money import (
     currency_digits,
     format_amount,
     parse_scaled,
+    round_ratio,
 )
 from engine.period import Alignment, Calendar, first_period, period_holding
 from plans.model import Interval, Price
@@ -160,23 +161,31 @@ def _rating_result(place: str, row: RatingRow) -> RowResult:
         )
         minor = _kernel_amount(price, scaled, share, row)
     except BillingError as error:
+        if error.code == "amount_out_of_range":
+            return RowResult(
+                id=row.id, status=RowStatus.FAILED, expected=row.amount, detail=error.detail
+            )
         raise _malformed(place, f"{error.code}: {error.detail}") from None
     amount = exact / 10**digits
-    actual = format_amount(minor, currency=row.currency)
-    faults = []
-    if amount != expected:
-        faults.append("amount")
-    if rounded is not None and Fraction(minor, 10**digits) != rounded:
-        faults.append("rounded")
+    differs = {
+        "amount": amount != expected,
+        "rounded": rounded is not None and Fraction(minor, 10**digits) != rounded,
+        "kernel": minor != round_ratio(exact.numerator, exact.denominator, rounding=row.rounding),
+    }
+    faults = [name for name, differ in differs.items() if differ]
     return RowResult(
         id=row.id,
         status=RowStatus.FAILED if faults else RowStatus.PASSED,
-        expected=row.amount if row.rounded is None else f"{row.amount}, rounded {row.rounded}",
-        actual=ratio_text(amount)
-        if row.rounded is None
-        else f"{ratio_text(amount)}, rounded {actual}",
-        detail=", ".join(faults) and f"{' and '.join(faults)} differ",
+        expected=_amounts_text(row.amount, row.rounded),
+        actual=_amounts_text(
+            ratio_text(amount), row.rounded and format_amount(minor, currency=row.currency)
+        ),
+        detail=f"differs: {', '.join(faults)}" if faults else "",
     )
+
+
+def _amounts_text(amount: str, rounded: str | None) -> str:
+    return amount if rounded is None else f"{amount}, rounded {rounded}"
 
 
 def _kernel_amount(price: Price, scaled: int, share: Fraction, row: RatingRow) -> int:
