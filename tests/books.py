@@ -227,8 +227,9 @@ async def write_documents(raw: Any) -> None:
         ),
         *postings("je_3", "cn_1", (contract, 800), (receivable, -500), (on_account, -300)),
     )
-    sent = {"type": "invoice.issued", "object": "inv_1", "version": 1, "occurred_at": AT}
-    await insert(raw, "outbox", {"id": "evt_1"} | sent)
+    documents = ("inv_1", "inv_2", "cn_1")
+    sent = {"type": "document.issued", "version": 1, "occurred_at": AT}
+    await insert(raw, "outbox", *({"id": f"evt_{d}", "object": d} | sent for d in documents))
 
 
 async def write_usage(raw: Any) -> None:
@@ -247,7 +248,8 @@ async def write_usage(raw: Any) -> None:
             for n in range(2)
         ),
     )
-    arrays = dict.fromkeys(("customers", "times", "quantities", "unknown"), "\\x")
+    arrays = {"customers": "\\x" + 32 * "0", "times": "\\x" + 32 * "0"}
+    arrays |= {"quantities": "\\x", "unknown": "\\x"}
     await insert(
         raw, "event_measures", seen | {"meter": meter, "digits": 0, "wide": False} | arrays
     )

@@ -1,0 +1,245 @@
+"""Invariants of documents, numbers and the journal."""
+
+from typing import Final
+
+from engine.audit_check import Check
+
+_DOCUMENTS: Final = """(
+  SELECT seller, id, series, sequence, number, customer, currency, issued_at, run, billed_from,
+    billed_to, status, -subtotal_minor AS contract_minor FROM invoices
+  UNION ALL
+  SELECT seller, id, series, sequence, number, customer, currency, issued_at, run, billed_from,
+    billed_to, status, subtotal_minor FROM credit_notes)"""
+
+_ARITHMETIC: Final = (
+    Check(
+        name="invoice_total",
+        sentence="The total of an invoice is the sum of its lines.",
+        sql="""
+SELECT i.seller, i.id, format('total %s, subtotal %s, lines %s', i.total_minor, i.subtotal_minor,
+  coalesce(l.amount, 0))
+FROM invoices i LEFT JOIN (
+  SELECT seller, document, sum(amount_minor) AS amount FROM line_items GROUP BY seller, document
+) l ON l.seller = i.seller AND l.document = i.id
+WHERE (i.total_minor, i.subtotal_minor) IS DISTINCT FROM (coalesce(l.amount, 0), i.total_minor)""",
+    ),
+    Check(
+        name="credit_note_total",
+        sentence="The total of a credit note is what its lines give back.",
+        sql="""
+SELECT n.seller, n.id, format('total %s, subtotal %s, lines %s', n.total_minor, n.subtotal_minor,
+  coalesce(l.amount, 0))
+FROM credit_notes n LEFT JOIN (
+  SELECT seller, document, sum(amount_minor) AS amount FROM line_items GROUP BY seller, document
+) l ON l.seller = n.seller AND l.document = n.id
+WHERE (n.total_minor, n.subtotal_minor) IS DISTINCT FROM (-coalesce(l.amount, 0), n.total_minor)""",
+    ),
+    Check(
+        name="amount_due",
+        sentence="What is due of an invoice is its total less everything that settled it.",
+        sql="""
+SELECT i.seller, i.id, format('due %s, total %s, settled %s', i.amount_due_minor, i.total_minor,
+  coalesce(s.amount, 0))
+FROM invoices i LEFT JOIN (
+  SELECT seller, invoice, sum(amount_minor) AS amount FROM settlements GROUP BY seller, invoice
+) s ON s.seller = i.seller AND s.invoice = i.id
+WHERE i.status <> 'void' AND i.amount_due_minor <> i.total_minor - coalesce(s.amount, 0)""",
+    ),
+    Check(
+        name="balance_applied",
+        sentence="The balance an invoice used is settled from the customer's balance.",
+        sql="""
+SELECT i.seller, i.id, format('applied %s, settled %s', i.balance_applied_minor,
+  coalesce(s.amount, 0))
+FROM invoices i LEFT JOIN (
+  SELECT seller, invoice, sum(amount_minor) AS amount FROM settlements
+  WHERE kind = 'customer_balance' GROUP BY seller, invoice
+) s ON s.seller = i.seller AND s.invoice = i.id
+WHERE i.balance_applied_minor <> coalesce(s.amount, 0)""",
+    ),
+    Check(
+        name="credit_note_applied",
+        sentence="What a credit note applied is what it settled on invoices.",
+        sql="""
+SELECT n.seller, n.id, format('applied %s, settled %s', n.applied_minor, coalesce(s.amount, 0))
+FROM credit_notes n LEFT JOIN (
+  SELECT seller, credit_note, sum(amount_minor) AS amount FROM settlements
+  WHERE credit_note IS NOT NULL GROUP BY seller, credit_note
+) s ON s.seller = n.seller AND s.credit_note = n.id
+WHERE n.applied_minor <> coalesce(s.amount, 0)""",
+    ),
+    Check(
+        name="invoice_status",
+        sentence="An invoice is paid exactly when nothing is due.",
+        sql="""
+SELECT seller, id, format('%s with %s due', status, amount_due_minor) FROM invoices
+WHERE status IN ('open', 'paid') AND (status = 'paid') <> (amount_due_minor = 0)""",
+    ),
+    Check(
+        name="document_lines",
+        sentence="A document has lines, numbered 1 to n.",
+        sql=f"""
+SELECT d.seller, d.id, format('%s lines, numbered %s to %s', coalesce(l.lines, 0), l.first, l.last)
+FROM {_DOCUMENTS} d LEFT JOIN (
+  SELECT seller, document, count(*) AS lines, min(ordinal) AS first, max(ordinal) AS last
+  FROM line_items GROUP BY seller, document
+) l ON l.seller = d.seller AND l.document = d.id
+WHERE (l.first, l.last) IS DISTINCT FROM (1, l.lines)""",
+    ),
+)
+
+_NUMBERS: Final = (
+    Check(
+        name="numbers_without_gap",
+        sentence="The numbers of a series are 1 to n, each once, and its counter stands at n + 1.",
+        sql=f"""
+SELECT coalesce(d.seller, s.seller), coalesce(d.series, s.series),
+  format('%s documents, %s numbers from %s to %s, counter %s', coalesce(d.documents, 0),
+    coalesce(d.numbers, 0), d.first, d.last, s.next_sequence)
+FROM (
+  SELECT seller, series, count(*) AS documents, count(DISTINCT sequence) AS numbers,
+    min(sequence) AS first, max(sequence) AS last FROM {_DOCUMENTS} d GROUP BY seller, series
+) d FULL JOIN number_series s ON s.seller = d.seller AND s.series = d.series
+WHERE coalesce(d.first, 1) <> 1 OR coalesce(d.last, 0) <> coalesce(d.numbers, 0)
+  OR d.documents <> d.numbers OR s.next_sequence IS DISTINCT FROM coalesce(d.last, 0) + 1""",
+    ),
+    Check(
+        name="numbers_in_order",
+        sentence="Within a series a later number is not issued earlier.",
+        sql=f"""
+SELECT seller, id, format('issued at %s, the one before at %s', issued_at, before) FROM (
+  SELECT seller, id, issued_at,
+    lag(issued_at) OVER (PARTITION BY seller, series ORDER BY sequence) AS before
+  FROM {_DOCUMENTS} d
+) ordered WHERE issued_at < before""",
+    ),
+    Check(
+        name="number_text",
+        sentence="The printed number is the series and the number in at least six digits.",
+        sql=f"""
+SELECT seller, id, format('%s for %s of %s', number, sequence, series) FROM {_DOCUMENTS} d
+WHERE number <> series || '-' || lpad(CAST(sequence AS text),
+  greatest(6, length(CAST(sequence AS text))), '0')""",
+    ),
+)
+
+_LINES: Final = (
+    Check(
+        name="line_sequence",
+        sentence="The lines of a charge key are numbered 1 to n.",
+        sql="""
+SELECT seller, price_interval || ' ' || charge_start_at || ' ' || charge_group,
+  format('%s lines, sequence %s to %s', count(*), min(sequence), max(sequence))
+FROM line_items GROUP BY seller, price_interval, charge_start_at, charge_group
+HAVING min(sequence) <> 1 OR max(sequence) <> count(*)""",
+    ),
+    Check(
+        name="line_adjusts",
+        sentence="A later line of a charge key names an earlier line of the same key.",
+        sql="""
+SELECT l.seller, l.id, format('sequence %s adjusts %s', l.sequence, l.adjusts)
+FROM line_items l LEFT JOIN line_items e ON e.seller = l.seller AND e.id = l.adjusts
+WHERE l.adjusts IS NOT NULL AND NOT coalesce(e.price_interval = l.price_interval
+  AND e.charge_start_at = l.charge_start_at AND e.charge_group = l.charge_group
+  AND e.sequence < l.sequence, false)""",
+    ),
+)
+
+_JOURNAL: Final = (
+    Check(
+        name="entry_balanced",
+        sentence="The postings of a journal entry sum to zero in each currency.",
+        sql="""
+SELECT seller, entry, format('%s %s too much', sum(amount_minor), currency) FROM postings
+GROUP BY seller, entry, currency HAVING sum(amount_minor) <> 0""",
+    ),
+    Check(
+        name="entry_whole",
+        sentence="A journal entry has at least two postings, numbered 1 to n.",
+        sql="""
+SELECT e.seller, e.id, format('%s postings, numbered %s to %s', coalesce(p.postings, 0), p.first,
+  p.last)
+FROM journal_entries e LEFT JOIN (
+  SELECT seller, entry, count(*) AS postings, min(ordinal) AS first, max(ordinal) AS last
+  FROM postings GROUP BY seller, entry
+) p ON p.seller = e.seller AND p.entry = e.id
+WHERE coalesce(p.postings, 0) < 2 OR p.first <> 1 OR p.last <> p.postings""",
+    ),
+    Check(
+        name="entry_month",
+        sentence="An entry belongs to the month of its date, or a later one if that was closed.",
+        sql="""
+SELECT seller, id, format('dated %s in %s', entry_on, accounting_month) FROM journal_entries
+WHERE accounting_month < date_trunc('month', entry_on)""",
+    ),
+    Check(
+        name="document_entry",
+        sentence="Every issued document has one entry of its issue, and the reverse.",
+        sql=f"""
+SELECT coalesce(d.seller, e.seller), coalesce(d.id, e.source),
+  format('%s documents, %s entries', count(DISTINCT d.id), count(DISTINCT e.id))
+FROM {_DOCUMENTS} d FULL JOIN (
+  SELECT seller, source, id FROM journal_entries WHERE kind = 'issued'
+) e ON e.seller = d.seller AND e.source = d.id
+GROUP BY 1, 2 HAVING count(DISTINCT d.id) <> 1 OR count(DISTINCT e.id) <> 1""",
+    ),
+    Check(
+        name="entry_amount",
+        sentence="The entry of a document's issue moves the contract balance by its lines.",
+        sql=f"""
+SELECT d.seller, d.id, format('contract balance moves %s, lines say %s', p.amount, d.contract_minor)
+FROM {_DOCUMENTS} d
+  JOIN journal_entries e ON e.seller = d.seller AND e.source = d.id AND e.kind = 'issued'
+  CROSS JOIN LATERAL (
+    SELECT coalesce(sum(amount_minor), 0) AS amount FROM postings p WHERE p.seller = e.seller
+      AND p.entry = e.id AND p.account = 'contract_balance' AND p.currency = d.currency) p
+WHERE p.amount <> d.contract_minor""",
+    ),
+    Check(
+        name="receivable_control",
+        sentence="Accounts receivable are what is due of open invoices, by customer and currency.",
+        sql="""
+SELECT coalesce(a.seller, i.seller), coalesce(a.customer, i.customer) || ' '
+  || coalesce(a.currency, i.currency),
+  format('account %s, invoices %s', coalesce(a.amount, 0), coalesce(i.amount, 0))
+FROM (
+  SELECT seller, customer, currency, sum(amount_minor) AS amount FROM postings
+  WHERE account = 'accounts_receivable' GROUP BY seller, customer, currency
+) a FULL JOIN (
+  SELECT seller, customer, currency, sum(amount_due_minor) AS amount FROM invoices
+  WHERE status = 'open' GROUP BY seller, customer, currency
+) i ON i.seller = a.seller AND i.customer = a.customer AND i.currency = a.currency
+WHERE coalesce(a.amount, 0) <> coalesce(i.amount, 0)""",
+    ),
+    Check(
+        name="customer_balance_control",
+        sentence="A customer's balance is what the account of that name holds for it.",
+        sql="""
+SELECT coalesce(a.seller, b.seller), coalesce(a.customer, b.customer) || ' '
+  || coalesce(a.currency, b.currency),
+  format('account %s, balance %s', coalesce(a.amount, 0), coalesce(b.amount_minor, 0))
+FROM (
+  SELECT seller, customer, currency, -sum(amount_minor) AS amount FROM postings
+  WHERE account = 'customer_balance' GROUP BY seller, customer, currency
+) a FULL JOIN customer_balances b
+  ON b.seller = a.seller AND b.customer = a.customer AND b.currency = a.currency
+WHERE coalesce(a.amount, 0) <> coalesce(b.amount_minor, 0)""",
+    ),
+    Check(
+        name="outbox_versions",
+        sentence="The outbox tells every version of a document, 1 to n, and none is missing.",
+        sql="""
+SELECT coalesce(o.seller, d.seller), coalesce(o.object, d.id),
+  format('%s events, version %s to %s, document at %s', coalesce(o.events, 0), o.first, o.last,
+    d.version)
+FROM (
+  SELECT seller, object, count(*) AS events, min(version) AS first, max(version) AS last
+  FROM outbox GROUP BY seller, object
+) o FULL JOIN (
+  SELECT seller, id, version FROM invoices UNION ALL SELECT seller, id, version FROM credit_notes
+) d ON d.seller = o.seller AND d.id = o.object
+WHERE o.first IS DISTINCT FROM 1 OR o.last <> o.events OR o.last <> d.version""",
+    ),
+)
+
+BOOK_CHECKS: Final[tuple[Check, ...]] = (*_ARITHMETIC, *_NUMBERS, *_LINES, *_JOURNAL)

@@ -1,0 +1,100 @@
+"""Invariants of usage, and of references that no foreign key holds because their rows are many."""
+
+from typing import Final
+
+from engine.audit_check import Check
+
+# (table, what identifies its row, its column, the table it points to, the column there)
+_REFERENCES: Final = (
+    ("invoices", "id", "customer", "customers", "id"),
+    ("invoices", "id", "billed_from", "parties", "id"),
+    ("invoices", "id", "billed_to", "parties", "id"),
+    ("invoices", "id", "run", "billing_runs", "id"),
+    ("credit_notes", "id", "customer", "customers", "id"),
+    ("credit_notes", "id", "billed_from", "parties", "id"),
+    ("credit_notes", "id", "billed_to", "parties", "id"),
+    ("credit_notes", "id", "run", "billing_runs", "id"),
+    ("line_items", "id", "document", "documents", "id"),
+    ("line_items", "id", "subscription", "subscriptions", "id"),
+    ("line_items", "id", "price_interval", "price_intervals", "id"),
+    ("settlements", "id", "invoice", "invoices", "id"),
+    ("settlements", "id", "credit_note", "credit_notes", "id"),
+    ("postings", "entry || ' ' || c.ordinal", "entry", "journal_entries", "id"),
+    ("postings", "entry || ' ' || c.ordinal", "account", "accounts", "code"),
+    ("postings", "entry || ' ' || c.ordinal", "customer", "customers", "id"),
+    ("postings", "entry || ' ' || c.ordinal", "document", "documents", "id"),
+    ("event_keys", "key", "stream", "event_streams", "stream"),
+    ("event_keys", "key", "batch", "event_batches", "batch"),
+    ("event_measures", "batch || ' ' || c.meter", "batch", "event_batches", "batch"),
+    ("event_measures", "batch || ' ' || c.meter", "meter", "meters", "number"),
+    ("event_inbox", "batch", "batch", "event_batches", "batch"),
+)
+_WITHOUT_FOREIGN_KEY: Final = (
+    "invoices",
+    "credit_notes",
+    "line_items",
+    "settlements",
+    "journal_entries",
+    "postings",
+    "outbox",
+    "event_keys",
+    "event_batches",
+    "event_measures",
+    "event_inbox",
+)
+
+
+def _dangling(table: str, identity: str, column: str, parent: str, key: str) -> str:
+    return (
+        f"SELECT c.seller, '{table} ' || c.{identity}, '{column} ' || c.{column} || ' is no row of"
+        f" {parent}' FROM {table} c WHERE c.{column} IS NOT NULL AND NOT EXISTS (SELECT FROM"
+        f" {parent} p WHERE p.seller = c.seller AND p.{key} = c.{column})"
+    )
+
+
+def _strangers(table: str) -> str:
+    return (
+        f"SELECT DISTINCT c.seller, '{table}', 'no such seller' FROM {table} c"
+        " WHERE NOT EXISTS (SELECT FROM sellers s WHERE s.seller = c.seller)"
+    )
+
+
+USAGE_CHECKS: Final[tuple[Check, ...]] = (
+    Check(
+        name="references",
+        sentence="What a row points to exists, and belongs to the same seller.",
+        sql="WITH documents AS (SELECT seller, id FROM invoices UNION ALL"
+        " SELECT seller, id FROM credit_notes) "
+        + " UNION ALL ".join(_dangling(*reference) for reference in _REFERENCES),
+    ),
+    Check(
+        name="sellers",
+        sentence="Every row belongs to a seller that exists.",
+        sql=" UNION ALL ".join(_strangers(table) for table in _WITHOUT_FOREIGN_KEY),
+    ),
+    Check(
+        name="event_batches",
+        sentence="The identities of a batch are as many as its events, at places 0 to n - 1.",
+        sql="""
+SELECT b.seller, CAST(b.batch AS text), format('%s events, %s identities at %s places, %s to %s',
+  b.events, coalesce(k.keys, 0), k.places, k.first, k.last)
+FROM event_batches b LEFT JOIN (
+  SELECT seller, batch, count(*) AS keys, count(DISTINCT ordinal) AS places,
+    min(ordinal) AS first, max(ordinal) AS last FROM event_keys GROUP BY seller, batch
+) k ON k.seller = b.seller AND k.batch = b.batch
+WHERE (k.keys, k.places, k.first, k.last) IS DISTINCT FROM
+  (CAST(b.events AS bigint), CAST(b.events AS bigint), 0, b.events - 1)""",
+    ),
+    Check(
+        name="event_measures",
+        sentence="A meter measures events of the batch only, one entry in each column per event.",
+        sql="""
+SELECT m.seller, m.batch || ' ' || m.meter, format('%s of %s events; %s, %s and %s bytes', m.events,
+  b.events, octet_length(m.customers), octet_length(m.times), octet_length(m.quantities))
+FROM event_measures m JOIN event_batches b ON b.seller = m.seller AND b.batch = m.batch
+WHERE m.events > b.events OR m.first_at < b.first_at OR m.last_at > b.last_at
+  OR NOT m.meter = ANY (b.meters) OR octet_length(m.customers) <> 8 * m.events
+  OR octet_length(m.times) <> 8 * m.events
+  OR octet_length(m.quantities) NOT IN (0, CASE WHEN m.wide THEN 16 ELSE 8 END * m.events)""",
+    ),
+)

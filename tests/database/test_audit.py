@@ -1,0 +1,238 @@
+"""Each invariant is broken once, behind the guards' back, and exactly its check tells."""
+
+import asyncpg
+import pytest
+
+from engine.audit import CHECKS, audit
+from engine.db import open_database
+from tests.books import write_books
+
+# What is done to the books of seller 1 | the checks that tell | what they name.
+PLANTS = [
+    (
+        "UPDATE invoices SET subtotal_minor = 3001 WHERE id = 'inv_2'",
+        {"invoice_total", "entry_amount"},
+        "inv_2",
+    ),
+    (
+        "UPDATE line_items SET amount_minor = -801 WHERE id = 'li_4'",
+        {"credit_note_total"},
+        "cn_1",
+    ),
+    ("UPDATE line_items SET amount_minor = 1 WHERE id = 'li_1'", {"invoice_total"}, "inv_1"),
+    (
+        "UPDATE invoices SET amount_due_minor = 2799 WHERE id = 'inv_2'",
+        {"amount_due", "receivable_control"},
+        "inv_2",
+    ),
+    (
+        "UPDATE invoices SET balance_applied_minor = 199 WHERE id = 'inv_2'",
+        {"balance_applied"},
+        "inv_2",
+    ),
+    (
+        "UPDATE credit_notes SET applied_minor = 501, credited_minor = 299",
+        {"credit_note_applied"},
+        "cn_1",
+    ),
+    (
+        (
+            "ALTER TABLE invoices DROP CONSTRAINT invoices_check2;"
+            " UPDATE invoices SET status = 'paid', paid_at = issued_at WHERE id = 'inv_2'"
+        ),
+        {"invoice_status", "receivable_control"},
+        "inv_2",
+    ),
+    ("UPDATE line_items SET ordinal = 3 WHERE id = 'li_2'", {"document_lines"}, "inv_1"),
+    (
+        "UPDATE number_series SET next_sequence = 4 WHERE series = 'INV'",
+        {"numbers_without_gap"},
+        "INV",
+    ),
+    (
+        (
+            "UPDATE invoices SET sequence = 3, number = 'INV-000003' WHERE id = 'inv_2';"
+            " UPDATE number_series SET next_sequence = 4 WHERE series = 'INV'"
+        ),
+        {"numbers_without_gap"},
+        "INV",
+    ),
+    (
+        "DELETE FROM number_series WHERE series = 'INV-CN'",
+        {"numbers_without_gap"},
+        "INV-CN",
+    ),
+    (
+        "UPDATE invoices SET issued_at = issued_at - interval '1 second' WHERE id = 'inv_2'",
+        {"numbers_in_order"},
+        "inv_2",
+    ),
+    ("UPDATE invoices SET number = 'INV-000001' WHERE id = 'inv_2'", {"number_text"}, "inv_2"),
+    (
+        "UPDATE line_items SET sequence = 3 WHERE id = 'li_4'",
+        {"line_sequence"},
+        "pri_a",
+    ),
+    ("UPDATE line_items SET adjusts = 'li_2' WHERE id = 'li_4'", {"line_adjusts"}, "li_4"),
+    ("UPDATE line_items SET adjusts = 'li_9' WHERE id = 'li_4'", {"line_adjusts"}, "li_4"),
+    (
+        "UPDATE postings SET amount_minor = 0 WHERE entry = 'je_2' AND ordinal = 3",
+        {"entry_balanced", "customer_balance_control"},
+        "je_2",
+    ),
+    (
+        (
+            "INSERT INTO journal_entries (id, kind, source, entry_on, accounting_month, posted_at)"
+            " SELECT 'je_9', 'paid', source, entry_on, accounting_month, posted_at"
+            " FROM journal_entries WHERE seller = 1 AND id = 'je_1'"
+        ),
+        {"entry_whole"},
+        "je_9",
+    ),
+    (
+        "UPDATE postings SET ordinal = 9 WHERE entry = 'je_1' AND ordinal = 2",
+        {"entry_whole"},
+        "je_1",
+    ),
+    (
+        "UPDATE journal_entries SET entry_on = '2026-03-01' WHERE id = 'je_1'",
+        {"entry_month"},
+        "je_1",
+    ),
+    ("UPDATE journal_entries SET kind = 'x' WHERE id = 'je_1'", {"document_entry"}, "inv_1"),
+    (
+        "UPDATE journal_entries SET source = 'inv_9' WHERE id = 'je_1'",
+        {"document_entry"},
+        "inv_9",
+    ),
+    (
+        (
+            "UPDATE postings SET account = 'accounts_receivable' WHERE entry = 'je_1';"
+            " UPDATE postings SET amount_minor = 11500 + 500 WHERE entry = 'je_1' AND ordinal = 1"
+        ),
+        {"entry_amount", "receivable_control"},
+        "inv_1",
+    ),
+    (
+        "UPDATE customer_balances SET amount_minor = 101",
+        {"customer_balance_control"},
+        "cus_a EUR",
+    ),
+    ("UPDATE outbox SET version = 2 WHERE object = 'inv_1'", {"outbox_versions"}, "inv_1"),
+    ("DELETE FROM outbox WHERE object = 'cn_1'", {"outbox_versions"}, "cn_1"),
+    ("UPDATE invoices SET run = 'run_9' WHERE id = 'inv_1'", {"references"}, "invoices inv_1"),
+    (
+        "UPDATE line_items SET price_interval = 'pri_9' WHERE id = 'li_3'",
+        {"references"},
+        "line_items li_3",
+    ),
+    (
+        "UPDATE postings SET document = 'inv_9' WHERE entry = 'je_1' AND ordinal = 1",
+        {"references"},
+        "postings je_1 1",
+    ),
+    (
+        (
+            "INSERT INTO parties (seller, id, body) VALUES (2, 'party_2', '{}');"
+            " UPDATE invoices SET billed_to = 'party_2' WHERE seller = 1 AND id = 'inv_1'"
+        ),
+        {"references"},
+        "invoices inv_1",
+    ),
+    ("UPDATE event_inbox SET batch = 9", {"references"}, "event_inbox 9"),
+    (
+        (
+            "INSERT INTO outbox (seller, id, type, object, version, occurred_at)"
+            " VALUES (9, 'evt_9', 'x', 'cus_9', 1, now())"
+        ),
+        {"sellers"},
+        "outbox",
+    ),
+    ("DELETE FROM event_keys WHERE ordinal = 0", {"event_batches"}, "1"),
+    ("UPDATE event_keys SET ordinal = 5 WHERE ordinal = 1", {"event_batches"}, "1"),
+    ("UPDATE event_measures SET events = 1", {"event_measures"}, "1 "),
+    ("UPDATE event_batches SET meters = '{}'", {"event_measures"}, "1 "),
+    ("ALTER TABLE postings DISABLE TRIGGER balance", {"guards"}, "postings balance"),
+    ("ALTER TABLE invoices ENABLE REPLICA TRIGGER guard", {"guards"}, "invoices guard"),
+    ("DROP TRIGGER gapless ON number_series", {"guards"}, "number_series gapless"),
+    ("ALTER TABLE meters NO FORCE ROW LEVEL SECURITY", {"row_level_security"}, "meters"),
+    ("ALTER TABLE meters DISABLE ROW LEVEL SECURITY", {"row_level_security"}, "meters"),
+    ("DROP POLICY own_rows ON meters", {"row_level_security"}, "meters"),
+    (
+        "ALTER POLICY own_rows ON meters WITH CHECK (true)",
+        {"row_level_security"},
+        "meters",
+    ),
+    ("CREATE POLICY wide ON meters USING (true)", {"row_level_security"}, "meters"),
+    ("CREATE TABLE later (seller integer)", {"row_level_security"}, "later"),
+    ("GRANT DELETE ON postings TO usance_app", {"roles"}, "usance_app"),
+    ("GRANT TRUNCATE ON meters TO usance_app", {"roles"}, "usance_app"),
+    ("GRANT SELECT ON postings TO PUBLIC", {"roles"}, "everybody"),
+    ("GRANT SELECT ON postings TO usance_loader", {"roles"}, "usance_loader"),
+    ("GRANT INSERT (seller) ON postings TO usance_loader", {"roles"}, "usance_loader"),
+    ("GRANT INSERT ON postings TO usance_auditor", {"roles"}, "usance_auditor"),
+    ("ALTER TABLE meters OWNER TO usance_app", {"roles"}, "usance_app"),
+    ("ALTER ROLE usance_app BYPASSRLS", {"roles"}, "usance_app"),
+    ("GRANT usance_owner TO usance_app", {"roles"}, "usance_app"),
+    ("ALTER ROLE usance_app SET synchronous_commit = off", {"durability"}, "setting of a role"),
+    ("SET LOCAL synchronous_commit = off", {"durability"}, "synchronous_commit"),
+]
+
+
+@pytest.fixture(scope="module")
+async def auditing(books_url):
+    """A superuser's pool: it plants, becomes the auditor, and rolls everything back."""
+    raw = await asyncpg.connect(books_url, timeout=10)
+    try:
+        await write_books(raw, id="sel_a")
+        await write_books(raw, id="sel_b")
+    finally:
+        await raw.close()
+    database = open_database(dsn=books_url)
+    try:
+        yield database
+    finally:
+        await database.close()
+
+
+async def audit_after(database, planted=""):
+    """What the auditor finds after statements that no trigger saw; undone at the end."""
+    async with database.engine.connect() as connection:
+        await connection.begin()
+        for statement in (
+            "SET LOCAL session_replication_role = replica",
+            "SELECT set_config('app.seller', '1', true)",
+            *filter(None, planted.split("; ")),
+            "SET LOCAL session_replication_role = origin",
+            "SELECT set_config('app.seller', '', true)",
+            "SET LOCAL ROLE usance_auditor",
+        ):
+            await connection.exec_driver_sql(statement.strip())
+        found = await audit(connection=connection)
+        await connection.rollback()
+    return found
+
+
+async def test_sound_books_have_no_violation(auditing):
+    assert await audit_after(auditing) == []
+
+
+@pytest.mark.parametrize(("planted", "checks", "named"), PLANTS)
+async def test_what_is_broken_is_told_by_its_check(auditing, planted, checks, named):
+    found = await audit_after(auditing, planted)
+    assert {violation.check for violation in found} == checks
+    assert any(violation.object.startswith(named) for violation in found)
+
+
+async def test_the_auditor_names_the_seller(auditing):
+    planted = "UPDATE invoices SET number = 'X' WHERE seller = 2 AND id = 'inv_2'"
+    assert [(v.check, v.seller, v.object) for v in await audit_after(auditing, planted)] == [
+        ("number_text", 2, "inv_2")
+    ]
+
+
+def test_every_check_is_broken_by_a_plant():
+    told = set().union(*(checks for _, checks, _ in PLANTS))
+    assert {check.name for check in CHECKS} == told
+    assert len({check.name for check in CHECKS}) == len(CHECKS)
+    assert all(check.sentence.endswith(".") for check in CHECKS)
