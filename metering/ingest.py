@@ -189,6 +189,7 @@ class Ingester:
 
     async def start(self) -> None:
         """Begin to commit."""
+        self._wake = asyncio.Condition()  # belongs to the loop it is used in
         self._stopping = False
         self._tasks = [asyncio.create_task(self._commit_groups()) for _ in range(self._committers)]
 

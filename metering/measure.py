@@ -56,16 +56,16 @@ async def measure(
 
 
 async def sweep_inbox(
-    *, connection: AsyncConnection
+    *, connection: AsyncConnection, take: bool = True
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """(customers, earliest event time in microseconds) in batches that no run has looked at.
 
     The batches are taken off the inbox in the caller's transaction: when it rolls back, the next
-    run finds them again. Subjects that are no customer are left out.
+    run finds them again. Without `take` they stay. Subjects that are no customer are left out.
     """
     customers = np.empty(0, dtype=np.int64)
     times = np.empty(0, dtype=np.int64)
-    async for more_customers, more_times in store.stream_inbox(connection=connection):
+    async for more_customers, more_times in store.stream_inbox(connection=connection, take=take):
         customers = np.concatenate((customers, more_customers))
         times = np.concatenate((times, more_times))
         order = np.lexsort((times, customers))

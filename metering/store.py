@@ -57,6 +57,12 @@ WHERE seller = current_seller() ORDER BY number
 """
 
 
+_TAKE_INBOX: Final = text(
+    "DELETE FROM event_inbox WHERE seller = current_seller() RETURNING batch"
+)
+_READ_INBOX: Final = text("SELECT batch FROM event_inbox WHERE seller = current_seller()")
+
+
 def at_micros(micros: int) -> datetime:
     """The instant, held within the years a timestamp column takes."""
     try:
@@ -218,13 +224,16 @@ async def stream_blocks(
                 yield await _block([(row["batch"], columns)], meter=meter, subjects=subjects)
 
 
-async def stream_inbox(*, connection: AsyncConnection) -> AsyncIterator[tuple[_Ints, _Ints]]:
-    """Take every batch off the inbox: (customer numbers, times) of their events, by the page."""
+async def stream_inbox(
+    *, connection: AsyncConnection, take: bool
+) -> AsyncIterator[tuple[_Ints, _Ints]]:
+    """(customer numbers, times) of the events in every batch of the inbox, by the page.
+
+    With `take` the batches leave the inbox.
+    """
     raw = await driver(connection)
     subjects = SubjectNumbers(connection=connection)
-    taken = await connection.execute(
-        text("DELETE FROM event_inbox WHERE seller = current_seller() RETURNING batch")
-    )
+    taken = await connection.execute(_TAKE_INBOX if take else _READ_INBOX)
     batches = [row.batch for row in taken]
     if not batches:
         return

@@ -1,0 +1,209 @@
+"""`POST /v1/events`: the one route where every microsecond counts.
+
+The body goes from the socket to msgspec without the framework's parsing. The route is an ordinary
+one for routing and for the description; a middleware of its own answers in its place.
+"""
+
+import asyncio
+import zlib
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, Final, cast
+
+import msgspec
+from litestar import post
+from litestar.enums import ScopeType
+from litestar.middleware import ASGIMiddleware
+from litestar.types import ASGIApp, Message, Receive, Send
+from litestar.types import Scope as ConnectionScope
+
+from api.auth import INGEST_KEY_AGE, Authenticator, Principal
+from api.problems import MEDIA_TYPE, RenderedProblem, render, render_any
+from engine.db import Database
+from engine.errors import BillingError, ErrorKind
+from metering.ingest import Ingester
+from metering.intake import read_events
+from metering.model import EventAnswer
+from plans.api_keys import Scope
+from plans.model import Mode
+from plans.seller_store import load_seller
+
+BODY_LIMIT_BYTES: Final = 10_000_000
+BODY_SECONDS: Final = 10.0
+_LINES: Final = frozenset({"application/x-ndjson", "application/ndjson", "application/jsonl"})
+_WHOLE: Final = frozenset(
+    {
+        "",
+        "application/json",
+        "application/cloudevents+json",
+        "application/cloudevents-batch+json",
+    }
+)
+_encode: Final = msgspec.json.Encoder().encode
+
+
+class _Intent(msgspec.Struct, frozen=True):
+    """What the headers say."""
+
+    authorization: str | None
+    lines: bool
+    gzip: bool
+    length: int | None
+
+
+def _unsupported(detail: str) -> RenderedProblem:
+    return render(status=415, code="unsupported_media_type", detail=detail)
+
+
+def _too_large() -> BillingError:
+    detail = f"a body holds at most {BODY_LIMIT_BYTES} bytes"
+    return BillingError("body_too_large", detail, kind=ErrorKind.TOO_LARGE)
+
+
+def _read_headers(headers: Mapping[bytes, bytes]) -> _Intent | RenderedProblem:
+    media_type = headers.get(b"content-type", b"").decode("latin-1").partition(";")[0]
+    media_type = media_type.strip().lower()
+    if media_type not in _LINES and media_type not in _WHOLE:
+        return _unsupported("events come as JSON, CloudEvents JSON or NDJSON")
+    encoding = headers.get(b"content-encoding", b"identity").decode("latin-1").strip().lower()
+    if encoding not in {"identity", "gzip"}:
+        return _unsupported("a body comes as it is, or compressed with gzip")
+    length = headers.get(b"content-length", b"")
+    authorization = headers.get(b"authorization")
+    return _Intent(
+        authorization=None if authorization is None else authorization.decode("latin-1"),
+        lines=media_type in _LINES,
+        gzip=encoding == "gzip",
+        length=int(length) if length.isdigit() else None,
+    )
+
+
+async def _read_body(receive: Receive, intent: _Intent) -> bytes | None:
+    """The whole body; None when the client went away. Error: `body_too_large`."""
+    if intent.length is not None and intent.length > BODY_LIMIT_BYTES:
+        raise _too_large()
+    parts: list[bytes] = []
+    size = 0
+    while True:
+        message = cast("dict[str, Any]", await receive())
+        if message["type"] == "http.disconnect":
+            return None
+        part = cast("bytes", message.get("body", b""))
+        size += len(part)
+        if size > BODY_LIMIT_BYTES:
+            raise _too_large()
+        parts.append(part)
+        if not message.get("more_body", False):
+            break
+    body = parts[0] if len(parts) == 1 else b"".join(parts)
+    return _inflate(body) if intent.gzip else body
+
+
+def _inflate(body: bytes) -> bytes:
+    """Decompressed up to the limit: a bomb costs no more memory than an honest body."""
+    inflater = zlib.decompressobj(wbits=31)
+    try:
+        plain = inflater.decompress(body, BODY_LIMIT_BYTES + 1)
+    except zlib.error:
+        detail = "the body is no gzip"
+        raise BillingError("malformed_gzip", detail, kind=ErrorKind.MALFORMED) from None
+    if len(plain) > BODY_LIMIT_BYTES:
+        raise _too_large()
+    if not inflater.eof or inflater.unused_data:
+        detail = "the gzip ends too early or goes on after its end"
+        raise BillingError("malformed_gzip", detail, kind=ErrorKind.MALFORMED)
+    return plain
+
+
+async def _seller_now(principal: Principal, state: Any) -> datetime:
+    """The seller's clock: wall time, or where a test seller's own clock stands."""
+    if principal.mode is Mode.TEST:
+        database = cast("Database", state.database)
+        async with database.transaction(seller=principal.seller) as connection:
+            seller = await load_seller(connection=connection)
+        assert seller.clock_at is not None
+        return seller.clock_at
+    return cast("datetime", state.clock())
+
+
+async def _answer(scope: ConnectionScope, receive: Receive) -> EventAnswer | RenderedProblem | None:
+    intent = _read_headers(dict(cast("list[tuple[bytes, bytes]]", scope["headers"])))
+    if isinstance(intent, RenderedProblem):
+        return intent
+    state = cast("Any", scope["litestar_app"]).state
+    authenticator = cast("Authenticator", state.authenticator)
+    principal = await authenticator.authenticate(
+        authorization=intent.authorization,
+        scope=Scope.INGEST,
+        max_age=INGEST_KEY_AGE,
+    )
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            body = await _read_body(receive, intent)
+    except TimeoutError:
+        detail = f"the body did not arrive within {BODY_SECONDS:.0f} seconds"
+        return render(
+            status=408, code="body_too_slow", detail=detail, headers={"Connection": "close"}
+        )
+    if body is None:
+        return None
+    intake = read_events(body, lines=intent.lines)
+    now = await _seller_now(principal, state)
+    ingester = cast("Ingester", state.ingester)
+    return await ingester.submit(seller=principal.seller, intake=intake, now=now)
+
+
+async def _send(send: Send, *, status: int, headers: Mapping[str, str], body: bytes) -> None:
+    pairs = [
+        (name.lower().encode("latin-1"), value.encode("latin-1"))
+        for name, value in {**headers, "content-length": str(len(body))}.items()
+    ]
+    start = {"type": "http.response.start", "status": status, "headers": pairs}
+    rest = {"type": "http.response.body", "body": body, "more_body": False}
+    await send(cast("Message", start))
+    await send(cast("Message", rest))
+
+
+class TakeEvents(ASGIMiddleware):
+    """Answers `POST /v1/events` itself, after the commit."""
+
+    scopes = (ScopeType.HTTP,)
+
+    async def handle(
+        self, scope: ConnectionScope, receive: Receive, send: Send, next_app: ASGIApp
+    ) -> None:
+        """Read, store, answer; the route's own handler is never reached."""
+        del next_app
+        try:
+            answer = await _answer(scope, receive)
+        except Exception as error:  # noqa: BLE001 - whatever fails, the caller is told in one form
+            answer = render_any(error)
+        if isinstance(answer, EventAnswer):
+            headers = {"content-type": "application/json"}
+            await _send(send, status=200, headers=headers, body=_encode(answer))
+        elif answer is not None:
+            headers = {**answer.headers, "content-type": MEDIA_TYPE}
+            await _send(send, status=answer.status, headers=headers, body=answer.body)
+
+
+@post(
+    "/v1/events",
+    operation_id="ingestEvents",
+    summary="Send usage events",
+    description=(
+        "One event, an array, or one a line (`application/x-ndjson`), plain or as CloudEvents;"
+        " `Content-Encoding: gzip` is understood. An event has `id`, `type`, `subject` (a"
+        " customer's key or id) and optionally `source`, `time` and `data`. The answer comes when"
+        " the events are durable. (source, id) identifies an event for ever: a repeat is a"
+        " duplicate whatever its time, another payload under the same id a `conflict`. A bad item"
+        " never harms its neighbours: item codes are `conflict`, `too_old`, `too_far_ahead`,"
+        " `required` and `invalid`. After a 503 send the same ids again."
+    ),
+    tags=["Usage"],
+    status_code=200,
+    middleware=[TakeEvents()],
+    opt={"scope": "ingest", "idempotent": False},
+)
+async def ingest_events() -> EventAnswer:
+    """Described here, answered by `TakeEvents`."""
+    raise AssertionError("the middleware answers this route")
