@@ -16,6 +16,7 @@ from api import (
     billing_runs,
     customers,
     health,
+    ingest,
     invoices,
     journal,
     keys,
@@ -32,6 +33,7 @@ from api.pagination import provide_page
 from api.problems import answer_with_problem
 from api.unit_of_work import CommitBeforeAnswer
 from engine.db import Database
+from metering.ingest import Ingester
 from plans.model import Mode, Seller
 from plans.seller_store import load_seller
 
@@ -44,6 +46,7 @@ ROUTES: Final[tuple[ControllerRouterHandler, ...]] = (
     *keys.ROUTES,
     *customers.ROUTES,
     *meters.ROUTES,
+    ingest.ingest_events,
     *plans.ROUTES,
     *subscriptions.ROUTES,
     *billing_runs.ROUTES,
@@ -106,6 +109,8 @@ def create_app(
     `opt={"public": True}`. `owns_database` closes the pool at shut-down.
     """
 
+    ingester = Ingester(database=database)
+
     async def close_database() -> None:
         if owns_database:
             await database.close()
@@ -117,6 +122,7 @@ def create_app(
             {
                 "database": database,
                 "clock": clock,
+                "ingester": ingester,
                 "authenticator": Authenticator(database=database, clock=clock),
             }
         ),
@@ -135,7 +141,8 @@ def create_app(
         dto=StrictBody,
         return_dto=None,
         openapi_config=openapi_config(),
-        on_shutdown=[close_database],
+        on_startup=[ingester.start],
+        on_shutdown=[ingester.stop, close_database],
         request_max_body_size=body_limit_bytes,
         debug=False,
         logging_config=None,
