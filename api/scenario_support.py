@@ -6,23 +6,14 @@ its struct has it. Verbs, paths, expectations and accounts are listed here.
 
 import re
 from collections.abc import Mapping, Sequence
-from copy import deepcopy
 from typing import Any, Final, cast
 
 import msgspec
 
-from api.scenario_file import Scenario, Step
+from api.scenario_file import Scenario, Step, as_sent
 from invoicing.model import BillingRunDraft, CreditNote, Invoice, LineItem
-from plans.model import (
-    CancelDraft,
-    Customer,
-    CustomerDraft,
-    MeterDraft,
-    PlanDraft,
-    SellerPatch,
-    Subscription,
-    SubscriptionDraft,
-)
+from plans.agreement import CancelDraft, Subscription, SubscriptionDraft
+from plans.model import Customer, CustomerDraft, MeterDraft, PlanDraft, SellerPatch
 
 SETUP: Final[Mapping[str, type]] = {
     "meters": MeterDraft,
@@ -71,6 +62,8 @@ FREE_EXPECTATIONS: Final = frozenset({"get", "answer", "journal"})
 
 _UNKNOWN: Final = re.compile(r"unknown field `(?P<name>[^`]+)`(?: - at `\$(?P<at>[^`]*)`)?")
 _INVALID: Final = re.compile(r"Invalid (?:enum )?value '?(?P<value>[^']*)'? - at `\$(?P<at>[^`]*)`")
+_EXPRESSION: Final = re.compile(r"matching regex .* - at `\$(?P<at>\.value)`")
+"""A meter's `value` that is more than the name of a property."""
 _STEP_IN_PATH: Final = re.compile(r"\.([A-Za-z_][A-Za-z0-9_]*)|\[(\d+|\.\.\.)\]")
 
 
@@ -162,7 +155,7 @@ def _expectation(name: str, wanted: Any) -> list[str]:
 
 def _unknown_in(body: Mapping[str, Any], *, kind: type, place: str) -> list[str]:
     """What the struct does not know in `body`: fields, and words it may not hold."""
-    rest: Any = msgspec.to_builtins(deepcopy(dict(body)))
+    rest: Any = as_sent(dict(body))
     reasons: list[str] = []
     # Each round takes out one thing; an error of another sort is the route's to answer.
     while True:
@@ -170,7 +163,8 @@ def _unknown_in(body: Mapping[str, Any], *, kind: type, place: str) -> list[str]
             msgspec.convert(rest, kind, strict=False)
         except msgspec.ValidationError as error:
             words = str(error)
-            unknown, invalid = _UNKNOWN.search(words), _INVALID.search(words)
+            unknown = _UNKNOWN.search(words)
+            invalid = _INVALID.search(words) or _EXPRESSION.search(words)
             if unknown is not None:
                 where = f"{unknown['at'] or ''}.{unknown['name']}"
             elif invalid is not None:

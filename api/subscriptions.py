@@ -12,9 +12,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api.pagination import Page, PageRequest
 from engine.errors import not_found
+from plans.agreement import CancelDraft, Subscription, SubscriptionDraft, SubscriptionStatus
 from plans.api_keys import Scope
 from plans.cancel import cancel
-from plans.model import CancelDraft, Seller, Subscription, SubscriptionDraft, SubscriptionStatus
+from plans.model import Seller
 from plans.subscribe import subscribe
 from plans.subscription_store import list_subscriptions
 
@@ -23,9 +24,7 @@ CustomerFilter = Annotated[
 ]
 
 
-def _answer(
-    row: Mapping[str, Any], quantities: Mapping[str, str], now: datetime
-) -> Subscription:
+def _answer(row: Mapping[str, Any], quantities: Mapping[str, str], now: datetime) -> Subscription:
     ends_at: datetime | None = row["ends_at"]
     if now < row["starts_at"]:
         status = SubscriptionStatus.SCHEDULED
@@ -34,15 +33,11 @@ def _answer(
     else:
         cancelled = row["cancelled_at"] is not None
         status = SubscriptionStatus.CANCELLED if cancelled else SubscriptionStatus.ENDED
-    return msgspec.convert(
-        {**row, "status": status, "quantities": dict(quantities)}, Subscription
-    )
+    return msgspec.convert({**row, "status": status, "quantities": dict(quantities)}, Subscription)
 
 
 async def _find(connection: AsyncConnection, reference: str, now: datetime) -> Subscription:
-    rows, quantities = await list_subscriptions(
-        connection=connection, limit=1, reference=reference
-    )
+    rows, quantities = await list_subscriptions(connection=connection, limit=1, reference=reference)
     if not rows:
         raise not_found(noun="subscription", reference=reference)
     return _answer(rows[0], quantities.get(rows[0]["id"], {}), now)
@@ -56,7 +51,7 @@ async def _find(connection: AsyncConnection, reference: str, now: datetime) -> S
     opt={"scope": Scope.BILLING},
 )
 async def create_subscription(
-    data: SubscriptionDraft,
+    data: JSONBody[SubscriptionDraft],
     connection: NamedDependency[AsyncConnection],
     seller: NamedDependency[Seller],
     now: NamedDependency[datetime],
@@ -116,7 +111,7 @@ async def get_subscription(
 )
 async def cancel_subscription(
     reference: FromPath[str],
-    data: CancelDraft,
+    data: JSONBody[CancelDraft],
     connection: NamedDependency[AsyncConnection],
     now: NamedDependency[datetime],
 ) -> Subscription:

@@ -4,7 +4,7 @@ import re
 from typing import Final
 
 import asyncpg
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from engine.errors import BillingError, ErrorKind, FieldError
@@ -27,6 +27,13 @@ _BUSY: Final = (
     ConnectionError,
     TimeoutError,
 )
+CONSTRAINT_ERRORS: Final = (
+    IntegrityError,
+    DataError,
+    asyncpg.IntegrityConstraintViolationError,
+    asyncpg.DataError,
+)
+"""What the database raises when a row may not be as it is, from statements and from COPY."""
 
 
 def _origin(error: BaseException) -> BaseException:
@@ -45,7 +52,7 @@ def anticipated(error: BaseException) -> BillingError | None:
     """
     found = _origin(error)
     if isinstance(found, asyncpg.UniqueViolationError):
-        constraint = found.constraint_name or ""
+        constraint = str(getattr(found, "constraint_name", ""))
         if _KEY_CONSTRAINT.search(constraint) is None:
             return None
         detail = "another object of yours has this key"

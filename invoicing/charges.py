@@ -11,7 +11,8 @@ from typing import Final
 import msgspec
 
 from engine.period import BillingPeriod, Period, billing_periods, period_holding
-from plans.model import Agreement, Bill, Kind, LastDay, PriceInterval, Proration, bill_of
+from plans.agreement import Agreement, PriceInterval
+from plans.model import Bill, Kind, LastDay, Proration, bill_of
 from plans.timeline import calendar_of
 from rating.proration import fraction
 

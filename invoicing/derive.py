@@ -15,7 +15,8 @@ from invoicing.difference import Difference, PostedLine, RatedCharge, difference
 from invoicing.store import DueCustomer, posted_lines
 from metering.measure import measure
 from metering.model import Windows
-from plans.model import Agreement, Meter, Price, Seller
+from plans.agreement import Agreement
+from plans.model import Meter, Price, Seller
 from plans.store import meters_by_key
 from plans.subscription_store import PriceBook, agreements_of
 from plans.timeline import next_due_at

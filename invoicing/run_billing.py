@@ -10,10 +10,9 @@ from datetime import datetime
 from typing import Final
 
 import msgspec
-from asyncpg.exceptions import IntegrityConstraintViolationError
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from engine.database_errors import CONSTRAINT_ERRORS
 from engine.db import Database, exclusive
 from engine.errors import BillingError, ErrorKind
 from engine.ids import derived_body, derived_id
@@ -150,8 +149,7 @@ class _Run:
         except (
             BillingError,
             AssertionError,
-            IntegrityError,
-            IntegrityConstraintViolationError,
+            *CONSTRAINT_ERRORS,
         ) as error:
             if len(derived) == 1:
                 await self._park(derived[0].due, error)

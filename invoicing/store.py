@@ -37,6 +37,10 @@ SELECT min(next_due_at) FROM subscriptions
 WHERE seller = current_seller() AND next_due_at <= :through
   AND (CAST(:after AS timestamptz) IS NULL OR next_due_at > :after)
 """)
+_CUSTOMERS: Final = text("""
+SELECT id FROM customers WHERE seller = current_seller()
+  AND (CAST(:after AS text) IS NULL OR id > :after) ORDER BY id LIMIT :limit
+""")
 _STATE: Final = text("""
 INSERT INTO billing_state (sweeps) VALUES (0) ON CONFLICT (seller) DO UPDATE SET sweeps =
   billing_state.sweeps + :step RETURNING sweeps
@@ -166,6 +170,14 @@ async def due_customers(
         )
         for row in rows
     ]
+
+
+async def customers_after(
+    *, connection: AsyncConnection, after: str | None, limit: int
+) -> list[str]:
+    """Up to `limit` customer ids beyond `after`, in order."""
+    found = await connection.execute(_CUSTOMERS, {"after": after, "limit": limit})
+    return list(found.scalars())
 
 
 async def next_due_instant(

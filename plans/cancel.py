@@ -6,7 +6,7 @@ import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from engine.errors import not_found
-from plans.model import CancelDraft
+from plans.agreement import CancelDraft
 from plans.subscription_store import lock_agreement, save_cancellation
 from plans.timeline import cancel_intervals, cancellation_instant, next_due_at
 

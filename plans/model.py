@@ -10,7 +10,7 @@ from typing import Annotated, Final, Literal
 
 import msgspec
 
-from engine.money import CurrencyCode, DecimalText, Rounding, UnsignedText
+from engine.money import CurrencyCode, Rounding, UnsignedText
 from engine.period import Alignment, IntervalUnit
 
 Key = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:@-]{0,127}\Z")]
@@ -293,120 +293,6 @@ class Customer(CustomerAnswer, frozen=True, kw_only=True):
     number: int
 
 
-class AnchorAt(Body, frozen=True, kw_only=True):
-    """An explicit anchor: an instant, or a day of the month (29–31 are clipped in short months)."""
-
-    at: datetime | None = None
-    day: Annotated[int, msgspec.Meta(ge=1, le=31)] | None = None
-
-
-class SubscriptionDraft(Body, frozen=True, kw_only=True):
-    """`POST /v1/subscriptions`. `quantities` are by price key."""
-
-    key: Key
-    customer: str
-    plan: Key
-    plan_version: int | None = None
-    starts_at: datetime | None = None
-    ends_at: datetime | None = None
-    anchor: AnchorAt | None = None
-    alignment: Alignment | None = None
-    quantities: dict[str, UnsignedText] = {}
-    net_terms_days: DaysText | None = None
-
-
-class SubscriptionStatus(StrEnum):
-    """Where a subscription is in its life at a given instant."""
-
-    SCHEDULED = "scheduled"
-    ACTIVE = "active"
-    CANCELLED = "cancelled"
-    ENDED = "ended"
-
-
-class Refund(StrEnum):
-    """What happens with the unused part of advance charges at a cancellation."""
-
-    CREDIT = "credit"
-    NONE = "none"
-
-
-class CancelDraft(Body, frozen=True, kw_only=True):
-    """`POST /v1/subscriptions/{id}/cancel`. `effective`: now, period_end or an instant."""
-
-    effective: str = "now"
-    refund: Refund = Refund.CREDIT
-
-
-class PriceInterval(msgspec.Struct, frozen=True, kw_only=True):
-    """One price, quantity and terms over [start, end) inside a subscription: the only truth.
-
-    `number` orders the intervals of a subscription. `end_is_cancellation` tells a cancellation
-    from an agreed end; `credit_unused` is False when a cancellation keeps the money.
-    """
-
-    id: str
-    number: int
-    price_id: str
-    price: Price
-    interval: Interval
-    quantity: DecimalText
-    start_at: datetime
-    end_at: datetime | None = None
-    end_is_cancellation: bool = False
-    credit_unused: bool = True
-
-
-class Agreement(msgspec.Struct, frozen=True, kw_only=True):
-    """A subscription as billing sees it: its terms, its price intervals and its place in the work.
-
-    `customer` and `id` are ids, `customer_number` is the customer's in the event store. Everything
-    due up to `derived_through_at` is posted; facts from `dirty_from_at` on have changed since.
-    """
-
-    id: str
-    key: str
-    customer: str
-    customer_number: int
-    currency: str
-    timezone: str
-    starts_at: datetime
-    ends_at: datetime | None
-    anchor_at: datetime
-    anchor_day: int | None
-    alignment: Alignment
-    cancelled_at: datetime | None
-    net_terms_days: int | None
-    next_due_at: datetime | None
-    derived_through_at: datetime | None
-    dirty_from_at: datetime | None
-    revision: int
-    intervals: tuple[PriceInterval, ...]
-
-
-class Subscription(Record, frozen=True, kw_only=True):
-    """A customer's running agreement, as it is answered."""
-
-    id: str
-    key: str
-    customer: str
-    plan: str
-    plan_version: int
-    status: SubscriptionStatus
-    currency: str
-    timezone: str
-    starts_at: datetime
-    ends_at: datetime | None
-    anchor_at: datetime
-    anchor_day: int | None
-    alignment: Alignment
-    quantities: dict[str, str]
-    net_terms_days: int | None
-    cancelled_at: datetime | None
-    next_due_at: datetime | None
-    created_at: datetime
-
-
 class Seller(Record, frozen=True, kw_only=True):
     """The business that bills, with the choices that its billing rules leave open."""
 
@@ -431,16 +317,16 @@ class SellerPatch(Body, frozen=True, kw_only=True):
     """`PATCH /v1/seller`: only what is named changes."""
 
     legal_name: Name | msgspec.UnsetType = msgspec.UNSET
-    country: (
-        Annotated[str, msgspec.Meta(pattern=r"^[A-Z]{2}\Z")] | None | msgspec.UnsetType
-    ) = msgspec.UNSET
+    country: Annotated[str, msgspec.Meta(pattern=r"^[A-Z]{2}\Z")] | None | msgspec.UnsetType = (
+        msgspec.UNSET
+    )
     currency: CurrencyCode | msgspec.UnsetType = msgspec.UNSET
     timezone: ShortText | msgspec.UnsetType = msgspec.UNSET
     address: Address | None | msgspec.UnsetType = msgspec.UNSET
     tax_ids: tuple[TaxId, ...] | msgspec.UnsetType = msgspec.UNSET
-    series: (
-        Annotated[str, msgspec.Meta(pattern=r"^[A-Z0-9-]{0,20}\Z")] | msgspec.UnsetType
-    ) = msgspec.UNSET
+    series: Annotated[str, msgspec.Meta(pattern=r"^[A-Z0-9-]{0,20}\Z")] | msgspec.UnsetType = (
+        msgspec.UNSET
+    )
     rounding: Rounding | msgspec.UnsetType = msgspec.UNSET
     proration: Proration | msgspec.UnsetType = msgspec.UNSET
     last_day: LastDay | msgspec.UnsetType = msgspec.UNSET

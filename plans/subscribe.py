@@ -6,7 +6,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from engine.errors import invalid_field
 from engine.ids import new_id
-from plans.model import Seller, SubscriptionDraft
+from plans.agreement import SubscriptionDraft
+from plans.model import Seller
 from plans.store import find_customer, find_plan, price_ids_of
 from plans.subscription_store import insert_subscription
 from plans.timeline import next_due_at, open_subscription

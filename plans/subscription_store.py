@@ -9,7 +9,8 @@ from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from engine.period import Alignment
-from plans.model import Agreement, Interval, Price, PriceInterval, SubscriptionDraft
+from plans.agreement import Agreement, PriceInterval, SubscriptionDraft
+from plans.model import Interval, Price
 from plans.timeline import Opening
 
 _AGREEMENT: Final = """

@@ -12,18 +12,15 @@ from engine.errors import BillingError, ErrorKind, FieldError, invalid_field
 from engine.ids import new_id
 from engine.money import format_plain, parse_scaled
 from engine.period import Calendar, period_holding, zone
-from plans.model import (
+from plans.agreement import (
     Agreement,
-    Alignment,
     CancelDraft,
-    Interval,
-    Kind,
-    Plan,
     PriceInterval,
     Refund,
     SubscriptionDraft,
     SubscriptionStatus,
 )
+from plans.model import Alignment, Interval, Kind, Plan
 
 QUANTITY_DIGITS: Final = 9
 INSTANT: Final = timedelta(microseconds=1)

@@ -1,0 +1,142 @@
+"""Verb: derive every posted charge again, from the facts alone, and compare. Reads only.
+
+What waits to be billed (late usage, a change not yet billed) is a difference by design: keys that
+such facts touch are left to the next billing run.
+"""
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Final
+
+import msgspec
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from engine.ids import unix_micros
+from engine.money import format_amount
+from invoicing.charges import Charge, ProrationTerms, charges_due, vanished_charge
+from invoicing.derive import rate_charges
+from invoicing.store import customers_after, posted_lines
+from metering.measure import sweep_inbox
+from plans.agreement import Agreement
+from plans.model import Seller
+from plans.subscription_store import PriceBook, agreements_of
+
+PAGE: Final = 10_000
+
+
+class Mismatch(msgspec.Struct, frozen=True, kw_only=True):
+    """A charge key whose posted lines do not sum to what the facts give."""
+
+    subscription: str
+    price: str
+    period_start_at: datetime
+    document: str | None
+    posted: str
+    derived: str
+
+
+class Rederived(msgspec.Struct, frozen=True, kw_only=True):
+    """How many charges were derived again, how many are waiting to be billed, and what differs."""
+
+    charges: int
+    pending: int
+    mismatches: tuple[Mismatch, ...]
+
+
+async def rederive(
+    *,
+    connection: AsyncConnection,
+    seller: Seller,
+    report: Callable[[int], None] | None = None,
+) -> Rederived:
+    """Derive all posted charges of the seller named in the transaction; memory is bounded.
+
+    Works in any role that may read, in a snapshot transaction. `report` hears how many charges
+    are done.
+    """
+    customers, micros = await sweep_inbox(connection=connection, take=False)
+    late = dict(zip(customers.tolist(), micros.tolist(), strict=True))
+    book = PriceBook()
+    charges = pending = 0
+    mismatches: list[Mismatch] = []
+    after: str | None = None
+    while page := await customers_after(connection=connection, after=after, limit=PAGE):
+        after = page[-1]
+        agreements = await agreements_of(connection=connection, customers=page, book=book)
+        done, waiting, wrong = await _compare(connection, seller, agreements, late)
+        charges, pending = charges + done, pending + waiting
+        mismatches += wrong
+        if report is not None:
+            report(charges)
+    return Rederived(charges=charges, pending=pending, mismatches=tuple(mismatches))
+
+
+async def _compare(
+    connection: AsyncConnection,
+    seller: Seller,
+    agreements: Sequence[Agreement],
+    late: dict[int, int],
+) -> tuple[int, int, list[Mismatch]]:
+    terms = ProrationTerms(proration=seller.proration, last_day=seller.last_day)
+    intervals = [stretch.id for agreement in agreements for stretch in agreement.intervals]
+    posted = await posted_lines(connection=connection, intervals=intervals)
+    starts: dict[str, list[datetime]] = {}
+    for interval, start in posted:
+        starts.setdefault(interval, []).append(start)
+    settled: list[Charge] = []
+    pending = 0
+    for agreement in agreements:
+        for charge in _all_charges(agreement, starts, terms):
+            if _is_pending(charge, late):
+                pending += 1
+            else:
+                settled.append(charge)
+    wrong: list[Mismatch] = []
+    for rated in await rate_charges(connection=connection, seller=seller, charges=settled):
+        lines = posted.get(rated.charge.key, ())
+        already = sum(line.amount_minor for line in lines if line.counts)
+        if already != rated.amount_minor:
+            currency = rated.charge.agreement.currency
+            wrong.append(
+                Mismatch(
+                    subscription=rated.charge.agreement.key,
+                    price=rated.charge.stretch.price.key,
+                    period_start_at=rated.charge.period.start,
+                    document=lines[-1].document if lines else None,
+                    posted=format_amount(already, currency=currency),
+                    derived=format_amount(rated.amount_minor, currency=currency),
+                )
+            )
+    return len(settled), pending, wrong
+
+
+def _all_charges(
+    agreement: Agreement, starts: dict[str, list[datetime]], terms: ProrationTerms
+) -> list[Charge]:
+    """Every charge due up to where the subscription is derived, and every other key posted."""
+    through = agreement.derived_through_at
+    if through is None:
+        return []
+    fresh = msgspec.structs.replace(agreement, derived_through_at=None, dirty_from_at=None)
+    charges = charges_due(agreement=fresh, through=through, terms=terms)
+    known = {charge.key for charge in charges}
+    everything = msgspec.structs.replace(agreement, dirty_from_at=agreement.starts_at)
+    for stretch in agreement.intervals:
+        for start in starts.get(stretch.id, ()):
+            if (stretch.id, start) in known:
+                continue
+            gone = vanished_charge(
+                agreement=everything, stretch=stretch, period_start=start, terms=terms
+            )
+            if gone is not None:
+                charges.append(msgspec.structs.replace(gone, agreement=agreement))
+    return charges
+
+
+def _is_pending(charge: Charge, late: dict[int, int]) -> bool:
+    """Whether a fact that no run has billed yet touches the charge."""
+    dirty = charge.agreement.dirty_from_at
+    if dirty is not None and charge.period.end > dirty:
+        return True
+    earliest = late.get(charge.agreement.customer_number)
+    return charge.is_usage and earliest is not None and unix_micros(charge.active.end) > earliest
