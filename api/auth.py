@@ -102,8 +102,7 @@ class Authenticator:
 
 def declared_scope(handler: BaseRouteHandler) -> Scope | None:
     """The scope that a route asks for in `opt={"scope": …}`; None for a public one."""
-    options = cast("dict[str, Any]", handler.opt)
-    return None if options.get("public") else Scope(options["scope"])
+    return None if handler.opt.get("public") else Scope(handler.opt["scope"])
 
 
 async def require_key(

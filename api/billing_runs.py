@@ -5,7 +5,7 @@ from typing import Any
 
 from litestar import Request, get, post
 from litestar.di import NamedDependency
-from litestar.params import FromPath
+from litestar.params import FromPath, JSONBody
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api.auth import Principal
@@ -35,7 +35,9 @@ class ClockDraft(Body, frozen=True, kw_only=True):
     opt={"scope": Scope.BILLING},
 )
 async def create_billing_run(
-    data: BillingRunDraft, request: Request[Any, Any, Any], principal: NamedDependency[Principal]
+    data: JSONBody[BillingRunDraft],
+    request: Request[Any, Any, Any],
+    principal: NamedDependency[Principal],
 ) -> BillingRun:
     """Post every charge due by `as_of` and every difference waiting; running again posts nothing.
 
@@ -50,9 +52,7 @@ async def create_billing_run(
     if data.as_of > now:
         detail = f"as_of lies ahead of the clock, which stands at {now.isoformat()}"
         raise invalid_field(pointer="/as_of", code="ahead_of_clock", detail=detail)
-    return await run_billing(
-        database=database, seller=principal.seller, as_of=data.as_of, now=now
-    )
+    return await run_billing(database=database, seller=principal.seller, as_of=data.as_of, now=now)
 
 
 @get(
@@ -96,7 +96,9 @@ async def get_billing_run(
     opt={"scope": Scope.BILLING},
 )
 async def advance_test_clock(
-    data: ClockDraft, request: Request[Any, Any, Any], principal: NamedDependency[Principal]
+    data: JSONBody[ClockDraft],
+    request: Request[Any, Any, Any],
+    principal: NamedDependency[Principal],
 ) -> ClockAnswer:
     """Do all work due up to `to`, in order, then stand there. Only test sellers have a clock."""
     return await advance_clock(

@@ -92,7 +92,7 @@ def _members(wanted: object) -> list[object]:
         wanted = get_args(wanted)[0]
     if get_origin(wanted) in (Union, UnionType):
         found = [member for part in get_args(wanted) for member in _members(part)]
-        return [member for member in found if member not in (NoneType, msgspec.UnsetType)]
+        return [one for one in found if one is not NoneType and one is not msgspec.UnsetType]
     return [wanted]
 
 

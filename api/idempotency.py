@@ -24,7 +24,7 @@ async def before_handler(request: Request[Any, Any, Any]) -> Response[bytes] | N
     """
     _refuse_unfit_address(request)
     key = request.headers.get("idempotency-key")
-    options = cast("dict[str, Any]", request.route_handler.opt)
+    options = request.route_handler.opt
     if key is None or request.method != "POST" or not options.get("idempotent", True):
         return None
     principal = cast("Principal | None", getattr(request.state, "principal", None))
@@ -65,7 +65,7 @@ def unit_of(request: Request[Any, Any, Any]) -> UnitOfWork:
 
 def _hash(request: Request[Any, Any, Any], body: bytes) -> bytes:
     digest = hashlib.sha256()
-    query = cast("bytes", request.scope["query_string"])
+    query = request.scope["query_string"]
     for part in (request.method.encode(), request.scope["path"].encode(), query, body):
         digest.update(len(part).to_bytes(8, "big"))
         digest.update(part)

@@ -89,7 +89,7 @@ def document_of(app: Litestar) -> dict[str, Any]:
     known = getattr(app.state, "openapi_document", None)
     if known is not None:
         return cast("dict[str, Any]", known)
-    document = cast("dict[str, Any]", app.openapi_schema.to_schema())
+    document = app.openapi_schema.to_schema()
     operations = list(_operations(app, document))
     types = [wanted for handler, _ in operations for wanted in _types_of(handler)]
     found, components = msgspec.json.schema_components([*types, Problem], ref_template=_TEMPLATE)

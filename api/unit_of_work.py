@@ -94,7 +94,7 @@ class CommitBeforeAnswer(ASGIMiddleware):
     ) -> None:
         """Run the request inside its unit of work."""
         unit = UnitOfWork(database=self._database)
-        cast("dict[str, Any]", scope["state"])[STATE] = unit
+        scope["state"][STATE] = unit
         held: list[Message] = []
 
         async def hold(message: Message) -> None:

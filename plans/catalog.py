@@ -31,11 +31,11 @@ def is_timezone(name: str) -> bool:
 
 def refuse_invalid(errors: Iterable[FieldError]) -> None:
     """Raise `invalid_body` with every error there is; return when there is none."""
-    found = tuple(errors)
+    found = list(errors)
     if found:
         rest = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
         detail = f"{found[0].pointer}: {found[0].detail}{rest}"
-        raise BillingError("invalid_body", detail, errors=found)
+        raise BillingError("invalid_body", detail, errors=tuple(found))
 
 
 def currency_errors(currency: str | None, *, pointer: str = "/currency") -> list[FieldError]:

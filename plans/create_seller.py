@@ -1,6 +1,7 @@
 """Verb: set a seller up, with its accounts and a first key."""
 
 from datetime import datetime
+from typing import Any
 
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -39,9 +40,9 @@ async def create_seller(
     """
     refuse_invalid(currency_errors(draft.currency) + timezone_errors(draft.timezone))
     clock_at = (draft.clock_at or now) if draft.mode is Mode.TEST else None
-    fields = {name: getattr(draft, name) for name in draft.__struct_fields__}
+    fields: dict[str, Any] = {**msgspec.structs.asdict(draft), "clock_at": clock_at}
     seller = Seller(
-        **{**fields, "clock_at": clock_at},
+        **fields,
         id=new_id(prefix="sel", now=now),
         created_at=now,
     )
