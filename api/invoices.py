@@ -4,7 +4,7 @@ from typing import Annotated, Any, Final
 
 from litestar import Response, get
 from litestar.di import NamedDependency
-from litestar.params import FromPath, QueryParameter
+from litestar.params import FromPath, FromQuery, QueryParameter
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api.pagination import Page, PageRequest
@@ -32,7 +32,7 @@ async def get_invoices(
     connection: NamedDependency[AsyncConnection],
     page: NamedDependency[PageRequest],
     customer: CustomerFilter = None,
-    status: InvoiceStatus | None = None,
+    status: FromQuery[InvoiceStatus | None] = None,
 ) -> Page[Invoice]:
     """Invoices with their lines, in the order of issue."""
     found = await list_invoices(
@@ -76,7 +76,7 @@ async def get_credit_notes(
     connection: NamedDependency[AsyncConnection],
     page: NamedDependency[PageRequest],
     customer: CustomerFilter = None,
-    status: CreditNoteStatus | None = None,
+    status: FromQuery[CreditNoteStatus | None] = None,
 ) -> Page[CreditNote]:
     """Credit notes with their lines, in the order of issue."""
     found = await list_credit_notes(
