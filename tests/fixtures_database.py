@@ -23,14 +23,13 @@ from urllib.parse import quote, urlsplit, urlunsplit
 import asyncpg
 import msgspec
 import pytest
-from sqlalchemy import text
 
 from engine import migrate
 from engine.db import Database, open_database
-from engine.ids import new_id
 from engine.postgres import start_or_join
 from engine.postgres_binaries import OLDEST_MAJOR
-from tests.books import SELLER
+from plans.create_seller import create_seller
+from plans.drafts import SellerDraft
 
 TEMPLATE_LOCK: Final = 7_305_120
 SMALL: Final = {"shared_buffers": "64MB", "max_wal_size": "512MB", "maintenance_work_mem": "32MB"}
@@ -207,18 +206,17 @@ async def superuser(database_url: str) -> AsyncIterator[Any]:
         await raw.close()
 
 
+SELLER: Final = {"legal_name": "Nordwind GmbH", "mode": "live", "currency": "EUR"}
 MakeSeller = Callable[..., Awaitable[int]]
 
 
 @pytest.fixture
 def make_seller(database: Database) -> MakeSeller:
-    """Insert a seller with `SELLER`'s fields, replaced by what is given; give its number."""
+    """Set up a seller with `SELLER`'s fields, replaced by what is given; give its number."""
 
     async def make(**fields: object) -> int:
-        body = SELLER | {"id": new_id(prefix="sel", now=MADE_AT)} | fields
-        async with database.transaction(seller=None) as connection:
-            statement = text("SELECT create_seller(CAST(:body AS jsonb))")
-            made = await connection.execute(statement, {"body": msgspec.json.encode(body).decode()})
-            return int(made.scalar_one())
+        draft = msgspec.convert(SELLER | fields, SellerDraft)
+        made = await create_seller(database=database, draft=draft, now=MADE_AT)
+        return made.seller
 
     return make
