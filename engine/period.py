@@ -5,7 +5,6 @@ anchor, never from its neighbour, so a month's end that was clipped comes back: 
 28 February, 31 March.
 """
 
-from calendar import monthrange
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from enum import StrEnum
 from typing import Final
@@ -63,8 +62,12 @@ class BillingPeriod(msgspec.Struct, frozen=True):
     end: datetime
 
 
-_MONTHS: Final = {IntervalUnit.MONTH: 1, IntervalUnit.QUARTER: 3, IntervalUnit.YEAR: 12}
-_DAYS: Final = {IntervalUnit.DAY: 1, IntervalUnit.WEEK: 7}
+_MONTHS: Final[dict[IntervalUnit, int]] = {
+    IntervalUnit.MONTH: 1,
+    IntervalUnit.QUARTER: 3,
+    IntervalUnit.YEAR: 12,
+}
+_DAYS: Final[dict[IntervalUnit, int]] = {IntervalUnit.DAY: 1, IntervalUnit.WEEK: 7}
 _UTC_NAMES: Final = frozenset({"UTC", "Etc/UTC"})
 
 
@@ -101,79 +104,100 @@ def local_midnight(*, on: date, timezone: str) -> datetime:
     return at_wall_time(wall=datetime.combine(on, time.min), timezone=timezone)
 
 
-def _anchor_wall(calendar: Calendar) -> tuple[datetime, int]:
-    """Local wall time of boundary 0, and the day of the month that later months aim for."""
-    wall = calendar.anchor_at.astimezone(zone(calendar.timezone)).replace(tzinfo=None)
+class _Count(msgspec.Struct, frozen=True):
+    """A calendar made ready for counting: boundary 0 as a wall time, and the step."""
+
+    zone: tzinfo
+    wall: datetime
+    day: int
+    months: int
+    days: int
+    anchor_at: datetime | None
+
+
+def _count(calendar: Calendar) -> _Count:
+    zone_info = zone(calendar.timezone)
+    wall = calendar.anchor_at.astimezone(zone_info).replace(tzinfo=None)
+    months = _MONTHS.get(calendar.unit, 0) * calendar.count
+    days = _DAYS.get(calendar.unit, 0) * calendar.count
+    midnight = wall.replace(hour=0, minute=0, second=0, microsecond=0)
     if calendar.alignment is Alignment.CALENDAR:
-        midnight = datetime.combine(wall.date(), time.min)
-        match calendar.unit:
-            case IntervalUnit.DAY:
-                return midnight, midnight.day
-            case IntervalUnit.WEEK:
-                return midnight - timedelta(days=midnight.weekday()), 1
-            case IntervalUnit.MONTH:
-                return midnight.replace(day=1), 1
-            case IntervalUnit.QUARTER:
-                return midnight.replace(day=1, month=1 + (wall.month - 1) // 3 * 3), 1
-            case IntervalUnit.YEAR:
-                return midnight.replace(day=1, month=1), 1
+        return _Count(zone_info, _calendar_start(calendar.unit, midnight), 1, months, days, None)
     if calendar.anchor_day is not None:
-        midnight = datetime.combine(wall.date(), time.min)
-        last = monthrange(wall.year, wall.month)[1]
-        return midnight.replace(day=min(calendar.anchor_day, last)), calendar.anchor_day
-    return wall, wall.day
+        first = midnight.replace(day=min(calendar.anchor_day, _last_day(wall.year, wall.month)))
+        return _Count(zone_info, first, calendar.anchor_day, months, days, None)
+    # an hour told twice must not move an anchor that is an instant, so it is kept
+    anchor_at = calendar.anchor_at.astimezone(UTC)
+    return _Count(zone_info, wall, wall.day, months, days, anchor_at)
 
 
-def _wall_boundary(calendar: Calendar, wall: datetime, day: int, index: int) -> datetime:
-    """The instant of boundary `index`, counted from the anchor's wall time."""
-    if index == 0 and calendar.alignment is not Alignment.CALENDAR and calendar.anchor_day is None:
-        return calendar.anchor_at.astimezone(UTC)  # an hour told twice must not move the anchor
+def _calendar_start(unit: IntervalUnit, midnight: datetime) -> datetime:
+    """The calendar's own boundary at or before the local date."""
+    match unit:
+        case IntervalUnit.DAY:
+            return midnight
+        case IntervalUnit.WEEK:
+            return midnight - timedelta(days=midnight.weekday())
+        case IntervalUnit.MONTH:
+            return midnight.replace(day=1)
+        case IntervalUnit.QUARTER:
+            return midnight.replace(day=1, month=1 + (midnight.month - 1) // 3 * 3)
+        case IntervalUnit.YEAR:
+            return midnight.replace(day=1, month=1)
+
+
+def _last_day(year: int, month: int) -> int:
+    if month == 2:
+        return 29 if year % 4 == 0 and (year % 100 != 0 or year % 400 == 0) else 28
+    return 30 if month in {4, 6, 9, 11} else 31
+
+
+def _at_index(count: _Count, index: int) -> datetime:
+    """The instant of boundary `index`."""
+    if index == 0 and count.anchor_at is not None:
+        return count.anchor_at
+    wall = count.wall
     try:
-        if calendar.unit in _DAYS:
-            shifted = wall + timedelta(days=index * calendar.count * _DAYS[calendar.unit])
+        if count.days:
+            shifted = wall + timedelta(days=index * count.days)
         else:
-            months = wall.year * 12 + wall.month - 1 + index * calendar.count * _months(calendar)
-            year, month = divmod(months, 12)
-            last = monthrange(year, month + 1)[1]
-            shifted = wall.replace(year=year, month=month + 1, day=min(day, last))
-        return at_wall_time(wall=shifted, timezone=calendar.timezone)
+            year, month = divmod(wall.year * 12 + wall.month - 1 + index * count.months, 12)
+            day = count.day if count.day < 29 else min(count.day, _last_day(year, month + 1))
+            shifted = wall.replace(year=year, month=month + 1, day=day)
+        if count.zone is UTC:
+            return shifted.replace(tzinfo=UTC)
+        return shifted.replace(tzinfo=count.zone, fold=0).astimezone(UTC)
     except (OverflowError, ValueError):
         message = f"boundary {index} lies outside the years 1 to 9999"
         raise BillingError("time_out_of_range", message) from None
 
 
-def _months(calendar: Calendar) -> int:
-    return _MONTHS[calendar.unit]
-
-
-def _guess_index(calendar: Calendar, wall: datetime, at: datetime) -> int:
-    """An index whose boundary is near `at`; the caller steps to the exact one."""
-    local = at.astimezone(zone(calendar.timezone)).replace(tzinfo=None)
-    if calendar.unit in _DAYS:
-        return (local.date() - wall.date()).days // (calendar.count * _DAYS[calendar.unit])
-    months = (local.year - wall.year) * 12 + local.month - wall.month
-    return months // (calendar.count * _months(calendar))
+def _holding(count: _Count, at: datetime) -> BillingPeriod:
+    local = at.astimezone(count.zone)
+    if count.days:
+        index = (local.date() - count.wall.date()).days // count.days
+    else:
+        months = (local.year - count.wall.year) * 12 + local.month - count.wall.month
+        index = months // count.months
+    start = _at_index(count, index)
+    end = start if start > at else _at_index(count, index + 1)
+    while start > at:
+        index, end = index - 1, start
+        start = _at_index(count, index)
+    while end <= at:
+        index, start = index + 1, end
+        end = _at_index(count, index + 1)
+    return BillingPeriod(index, start, end)
 
 
 def boundary(*, calendar: Calendar, index: int) -> datetime:
     """The instant of the boundary `index`; 0 is the anchor's, negative ones lie before it."""
-    wall, day = _anchor_wall(calendar)
-    return _wall_boundary(calendar, wall, day, index)
+    return _at_index(_count(calendar), index)
 
 
 def period_holding(*, calendar: Calendar, at: datetime) -> BillingPeriod:
     """The whole billing period that holds the instant."""
-    wall, day = _anchor_wall(calendar)
-    index = _guess_index(calendar, wall, at)
-    start = _wall_boundary(calendar, wall, day, index)
-    while start > at:
-        index -= 1
-        start = _wall_boundary(calendar, wall, day, index)
-    end = _wall_boundary(calendar, wall, day, index + 1)
-    while end <= at:
-        index, start = index + 1, end
-        end = _wall_boundary(calendar, wall, day, index + 1)
-    return BillingPeriod(index, start, end)
+    return _holding(_count(calendar), at)
 
 
 def first_period(*, calendar: Calendar, start: datetime) -> BillingPeriod:
@@ -188,12 +212,12 @@ def billing_periods(*, calendar: Calendar, start: datetime, end: datetime) -> li
     """All whole periods that overlap [start, end), in order; those left empty are dropped."""
     if start >= end:
         return []
-    wall, day = _anchor_wall(calendar)
-    period = period_holding(calendar=calendar, at=start)
+    count = _count(calendar)
+    period = _holding(count, start)
     periods = [period]
     index, opens = period.index + 1, period.end
     while opens < end:
-        closes = _wall_boundary(calendar, wall, day, index + 1)
+        closes = _at_index(count, index + 1)
         if opens < closes:
             periods.append(BillingPeriod(index, opens, closes))
         index, opens = index + 1, closes
