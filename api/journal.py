@@ -69,9 +69,7 @@ async def get_accounts(connection: NamedDependency[AsyncConnection]) -> Page[Acc
     for row in await account_balances(connection=connection):
         account = accounts.setdefault(
             row.code,
-            AccountAnswer(
-                code=row.code, type=row.type, normal_side=row.normal_side, balances={}
-            ),
+            AccountAnswer(code=row.code, type=row.type, normal_side=row.normal_side, balances={}),
         )
         if row.currency is not None:
             sign = 1 if row.normal_side == Side.DEBIT else -1

@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 from litestar import get, post
 from litestar.di import NamedDependency
-from litestar.params import FromPath, QueryParameter
+from litestar.params import FromPath, JSONBody, QueryParameter
+from sqlalchemy import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api.pagination import Page, PageRequest
@@ -24,7 +25,7 @@ CustomerFilter = Annotated[
 ]
 
 
-def _answer(row: Mapping[str, Any], quantities: Mapping[str, str], now: datetime) -> Subscription:
+def _answer(row: RowMapping, quantities: Mapping[str, str], now: datetime) -> Subscription:
     ends_at: datetime | None = row["ends_at"]
     if now < row["starts_at"]:
         status = SubscriptionStatus.SCHEDULED

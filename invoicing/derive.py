@@ -85,7 +85,7 @@ def following_due(*, work: Sequence[Work]) -> datetime | None:
 async def derive(
     *, connection: AsyncConnection, seller: Seller, work: Sequence[Work]
 ) -> list[Derived]:
-    """Derive every unit of work: charges, quantities, amounts, and the difference to what is posted.
+    """Derive each unit of work: charges, quantities, amounts, the difference to what is posted.
 
     Raises BillingError where a charge cannot be derived; nothing is derived partially.
     """

@@ -1,4 +1,4 @@
-"""The difference between what should be charged and what is already posted, per charge key. Pure."""
+"""The difference between what should be charged and what is posted, per charge key. Pure."""
 
 from collections.abc import Sequence
 from datetime import datetime

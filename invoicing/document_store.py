@@ -1,7 +1,6 @@
 """SQL that reads documents, their lines, and the journal, as they are answered."""
 
 from collections.abc import Sequence
-
 from typing import Any, Final
 
 import msgspec

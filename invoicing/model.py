@@ -3,7 +3,7 @@
 from datetime import date, datetime
 from enum import StrEnum
 
-from plans.model import Body, Party, Record  # noqa: F401 - documents print parties
+from plans.model import Body, Record
 
 
 class InvoiceStatus(StrEnum):

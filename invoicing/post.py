@@ -1,7 +1,7 @@
-"""Verb: post derived differences as numbered documents with their journal entries, in one transaction."""
+"""Verb: post derived differences as numbered documents with their entries, in one transaction."""
 
 from collections.abc import Sequence
-from datetime import date, datetime
+from datetime import datetime
 from typing import Final
 
 import msgspec
@@ -15,8 +15,8 @@ from invoicing.assembly import CREDIT_NOTE_SUFFIX, Draft, assemble
 from invoicing.derive import Derived
 from invoicing.posting_rules import balance_postings, credit_note_postings, invoice_postings
 from invoicing.rows import COLUMNS, Rows
+from invoicing.settlement import Books
 from invoicing.store import (
-    OpenInvoice,
     add_balances,
     advance_subscriptions,
     copy_documents,
@@ -31,7 +31,7 @@ from invoicing.store import (
 from plans.catalog import party_id, party_of_seller
 from plans.model import Seller
 
-INVOICE_NUMBER: Final = "{series}-{sequence:06d}"
+NUMBER: Final = "{series}-{sequence:06d}"
 
 
 class StaleDerivationError(Exception):
@@ -43,42 +43,6 @@ class Posted(msgspec.Struct, frozen=True, kw_only=True):
 
     documents: int
     lines: int
-
-
-class _Books:
-    """What settles documents while they are posted: customer balances and open invoices."""
-
-    def __init__(
-        self, *, balances: dict[tuple[str, str], int], invoices: dict[str, OpenInvoice]
-    ) -> None:
-        self.balances = balances
-        self.changes: dict[tuple[str, str], int] = {}
-        self.invoices = {key: item.amount_due_minor for key, item in invoices.items()}
-        self.versions = {key: item.version for key, item in invoices.items()}
-
-    def use_balance(self, key: tuple[str, str], wanted: int) -> int:
-        """Take up to `wanted` of the customer's balance in that currency."""
-        used = min(wanted, self.balances.get(key, 0) + self.changes.get(key, 0))
-        if used:
-            self.changes[key] = self.changes.get(key, 0) - used
-        return used
-
-    def add_balance(self, key: tuple[str, str], amount: int) -> None:
-        """Give the customer credit for its next invoice."""
-        if amount:
-            self.changes[key] = self.changes.get(key, 0) + amount
-
-    def apply_credit(self, documents: Sequence[str], amount: int) -> list[tuple[str, int]]:
-        """Spread a credit over what is open on the invoices, oldest first; the rest is not used."""
-        applied: list[tuple[str, int]] = []
-        wanted = set(documents)
-        for invoice, open_minor in self.invoices.items():
-            if invoice in wanted and open_minor > 0 and amount > 0:
-                part = min(amount, open_minor)
-                applied.append((invoice, part))
-                self.invoices[invoice] = open_minor - part
-                amount -= part
-        return applied
 
 
 async def post(
@@ -103,26 +67,22 @@ async def post(
         return Posted(documents=0, lines=0)
     drafts = await _drafts(connection, seller, as_of, billed)
     customers = list(dict.fromkeys(draft.customer.id for draft in drafts))
-    books = _Books(
+    books = Books(
         balances=await lock_balances(connection=connection, customers=customers),
         invoices=await lock_open_invoices(
             connection=connection, invoices=_adjusted_documents(drafts)
         ),
     )
+    desk = _Desk(books=books, seller=seller, run=run)
     numbers = await _numbers(connection, seller, drafts)
-    rows = Rows()
-    reductions: list[tuple[str, int, datetime]] = []
     for draft, sequence in zip(drafts, numbers, strict=True):
-        posted_on = local_date(at=draft.issued_at, timezone=seller.timezone)
-        if draft.is_credit_note:
-            reductions += _credit_note(rows, books, seller, run, draft, sequence, posted_on)
-        else:
-            _invoice(rows, books, seller, run, draft, sequence, posted_on)
+        desk.write(draft, sequence)
+    rows = desk.rows
     await copy_documents(
         connection=connection,
         rows={table: (columns, rows.of(table)) for table, columns in COLUMNS.items()},
     )
-    await reduce_invoices(connection=connection, reductions=reductions)
+    await reduce_invoices(connection=connection, reductions=desk.reductions)
     await add_balances(connection=connection, changes=books.changes)
     return Posted(documents=len(drafts), lines=len(rows.of("line_items")))
 
@@ -201,89 +161,87 @@ def _series(seller: Seller, *, credit_note: bool) -> str:
     return f"{seller.series}{CREDIT_NOTE_SUFFIX}" if credit_note else seller.series
 
 
-def _invoice(
-    rows: Rows,
-    books: _Books,
-    seller: Seller,
-    run: str,
-    draft: Draft,
-    sequence: int,
-    posted_on: date,
-) -> None:
-    series = _series(seller, credit_note=False)
-    used = books.use_balance((draft.customer.id, draft.currency), draft.total_minor)
-    number = INVOICE_NUMBER.format(series=series, sequence=sequence)
-    rows.add_invoice(
-        draft=draft,
-        party=party_id(party_of_seller(seller)),
-        run=run,
-        series=series,
-        sequence=sequence,
-        number=number,
-        balance_applied_minor=used,
-    )
-    lines = rows.add_lines(draft=draft)
-    postings = invoice_postings(draft=draft, document=draft.id, lines=lines)
-    _enter(rows, draft, "issued", 0, posted_on, postings)
-    rows.add_event(draft=draft, ordinal=0, kind="invoice.issued", subject=draft.id, version=1)
-    if used:
-        balance = balance_postings(draft=draft, document=draft.id, amount_minor=used)
-        _enter(rows, draft, "balance_applied", 1, posted_on, balance)
-        rows.add_settlement(draft=draft, ordinal=1, invoice=draft.id, amount_minor=used)
-    if used == draft.total_minor:
-        rows.add_event(draft=draft, ordinal=1, kind="invoice.paid", subject=draft.id, version=2)
+class _Desk:
+    """Writes drafts as rows, settling each against the books on the way."""
 
+    def __init__(self, *, books: Books, seller: Seller, run: str) -> None:
+        self.rows = Rows()
+        self.reductions: list[tuple[str, int, datetime]] = []
+        self._books = books
+        self._seller = seller
+        self._run = run
+        self._party = party_id(party_of_seller(seller))
 
-def _credit_note(
-    rows: Rows,
-    books: _Books,
-    seller: Seller,
-    run: str,
-    draft: Draft,
-    sequence: int,
-    posted_on: date,
-) -> list[tuple[str, int, datetime]]:
-    series = _series(seller, credit_note=True)
-    adjusted = [document for line in draft.differences for document in line.adjusted_documents]
-    applied = books.apply_credit(adjusted, -draft.total_minor)
-    applied_minor = sum(part for _, part in applied)
-    books.add_balance((draft.customer.id, draft.currency), -draft.total_minor - applied_minor)
-    rows.add_credit_note(
-        draft=draft,
-        party=party_id(party_of_seller(seller)),
-        run=run,
-        series=series,
-        sequence=sequence,
-        number=INVOICE_NUMBER.format(series=series, sequence=sequence),
-        applied_minor=applied_minor,
-    )
-    lines = rows.add_lines(draft=draft)
-    postings = credit_note_postings(
-        draft=draft, document=draft.id, lines=lines, applied_minor=applied_minor
-    )
-    _enter(rows, draft, "issued", 0, posted_on, postings)
-    rows.add_event(draft=draft, ordinal=0, kind="credit_note.issued", subject=draft.id, version=1)
-    for ordinal, (invoice, part) in enumerate(applied, start=1):
-        rows.add_settlement(draft=draft, ordinal=ordinal, invoice=invoice, amount_minor=part)
-        books.versions[invoice] += 1
-        rows.add_event(
+    def write(self, draft: Draft, sequence: int) -> None:
+        """The document with its lines, entries, settlements and events."""
+        if draft.is_credit_note:
+            self._credit_note(draft, sequence)
+        else:
+            self._invoice(draft, sequence)
+
+    def _invoice(self, draft: Draft, sequence: int) -> None:
+        series = _series(self._seller, credit_note=False)
+        used = self._books.use_balance((draft.customer.id, draft.currency), draft.total_minor)
+        self.rows.add_invoice(
             draft=draft,
-            ordinal=ordinal,
-            kind="invoice.paid" if books.invoices[invoice] == 0 else "invoice.credited",
-            subject=invoice,
-            version=books.versions[invoice],
+            party=self._party,
+            run=self._run,
+            series=series,
+            sequence=sequence,
+            number=NUMBER.format(series=series, sequence=sequence),
+            balance_applied_minor=used,
         )
-    return [(invoice, part, draft.issued_at) for invoice, part in applied]
+        document = draft.id
+        lines = self.rows.add_lines(draft=draft)
+        postings = invoice_postings(draft=draft, document=document, lines=lines)
+        self._enter(draft, "issued", 0, postings)
+        self._tell(draft, 0, "invoice.issued", document, 1)
+        if used:
+            balance = balance_postings(draft=draft, document=document, amount_minor=used)
+            self._enter(draft, "balance_applied", 1, balance)
+            self.rows.add_settlement(draft=draft, ordinal=1, invoice=document, amount_minor=used)
+        if used == draft.total_minor:
+            self._tell(draft, 1, "invoice.paid", document, 2)
 
+    def _credit_note(self, draft: Draft, sequence: int) -> None:
+        series = _series(self._seller, credit_note=True)
+        adjusted = [name for line in draft.differences for name in line.adjusted_documents]
+        applied = self._books.apply_credit(adjusted, -draft.total_minor)
+        applied_minor = sum(part for _, part in applied)
+        left = -draft.total_minor - applied_minor
+        self._books.add_balance((draft.customer.id, draft.currency), left)
+        self.rows.add_credit_note(
+            draft=draft,
+            party=self._party,
+            run=self._run,
+            series=series,
+            sequence=sequence,
+            number=NUMBER.format(series=series, sequence=sequence),
+            applied_minor=applied_minor,
+        )
+        document = draft.id
+        lines = self.rows.add_lines(draft=draft)
+        postings = credit_note_postings(
+            draft=draft, document=document, lines=lines, applied_minor=applied_minor
+        )
+        self._enter(draft, "issued", 0, postings)
+        self._tell(draft, 0, "credit_note.issued", document, 1)
+        for ordinal, (invoice, part) in enumerate(applied, start=1):
+            self.rows.add_settlement(
+                draft=draft, ordinal=ordinal, invoice=invoice, amount_minor=part
+            )
+            paid = self._books.is_settled(invoice)
+            kind = "invoice.paid" if paid else "invoice.credited"
+            self._tell(draft, ordinal, kind, invoice, self._books.next_version(invoice))
+            self.reductions.append((invoice, part, draft.issued_at))
 
-def _enter(
-    rows: Rows,
-    draft: Draft,
-    kind: str,
-    ordinal: int,
-    posted_on: date,
-    postings: Sequence[Posting],
-) -> None:
-    entry = derived_id(prefix="je", body=draft.body, ordinal=ordinal)
-    rows.add_entry(entry=entry, kind=kind, draft=draft, entry_on=posted_on)
-    rows.add_postings(entry=entry, currency=draft.currency, postings=postings)
+    def _enter(self, draft: Draft, kind: str, ordinal: int, postings: Sequence[Posting]) -> None:
+        entry = derived_id(prefix="je", body=draft.body, ordinal=ordinal)
+        posted_on = local_date(at=draft.issued_at, timezone=self._seller.timezone)
+        self.rows.add_entry(entry=entry, kind=kind, draft=draft, entry_on=posted_on)
+        self.rows.add_postings(entry=entry, currency=draft.currency, postings=postings)
+
+    def _tell(self, draft: Draft, ordinal: int, kind: str, subject: str, version: int) -> None:
+        self.rows.add_event(
+            draft=draft, ordinal=ordinal, kind=kind, subject=subject, version=version
+        )

@@ -9,7 +9,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from invoicing.model import BillingRun, ParkedAccount
 
 _RUNNING: Final = text("""
-SELECT id FROM billing_runs WHERE seller = current_seller() AND as_of = :as_of AND status = 'running'
+SELECT id FROM billing_runs
+WHERE seller = current_seller() AND as_of = :as_of AND status = 'running'
 """)
 _COUNT_SAME: Final = text("""
 SELECT count(*) FROM billing_runs WHERE seller = current_seller() AND as_of = :as_of

@@ -12,6 +12,7 @@ from engine.db import copy_rows, loading
 from engine.period import Period
 from invoicing.assembly import BilledCustomer
 from invoicing.difference import PostedLine
+from invoicing.settlement import OpenInvoice
 
 _DUE: Final = text("""
 SELECT c.id, c.key, c.number, c.party, c.net_terms_days, c.po_number, d.due_at
@@ -48,7 +49,8 @@ INSERT INTO billing_state (sweeps) VALUES (0) ON CONFLICT (seller) DO UPDATE SET
 _TOUCH: Final = text("""
 UPDATE subscriptions s SET dirty_from_at = least(s.dirty_from_at, t.first_at)
 FROM unnest(CAST(:customers AS bigint[]), CAST(:micros AS bigint[])) AS u (number, micros)
-  CROSS JOIN LATERAL (SELECT timestamptz 'epoch' + u.micros * interval '1 microsecond' AS first_at) t
+  CROSS JOIN LATERAL (
+    SELECT timestamptz 'epoch' + u.micros * interval '1 microsecond' AS first_at) t
   JOIN customers c ON c.seller = current_seller() AND c.number = u.number
 WHERE s.seller = current_seller() AND s.customer = c.id AND s.derived_through_at > t.first_at
 """)
@@ -106,7 +108,8 @@ WHERE i.seller = current_seller() AND i.id = u.id
 _NUMBERS: Final = text("""
 INSERT INTO number_series AS n (series, next_sequence, last_issued_at)
 VALUES (:series, 1 + CAST(:count AS integer), :issued_at)
-ON CONFLICT (seller, series) DO UPDATE SET next_sequence = n.next_sequence + CAST(:count AS integer),
+ON CONFLICT (seller, series) DO UPDATE SET
+  next_sequence = n.next_sequence + CAST(:count AS integer),
   last_issued_at = greatest(n.last_issued_at, excluded.last_issued_at)
 RETURNING next_sequence - CAST(:count AS integer) AS first
 """)
@@ -132,14 +135,6 @@ class DueCustomer(msgspec.Struct, frozen=True, kw_only=True):
 
     customer: BilledCustomer
     due_at: datetime
-
-
-class OpenInvoice(msgspec.Struct, frozen=True, kw_only=True):
-    """An invoice with something still to pay, in the order of issue."""
-
-    id: str
-    amount_due_minor: int
-    version: int
 
 
 async def due_customers(

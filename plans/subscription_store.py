@@ -1,11 +1,11 @@
 """SQL for subscriptions and their price intervals."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import Row, text
+from sqlalchemy import Row, RowMapping, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from engine.period import Alignment
@@ -17,16 +17,20 @@ _AGREEMENT: Final = """
 SELECT s.id, s.key, s.customer, c.number AS customer_number, s.currency, s.timezone, s.starts_at,
   s.ends_at, s.anchor_at, s.anchor_day, s.alignment, s.cancelled_at, s.net_terms_days,
   s.next_due_at, s.derived_through_at, s.dirty_from_at, s.revision
-FROM subscriptions s JOIN customers c USING (seller) WHERE s.seller = current_seller() AND c.id = s.customer
+FROM subscriptions s JOIN customers c USING (seller)
+WHERE s.seller = current_seller() AND c.id = s.customer
 """
 _INTERVALS: Final = text("""
 SELECT i.subscription, i.id, i.number, i.price, p.body, pl.interval, i.quantity::text AS quantity,
   i.start_at, i.end_at, i.end_is_cancellation, i.credit_unused
 FROM price_intervals i JOIN prices p ON p.seller = i.seller AND p.id = i.price
   JOIN plans pl ON pl.seller = p.seller AND pl.id = p.plan
-WHERE i.seller = current_seller() AND i.subscription = ANY(:subscriptions) ORDER BY i.subscription, i.number
+WHERE i.seller = current_seller() AND i.subscription = ANY(:subscriptions)
+ORDER BY i.subscription, i.number
 """)
-_BY_REFERENCE: Final = text(_AGREEMENT + "AND (s.key = :reference OR s.id = :reference) FOR UPDATE")
+_BY_REFERENCE: Final = text(
+    _AGREEMENT + "AND (s.key = :reference OR s.id = :reference) FOR UPDATE OF s"
+)
 _BY_CUSTOMERS: Final = text(_AGREEMENT + "AND s.customer = ANY(:customers)")
 _LISTED: Final = text("""
 SELECT s.id, s.key, c.key AS customer, p.key AS plan, p.version AS plan_version, s.currency,
@@ -49,8 +53,8 @@ WHERE i.seller = current_seller() AND i.subscription = ANY(:subscriptions)
 ORDER BY i.subscription, p.key, i.number DESC
 """)
 _INSERT: Final = text("""
-INSERT INTO subscriptions (id, key, customer, plan, currency, timezone, starts_at, ends_at, anchor_at,
-  anchor_day, alignment, net_terms_days, next_due_at, created_at)
+INSERT INTO subscriptions (id, key, customer, plan, currency, timezone, starts_at, ends_at,
+  anchor_at, anchor_day, alignment, net_terms_days, next_due_at, created_at)
 VALUES (:id, :key, :customer, :plan, :currency, :timezone, :starts_at, :ends_at, :anchor_at,
   :anchor_day, :alignment, :net_terms_days, :next_due_at, :created_at)
 """)
@@ -110,7 +114,23 @@ async def _with_intervals(
         )
     return [
         Agreement(
-            **{**row._mapping, "alignment": Alignment(row.alignment)},  # noqa: SLF001 - its public name
+            id=row.id,
+            key=row.key,
+            customer=row.customer,
+            customer_number=row.customer_number,
+            currency=row.currency,
+            timezone=row.timezone,
+            starts_at=row.starts_at,
+            ends_at=row.ends_at,
+            anchor_at=row.anchor_at,
+            anchor_day=row.anchor_day,
+            alignment=Alignment(row.alignment),
+            cancelled_at=row.cancelled_at,
+            net_terms_days=row.net_terms_days,
+            next_due_at=row.next_due_at,
+            derived_through_at=row.derived_through_at,
+            dirty_from_at=row.dirty_from_at,
+            revision=row.revision,
             intervals=tuple(intervals.get(row.id, ())),
         )
         for row in rows
@@ -139,15 +159,15 @@ async def list_subscriptions(
     after: str | None = None,
     reference: str | None = None,
     customer: str | None = None,
-) -> tuple[list[Mapping[str, Any]], dict[str, dict[str, str]]]:
+) -> tuple[Sequence[RowMapping], dict[str, dict[str, str]]]:
     """Up to `limit` rows for the answer, in the order of their ids, and their quantities."""
     parameters = {"after": after, "limit": limit, "reference": reference, "customer": customer}
-    rows = (await connection.execute(_LISTED, parameters)).all()
-    wanted = [row.id for row in rows]
+    rows = (await connection.execute(_LISTED, parameters)).mappings().all()
+    wanted = [row["id"] for row in rows]
     quantities: dict[str, dict[str, str]] = {}
     for row in await connection.execute(_QUANTITIES, {"subscriptions": wanted}):
         quantities.setdefault(row.subscription, {})[row.key] = row.quantity
-    return [row._mapping for row in rows], quantities  # noqa: SLF001 - its public name
+    return rows, quantities
 
 
 async def insert_subscription(

@@ -1,4 +1,4 @@
-"""The timeline of a subscription: price intervals, their calendars and the instants things fall due.
+"""The timeline of a subscription: price intervals, calendars, and when things fall due.
 
 Pure. A change of a subscription is a new set of intervals; money is derived from them elsewhere.
 """

@@ -11,7 +11,7 @@ def run_sql(name: str) -> None:
     script = resources.files("engine.migrations").joinpath("sql", name).read_text("utf-8")
     adapted: Any = op.get_bind().connection.dbapi_connection
 
-    async def execute(raw: Any) -> None:  # noqa: ANN401 - asyncpg's own type
+    async def execute(raw: Any) -> None:
         await raw.execute(script)
 
     adapted.run_async(execute)
