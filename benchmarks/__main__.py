@@ -1,0 +1,26 @@
+"""Run every benchmark in its short form, one process after the other: python -m benchmarks."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+SHORT: dict[str, list[str]] = {
+    "bench_rating": ["--lines", "100000"],
+    "bench_billing_run": ["--subscriptions", "4000", "--events", "400000"],
+}
+
+
+def main() -> None:
+    failed: list[str] = []
+    for path in sorted(Path(__file__).parent.glob("bench_*.py")):
+        print(f"== {path.stem} {' '.join(SHORT.get(path.stem, []))}", flush=True)
+        command = [sys.executable, str(path), *SHORT.get(path.stem, [])]
+        if subprocess.run(command, check=False).returncode:
+            failed.append(path.stem)
+        print(flush=True)
+    if failed:
+        raise SystemExit(f"failed: {', '.join(failed)}")
+
+
+if __name__ == "__main__":
+    main()

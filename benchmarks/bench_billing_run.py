@@ -1,0 +1,323 @@
+"""The billing run against what the machine allows: COPY of the very rows it posts, and an ORM.
+
+A seller with N subscriptions of three prices and M usage events is billed: measure, rate, diff,
+number, journal, post. The rows it posted are then read back and written again in two ways, and the
+run is repeated. All in one process and one run; only the ratios mean anything elsewhere.
+
+    python benchmarks/bench_billing_run.py --subscriptions 20000 --events 2000000
+"""
+
+import argparse
+import asyncio
+import functools
+import io
+import multiprocessing
+import resource
+import shutil
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+from pathlib import Path
+from statistics import median
+from types import ModuleType
+from typing import Any
+
+import asyncpg
+from billing_world import SECOND_RUN, build_world
+from sqlalchemy import MetaData
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from sqlalchemy.orm import registry
+
+import invoicing.derive
+import invoicing.post
+import invoicing.run_billing
+from engine.db import Database, open_database
+from engine.postgres import start_or_join
+from engine.scratch import scratch_database
+from invoicing.run_billing import run_billing
+
+COPIES = 3
+ORM_DOCUMENTS = 1_000
+ORM_CHUNK = 500
+# Rows of a table that belong to documents of the run; invoices are named by the run itself.
+TABLES = {
+    "invoices": "id",
+    "credit_notes": "id",
+    "line_items": "document",
+    "settlements": "invoice",
+    "journal_entries": "source",
+    "postings": "document",
+    "outbox": "object",
+}
+PHASES: list[tuple[ModuleType, str, str]] = [
+    (invoicing.run_billing, "sweep_inbox", "inbox: who has new usage"),
+    (invoicing.run_billing, "due_customers", "work list"),
+    (invoicing.run_billing, "load_work", "agreements"),
+    (invoicing.run_billing, "derive", "derive"),
+    (invoicing.derive, "measure", "  of it measure"),
+    (invoicing.derive, "rate", "  of it rate"),
+    (invoicing.run_billing, "post", "post, without the commit"),
+    (invoicing.post, "advance_subscriptions", "  of it progress"),
+    (invoicing.post, "copy_documents", "  of it COPY"),
+]
+
+
+class Seconds:
+    """Time spent in named functions, for as long as they are watched."""
+
+    def __init__(self) -> None:
+        self.spent: dict[str, float] = defaultdict(float)
+
+    def watch(self) -> None:
+        """Put a watch around every function of PHASES, until the process ends."""
+        for module, name, label in PHASES:
+            setattr(module, name, self._timed(getattr(module, name), label))
+
+    def _timed(self, function: Callable[..., Any], label: str) -> Callable[..., Any]:
+        if asyncio.iscoroutinefunction(function):
+
+            @functools.wraps(function)
+            async def awaited(*arguments: Any, **named: Any) -> Any:
+                begin = time.perf_counter()
+                try:
+                    return await function(*arguments, **named)
+                finally:
+                    self.spent[label] += time.perf_counter() - begin
+
+            return awaited
+
+        @functools.wraps(function)
+        def called(*arguments: Any, **named: Any) -> Any:
+            begin = time.perf_counter()
+            try:
+                return function(*arguments, **named)
+            finally:
+                self.spent[label] += time.perf_counter() - begin
+
+        return called
+
+
+async def seconds_of(work: Awaitable[object]) -> float:
+    begin = time.perf_counter()
+    await work
+    return time.perf_counter() - begin
+
+
+def condition(table: str, run: str) -> str:
+    if table in {"invoices", "credit_notes"}:
+        return f"run = '{run}'"
+    documents = " UNION ALL ".join(
+        f"SELECT id FROM {name} WHERE run = '{run}'" for name in ("invoices", "credit_notes")
+    )
+    return f"{TABLES[table]} IN ({documents})"
+
+
+async def read_back(raw: Any, run: str) -> dict[str, tuple[int, bytes]]:
+    """{table: (rows, binary COPY)} of what the run posted, in the order in which it lies there."""
+    found: dict[str, tuple[int, bytes]] = {}
+    for table in TABLES:
+        target = io.BytesIO()
+        query = f"SELECT * FROM public.{table} WHERE {condition(table, run)} ORDER BY ctid"
+        tag = await raw.copy_from_query(query, output=target, format="binary")
+        rows = int(tag.split()[-1])
+        if rows:
+            found[table] = (rows, target.getvalue())
+    return found
+
+
+async def make_copies(raw: Any) -> None:
+    """Empty copies of the tables with their keys, indexes and checks, without triggers."""
+    await raw.execute("CREATE SCHEMA copies")
+    for table in TABLES:
+        await raw.execute(f"CREATE TABLE copies.{table} (LIKE public.{table} INCLUDING ALL)")
+
+
+async def empty_copies(raw: Any) -> None:
+    for table in TABLES:
+        await raw.execute(f"TRUNCATE copies.{table}")
+    await raw.execute("CHECKPOINT")
+
+
+async def copy_all(raw: Any, posted: dict[str, tuple[int, bytes]]) -> None:
+    async with raw.transaction():
+        for table, (_, content) in posted.items():
+            await raw.copy_to_table(
+                table, schema_name="copies", source=memoryview(content), format="binary"
+            )
+
+
+async def copy_seconds(raw: Any, posted: dict[str, tuple[int, bytes]]) -> float:
+    taken: list[float] = []
+    for _ in range(COPIES):
+        await empty_copies(raw)
+        taken.append(await seconds_of(copy_all(raw, posted)))
+    return median(taken)
+
+
+async def orm_seconds(raw: Any, dsn: str, run: str) -> tuple[int, float]:
+    """(rows, seconds) of a sample written as mapped objects, flushed and committed by the chunk."""
+    await empty_copies(raw)
+    mapped, metadata = registry(), MetaData(schema="copies")
+    engine = create_async_engine(
+        "postgresql+asyncpg://", async_creator=functools.partial(asyncpg.connect, dsn)
+    )
+    try:
+        async with engine.connect() as connection:
+            await connection.run_sync(metadata.reflect)
+        kinds: dict[str, type] = {}
+        for table in TABLES:
+            kinds[table] = type(table, (), {})
+            mapped.map_imperatively(kinds[table], metadata.tables[f"copies.{table}"])
+        documents = await raw.fetch(
+            "SELECT id FROM public.invoices WHERE run = $1 ORDER BY ctid LIMIT $2",
+            run,
+            ORM_DOCUMENTS,
+        )
+        ids = [row["id"] for row in documents]
+        rows, taken = 0, 0.0
+        for begin in range(0, len(ids), ORM_CHUNK):
+            records = {
+                table: [
+                    dict(row)
+                    for row in await raw.fetch(
+                        f"SELECT * FROM public.{table} WHERE {column} = ANY($1)",
+                        ids[begin : begin + ORM_CHUNK],
+                    )
+                ]
+                for table, column in TABLES.items()
+            }
+            rows += sum(map(len, records.values()))
+            taken += await seconds_of(_add_objects(engine, kinds, records))
+        return rows, taken
+    finally:
+        mapped.dispose()
+        await engine.dispose()
+
+
+async def _add_objects(
+    engine: Any, kinds: dict[str, type], records: dict[str, list[dict[str, Any]]]
+) -> None:
+    async with AsyncSession(engine) as session:
+        for table, rows in records.items():
+            objects = []
+            for row in rows:
+                one = kinds[table]()
+                for name, value in row.items():
+                    setattr(one, name, value)
+                objects.append(one)
+            session.add_all(objects)
+        await session.commit()
+
+
+def peak_mebibytes() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def _build(arguments: dict[str, Any], answers: Any) -> None:
+    answers.put(asyncio.run(build_world(**arguments)))
+
+
+def build_apart(**arguments: Any) -> int:
+    """Load in another process, so that the peak memory measured here is the run's own."""
+    context = multiprocessing.get_context("spawn")
+    answers = context.Queue()
+    process = context.Process(target=_build, args=(arguments, answers))
+    process.start()
+    process.join()
+    if process.exitcode:
+        raise SystemExit("loading failed")
+    return int(answers.get())
+
+
+async def bill(database: Database, seller: int) -> tuple[float, Any]:
+    begin = time.perf_counter()
+    run = await run_billing(database=database, seller=seller, as_of=SECOND_RUN, now=SECOND_RUN)
+    return time.perf_counter() - begin, run
+
+
+async def measure_all(*, dsn: str, arguments: argparse.Namespace) -> None:
+    sizes = {name: getattr(arguments, name) for name in ("subscriptions", "events", "anchors")}
+    begin = time.perf_counter()
+    seller = await asyncio.to_thread(functools.partial(build_apart, dsn=dsn, **sizes))
+    print(
+        f"{sizes['subscriptions']} subscriptions of 3 prices on {sizes['anchors']} anchor days,"
+        f" {sizes['events']} events, loaded in {time.perf_counter() - begin:.0f} s"
+    )
+    database = open_database(dsn=dsn, role="usance_app", statement_timeout_seconds=600)
+    raw = await asyncpg.connect(dsn)
+    try:
+        await raw.execute("CHECKPOINT")
+        before, phases = peak_mebibytes(), Seconds()
+        phases.watch()
+        first, run = await bill(database, seller)
+        after, spent = peak_mebibytes(), dict(phases.spent)
+        again, empty = await bill(database, seller)
+        assert run.documents == sizes["subscriptions"], run
+        assert empty.documents == 0, empty
+        posted = await read_back(raw, run.id)
+        await make_copies(raw)
+        by_copy = await copy_seconds(raw, posted)
+        orm_rows, orm = await orm_seconds(raw, dsn, run.id)
+    finally:
+        await raw.close()
+        await database.close()
+    rows = sum(count for count, _ in posted.values())
+    by_orm = orm * rows / orm_rows
+    print(f"{run.documents} documents, {rows} rows: ", end="")
+    print(", ".join(f"{table} {count}" for table, (count, _) in posted.items()))
+    order = [label for _, _, label in PHASES]
+    lines = [
+        ("billing run", first),
+        (f"COPY of its rows, median of {COPIES}", by_copy),
+        (f"ORM objects, scaled from {orm_rows} rows", by_orm),
+        ("the run again", again),
+    ]
+    for name, taken in lines:
+        print(f"  {name:<36} {taken:>8.2f} s {rows / taken:>12,.0f} rows/s")
+    for label, taken in sorted(spent.items(), key=lambda item: order.index(item[0])):
+        print(f"    {label:<34} {taken:>8.2f} s {taken / first:>7.0%}")
+    print(f"run / COPY              {by_copy / first:>6.2f}   (target at least 0.50)")
+    print(f"run / ORM               {by_orm / first:>6.1f}   (target at least 15)")
+    print(f"again / first           {again / first:>6.3f}   (target at most 0.3)")
+    print(f"peak memory of the run  {after:>6.0f} MiB, {before:.0f} before  (target at most 512)")
+
+
+@contextmanager
+def own_server() -> Iterator[str]:
+    home = Path(tempfile.mkdtemp(prefix="usance-bench-"))
+    home.chmod(0o711)  # run as root, the server runs as nobody and walks through here
+    try:
+        with start_or_join(home=home) as running:
+            yield running.admin_dsn
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+
+
+@asynccontextmanager
+async def scratch(dsn: str | None) -> AsyncIterator[str]:
+    """A migrated database on the server given, else on one of our own that waits for its disk."""
+    with ExitStack() as stack:
+        if dsn is None:
+            dsn = stack.enter_context(own_server())
+        async with scratch_database(dsn=dsn) as database:
+            yield database
+
+
+async def run_benchmark(arguments: argparse.Namespace) -> None:
+    async with scratch(arguments.dsn) as dsn:
+        await measure_all(dsn=dsn, arguments=arguments)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--subscriptions", type=int, default=20_000)
+    parser.add_argument("--events", type=int, default=2_000_000)
+    parser.add_argument("--anchors", type=int, default=28, help="start days, 1 to 28")
+    parser.add_argument("--dsn", help="a superuser's address; default: a server of its own")
+    asyncio.run(run_benchmark(parser.parse_args()))
+
+
+if __name__ == "__main__":
+    main()
