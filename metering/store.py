@@ -57,10 +57,39 @@ WHERE seller = current_seller() ORDER BY number
 """
 
 
-_TAKE_INBOX: Final = text(
-    "DELETE FROM event_inbox WHERE seller = current_seller() RETURNING batch"
-)
+_TAKE_INBOX: Final = text("DELETE FROM event_inbox WHERE seller = current_seller() RETURNING batch")
 _READ_INBOX: Final = text("SELECT batch FROM event_inbox WHERE seller = current_seller()")
+
+
+_EVENTS: Final = """
+SELECT batch, payload FROM event_batches
+WHERE seller = current_seller() AND batch >= $1 ORDER BY batch
+"""
+_INTERVALS: Final = text("""
+SELECT c.number, p.body->>'meter' AS meter, i.start_at, i.end_at
+FROM customers c
+  JOIN subscriptions s ON s.seller = c.seller AND s.customer = c.id
+  JOIN price_intervals i ON i.seller = s.seller AND i.subscription = s.id
+  JOIN prices p ON p.seller = i.seller AND p.id = i.price
+WHERE c.seller = current_seller() AND c.number = ANY(:customers) AND p.body->>'meter' IS NOT NULL
+""")
+
+
+class UsageInterval(msgspec.Struct, frozen=True):
+    """The time over which a customer pays a price that rates `meter` (its key)."""
+
+    meter: str
+    start_at: datetime
+    end_at: datetime | None
+
+    def holds(self, at: datetime) -> bool:
+        """Whether the instant lies in [start, end)."""
+        return self.start_at <= at and (self.end_at is None or at < self.end_at)
+
+
+def in_utc(at: datetime) -> datetime:
+    """The same instant, told in UTC."""
+    return at.astimezone(UTC)
 
 
 def at_micros(micros: int) -> datetime:
@@ -250,3 +279,24 @@ async def stream_inbox(
             times = np.array([micros_of(each.time) for each in events], dtype=np.int64)
             known = np.flatnonzero(customers)
             yield customers[known], times[known]
+
+
+async def stream_events(
+    *, connection: AsyncConnection, first: int
+) -> AsyncIterator[tuple[int, list[StoredEvent]]]:
+    """(batch, its events by ordinal) of the batches from number `first` on."""
+    raw = await driver(connection)
+    async for rows in _pages(raw, _EVENTS, first, weigh=_weigh_payload):
+        for row in rows:
+            yield row["batch"], decode_payload(row["payload"])
+
+
+async def find_usage_intervals(
+    *, connection: AsyncConnection, customers: Iterable[int]
+) -> dict[int, list[UsageInterval]]:
+    """When which meters are billed, by customer number."""
+    found: dict[int, list[UsageInterval]] = {}
+    rows = await connection.execute(_INTERVALS, {"customers": list(customers)})
+    for number, meter, start_at, end_at in rows:
+        found.setdefault(number, []).append(UsageInterval(meter, start_at, end_at))
+    return found

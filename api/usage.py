@@ -1,0 +1,61 @@
+"""`GET /v1/usage`: what a meter counted of a customer."""
+
+from datetime import UTC, datetime
+from typing import Annotated
+
+from litestar import get
+from litestar.di import NamedDependency
+from litestar.params import QueryParameter
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from engine.errors import invalid_field
+from metering.model import UsageAnswer, UsageWindow
+from metering.usage import read_usage
+from plans.api_keys import Scope
+
+Person = Annotated[str, QueryParameter(description="The customer, by key or id.")]
+Wanted = Annotated[str, QueryParameter(description="The meter, by key or id.")]
+Start = Annotated[datetime, QueryParameter(name="from", description="The first instant.")]
+End = Annotated[datetime, QueryParameter(name="to", description="The first instant after.")]
+Cut = Annotated[UsageWindow, QueryParameter(description="`hour`, `day` or `month`.")]
+
+
+def _instant(at: datetime, *, pointer: str) -> datetime:
+    if at.tzinfo is None:
+        detail = "an instant names its offset from UTC, such as Z"
+        raise invalid_field(pointer=pointer, code="invalid", detail=detail)
+    return at.astimezone(UTC)
+
+
+@get(
+    "/v1/usage",
+    operation_id="readUsage",
+    summary="Read usage",
+    description=(
+        "Windows are cut at the customer's local midnight; the first and the last may be partial."
+        " A quantity below zero is shown as it is."
+    ),
+    tags=["Usage"],
+    opt={"scope": Scope.READ},
+)
+async def get_usage(
+    *,
+    connection: NamedDependency[AsyncConnection],
+    customer: Person,
+    meter: Wanted,
+    start: Start,
+    end: End,
+    window: Cut = UsageWindow.DAY,
+) -> UsageAnswer:
+    """The quantity of every window of [from, to)."""
+    return await read_usage(
+        connection=connection,
+        customer=customer,
+        meter=meter,
+        start=_instant(start, pointer="/from"),
+        end=_instant(end, pointer="/to"),
+        window=window,
+    )
+
+
+ROUTES = (get_usage,)

@@ -1,0 +1,114 @@
+"""Verb: list stored events with what became of them, so that nothing is dropped in silence."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from engine.db import driver
+from engine.errors import BillingError, ErrorKind
+from metering import store
+from metering.columns import parse_value
+from metering.intake import read_data
+from metering.model import EventList, EventReason, EventRow, EventStatus, StoredEvent
+from plans.model import Aggregation, Meter
+
+_CURSOR: Final = re.compile(r"(\d{1,18})\.(\d{1,9})\Z", re.ASCII)
+_LOOKED_AT: Final = 20_000
+
+
+class _Place(msgspec.Struct, frozen=True):
+    """An event's batch and ordinal."""
+
+    batch: int
+    ordinal: int
+
+
+def _read_cursor(cursor: str | None) -> _Place:
+    if cursor is None:
+        return _Place(0, -1)
+    match = _CURSOR.match(cursor)
+    if match is None:
+        raise BillingError("invalid_cursor", "this is no cursor of ours", kind=ErrorKind.MALFORMED)
+    return _Place(int(match[1]), int(match[2]))
+
+
+def _reason(
+    event: StoredEvent,
+    data: Mapping[str, Any],
+    *,
+    meters: Sequence[Meter],
+    number: int,
+    intervals: Sequence[store.UsageInterval],
+) -> EventReason | None:
+    """Why an event is measured for nobody; None when it is."""
+    mine = [meter for meter in meters if meter.event_type == event.type]
+    if not mine:
+        return "no_meter"
+    if not number:
+        return "unknown_customer"
+    good = {
+        meter.key
+        for meter in mine
+        if meter.aggregation is Aggregation.COUNT
+        or parse_value(data.get(meter.value or "")) is not None
+    }
+    if not good:
+        return "bad_value"
+    for each in intervals:
+        if each.meter in good and each.holds(event.time):
+            return None
+    return "no_subscription"
+
+
+async def list_events(
+    *, connection: AsyncConnection, status: EventStatus | None, limit: int, cursor: str | None
+) -> EventList:
+    """A page of events in the order of their commits, only those of `status` if given.
+
+    Looks at a bounded number of events: a page may be short, even empty, and still have a next
+    one. Errors: `invalid_cursor`.
+    """
+    after = _read_cursor(cursor)
+    meters = await store.load_meters(await driver(connection))
+    subjects = store.SubjectNumbers(connection=connection)
+    rows: list[EventRow] = []
+    looked_at = 0
+    async for batch, events in store.stream_events(connection=connection, first=after.batch):
+        numbers = await subjects.find({each.subject for each in events})
+        wanted = {numbers[each.subject] for each in events}
+        intervals = await store.find_usage_intervals(connection=connection, customers=wanted)
+        datas = read_data(events)
+        for ordinal, event in enumerate(events):
+            if batch == after.batch and ordinal <= after.ordinal:
+                continue
+            number = numbers[event.subject]
+            reason = _reason(
+                event,
+                datas[ordinal],
+                meters=meters,
+                number=number,
+                intervals=intervals.get(number, ()),
+            )
+            found: EventStatus = "measured" if reason is None else "unmatched"
+            if status is None or status == found:
+                rows.append(_row(event, found, reason))
+            looked_at += 1
+            if len(rows) == limit or looked_at == _LOOKED_AT:
+                return EventList(data=tuple(rows), next_cursor=f"{batch}.{ordinal}")
+    return EventList(data=tuple(rows), next_cursor=None)
+
+
+def _row(event: StoredEvent, status: EventStatus, reason: EventReason | None) -> EventRow:
+    return EventRow(
+        id=event.id,
+        source=event.source,
+        type=event.type,
+        subject=event.subject,
+        time=store.in_utc(event.time),
+        data=event.data,
+        status=status,
+        reason=reason,
+    )
