@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from api import (
     billing_runs,
     customers,
+    events,
     health,
     ingest,
     invoices,
@@ -24,6 +25,7 @@ from api import (
     plans,
     sellers,
     subscriptions,
+    usage,
 )
 from api.auth import Authenticator, Principal, declared_scope, require_key
 from api.bodies import StrictBody
@@ -47,6 +49,8 @@ ROUTES: Final[tuple[ControllerRouterHandler, ...]] = (
     *customers.ROUTES,
     *meters.ROUTES,
     ingest.ingest_events,
+    *events.ROUTES,
+    *usage.ROUTES,
     *plans.ROUTES,
     *subscriptions.ROUTES,
     *billing_runs.ROUTES,
