@@ -72,8 +72,6 @@ def _calendar_count(pointer: str) -> FieldError:
 
 def _terms(price: Price, alignment: Alignment) -> Iterator[_Fault]:
     """Kind, meter, billing time and interval."""
-    if price.kind is Kind.ONE_TIME:
-        yield "/kind", "not_supported", "one-time prices cannot be part of a plan yet"
     if price.kind is Kind.USAGE:
         if price.meter is None:
             yield "/meter", "required", "a usage price names the meter it rates"

@@ -38,7 +38,6 @@ def test_a_sound_plan_has_no_faults():
         (recurring(kind="usage"), "meter", "required"),
         (recurring(kind="usage", meter="m", bill="in_advance"), "bill", "usage_in_advance"),
         (recurring(kind="usage", meter="m", quantity="3"), "quantity", "not_allowed"),
-        (recurring(kind="one_time"), "kind", "not_supported"),
         (recurring(quantity="1000000000000000"), "quantity", "quantity_out_of_range"),
         (
             recurring(included_quantity="0.0000000001"),
