@@ -164,6 +164,18 @@ async def _send(send: Send, *, status: int, headers: Mapping[str, str], body: by
     await send(cast("Message", rest))
 
 
+_BODY: Final = {
+    "required": True,
+    "content": {
+        **dict.fromkeys(
+            ("application/json", "application/cloudevents-batch+json"),
+            {"schema": {"type": ["object", "array"], "items": {"type": "object"}}},
+        ),
+        "application/x-ndjson": {"schema": {"type": "string"}},
+    },
+}
+
+
 class TakeEvents(ASGIMiddleware):
     """Answers `POST /v1/events` itself, after the commit."""
 
@@ -202,7 +214,7 @@ class TakeEvents(ASGIMiddleware):
     tags=["Usage"],
     status_code=200,
     middleware=[TakeEvents()],
-    opt={"scope": "ingest", "idempotent": False},
+    opt={"scope": "ingest", "idempotent": False, "request_body": _BODY},
 )
 async def ingest_events() -> EventAnswer:
     """Described here, answered by `TakeEvents`."""

@@ -84,7 +84,8 @@ def document_of(app: Litestar) -> dict[str, Any]:
     """The whole description, made once for an application.
 
     Bodies and answers are described by msgspec, which is what checks them; problems, scopes and
-    the Idempotency-Key are added to every route that has them.
+    the Idempotency-Key are added to every route that has them. A route that reads its body itself
+    describes it in `opt={"request_body": …}`.
     """
     known = getattr(app.state, "openapi_document", None)
     if known is not None:
@@ -140,6 +141,10 @@ def _complete(
         content = {"application/json": {"schema": schemas[repr(data.annotation)]}}
         operation["requestBody"] = {"required": True, "content": content}
         statuses += [400, 409, 413, 415, 422]
+    own_body = handler.opt.get("request_body")
+    if own_body is not None:
+        operation["requestBody"] = own_body
+        statuses += [400, 413, 415, 422]
     parameters = operation.get("parameters", [])
     if parameters:
         statuses += [400]

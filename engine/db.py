@@ -81,7 +81,11 @@ def open_database(
         server_settings["role"] = role
 
     async def connect() -> Any:
-        return await asyncpg.connect(dsn, server_settings=server_settings, timeout=10)
+        try:
+            return await asyncpg.connect(dsn, server_settings=server_settings, timeout=10)
+        except FileNotFoundError as error:
+            # A socket that is not there is a server that is not there.
+            raise ConnectionRefusedError("the database's socket is not there") from error
 
     engine = create_async_engine(
         "postgresql+asyncpg://",

@@ -1,0 +1,119 @@
+"""What each route asks for and what it is about. A route without a row here fails the build."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+PUBLIC = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """`scope` it declares; `path` names, for each parameter, one of `Seller.ids`.
+
+    `query` and `body` are such that it succeeds on a filled seller; the text
+    `{name}` in them becomes that id.
+    `status` is what the right key gets.
+    """
+
+    scope: str | None
+    path: dict[str, str] = field(default_factory=dict)
+    query: dict[str, str] = field(default_factory=dict)
+    body: Any = None
+    status: int = 200
+
+
+ROWS: dict[tuple[str, str], Row] = {
+    ("GET", "/healthz"): Row(PUBLIC),
+    ("GET", "/readyz"): Row(PUBLIC),
+    ("GET", "/metrics"): Row(PUBLIC),
+    ("GET", "/openapi.json"): Row(PUBLIC),
+    ("GET", "/docs"): Row(PUBLIC),
+    ("GET", "/docs/openapi.json"): Row(PUBLIC),
+    ("GET", "/docs/{path}"): Row(PUBLIC, path={"path": "meter"}, status=404),
+    ("GET", "/v1/seller"): Row("read"),
+    ("PATCH", "/v1/seller"): Row("admin", body={"legal_name": "Other"}),
+    ("POST", "/v1/api_keys"): Row("admin", body={"name": "k", "scopes": ["read"]}, status=201),
+    ("GET", "/v1/api_keys"): Row("admin"),
+    ("DELETE", "/v1/api_keys/{key_id}"): Row("admin", path={"key_id": "api_key"}),
+    ("POST", "/v1/customers"): Row("billing", body={"key": "new", "name": "New"}, status=201),
+    ("GET", "/v1/customers"): Row("read"),
+    ("GET", "/v1/customers/{customer}"): Row("read", path={"customer": "customer"}),
+    ("PATCH", "/v1/customers/{customer}"): Row(
+        "billing", path={"customer": "customer"}, body={"name": "Other"}
+    ),
+    ("POST", "/v1/meters"): Row(
+        "admin",
+        body={"key": "new", "event_type": "call", "aggregation": "count"},
+        status=201,
+    ),
+    ("GET", "/v1/meters"): Row("read"),
+    ("GET", "/v1/meters/{meter}"): Row("read", path={"meter": "meter"}),
+    ("POST", "/v1/plans"): Row(
+        "admin",
+        body={
+            "key": "new",
+            "currency": "USD",
+            "interval": {"unit": "month"},
+            "prices": [{"key": "p", "kind": "recurring", "model": "flat", "flat_amount": "1.00"}],
+        },
+        status=201,
+    ),
+    ("POST", "/v1/plans/{plan}/versions"): Row(
+        "admin",
+        path={"plan": "plan"},
+        body={
+            "prices": [{"key": "p", "kind": "recurring", "model": "flat", "flat_amount": "1.00"}]
+        },
+        status=201,
+    ),
+    ("POST", "/v1/events"): Row(
+        "ingest",
+        body=[{"id": "e1", "type": "completion", "subject": "acme", "data": {"tokens": 5}}],
+    ),
+    ("GET", "/v1/events"): Row("read"),
+    ("GET", "/v1/usage"): Row(
+        "read",
+        query={
+            "customer": "{customer}",
+            "meter": "{meter}",
+            "from": "2026-02-01T00:00:00Z",
+            "to": "2026-03-01T00:00:00Z",
+        },
+    ),
+    ("POST", "/v1/subscriptions"): Row(
+        "billing",
+        body={"key": "new", "customer": "{customer}", "plan": "pro"},
+        status=201,
+    ),
+    ("GET", "/v1/subscriptions"): Row("read"),
+    ("GET", "/v1/subscriptions/{reference}"): Row("read", path={"reference": "subscription"}),
+    ("POST", "/v1/subscriptions/{reference}/cancel"): Row(
+        "billing", path={"reference": "subscription"}, body={"effective": "period_end"}
+    ),
+    ("POST", "/v1/billing_runs"): Row(
+        "billing", body={"as_of": "2026-03-01T12:00:00Z"}, status=201
+    ),
+    ("GET", "/v1/billing_runs"): Row("read"),
+    ("GET", "/v1/billing_runs/{run}"): Row("read", path={"run": "run"}),
+    ("POST", "/v1/test_clock/advance"): Row("billing", body={"to": "2026-03-02T00:00:00Z"}),
+    ("GET", "/v1/invoices"): Row("read"),
+    ("GET", "/v1/invoices/{reference}"): Row("read", path={"reference": "invoice"}),
+    ("GET", "/v1/credit_notes"): Row("read"),
+    ("GET", "/v1/credit_notes/{reference}"): Row("read", path={"reference": "credit_note"}),
+    ("GET", "/v1/journal_entries"): Row("read"),
+    ("GET", "/v1/journal_entries/{entry}"): Row("read", path={"entry": "entry"}),
+    ("GET", "/v1/accounts"): Row("read"),
+    ("GET", "/v1/plans"): Row("read"),
+    ("GET", "/v1/plans/{plan}"): Row("read", path={"plan": "plan"}),
+}
+
+
+def filled(value: Any, ids: dict[str, str]) -> Any:
+    """A body with the ids put in."""
+    if isinstance(value, str):
+        return ids.get(value[1:-1], value) if value[:1] == "{" else value
+    if isinstance(value, dict):
+        return {name: filled(entry, ids) for name, entry in value.items()}
+    if isinstance(value, list):
+        return [filled(entry, ids) for entry in value]
+    return value

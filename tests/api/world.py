@@ -1,0 +1,197 @@
+"""Two sellers with the same catalogue, keys of every kind, and the application between them."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx
+from litestar import Litestar
+
+from api.app import create_app
+from engine.db import Database
+from plans.api_keys import ApiKeyDraft, Scope
+from plans.create_seller import create_seller
+from plans.drafts import SellerDraft
+from plans.issue_key import issue_key
+from plans.model import Mode
+from plans.seller_store import revoke_api_key
+
+START = datetime(2026, 3, 1, 12, tzinfo=UTC)
+METER = {"key": "tokens", "event_type": "completion", "aggregation": "sum", "value": "tokens"}
+PLAN = {
+    "key": "pro",
+    "currency": "USD",
+    "interval": {"unit": "month", "count": 1},
+    "prices": [
+        {"key": "base", "kind": "recurring", "model": "flat", "flat_amount": "49.00"},
+        {
+            "key": "tokens",
+            "kind": "usage",
+            "meter": "tokens",
+            "model": "graduated",
+            "tiers": [
+                {"up_to": "1000", "unit_amount": "0"},
+                {"up_to": None, "unit_amount": "0.002"},
+            ],
+        },
+    ],
+}
+CUSTOMER = {"key": "acme", "name": "Acme", "emails": ["ap@acme.example"]}
+
+
+class WallClock:
+    """Wall time that only the test moves."""
+
+    def __init__(self) -> None:
+        self.now = START
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def move(self, by: timedelta) -> None:
+        self.now += by
+
+
+@dataclass
+class Seller:
+    """One seller: a key for each scope, and the ids of what it has, by a short name."""
+
+    id: str
+    number: int
+    keys: dict[str, str]
+    ids: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class World:
+    """The application with its two sellers."""
+
+    app: Litestar
+    database: Database
+    clock: WallClock
+    client: httpx.AsyncClient
+    ours: Seller
+    theirs: Seller
+
+    async def send(
+        self,
+        method: str,
+        path: str,
+        *,
+        key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        **fields: Any,
+    ) -> httpx.Response:
+        """One request; with our admin key unless another one, or the empty string, is given."""
+        secret = self.ours.keys["admin"] if key is None else key
+        sent = {"authorization": f"Bearer {secret}"} if secret else {}
+        return await self.client.request(method, path, headers=sent | dict(headers or {}), **fields)
+
+
+async def make_key(
+    world_database: Database,
+    *,
+    seller: int,
+    scopes: tuple[Scope, ...],
+    mode: Mode = Mode.TEST,
+    now: datetime = START,
+    expires_at: datetime | None = None,
+    revoked: bool = False,
+) -> str:
+    """The secret of a new key of the seller."""
+    draft = ApiKeyDraft(name="test", scopes=scopes, expires_at=expires_at)
+    async with world_database.transaction(seller=seller) as connection:
+        made = await issue_key(connection=connection, mode=mode, draft=draft, now=now)
+        if revoked:
+            assert await revoke_api_key(connection=connection, key_id=made.id, now=now)
+    assert made.secret is not None
+    return made.secret
+
+
+async def make_seller(database: Database, *, name: str, mode: Mode = Mode.TEST) -> Seller:
+    """A seller with one key for each scope, one revoked and one that has expired."""
+    made = await create_seller(
+        database=database, draft=SellerDraft(legal_name=name, mode=mode), now=START
+    )
+    keys = {
+        scope.value: await make_key(database, seller=made.seller, scopes=(scope,), mode=mode)
+        for scope in Scope
+    }
+    every = tuple(Scope)
+    keys["revoked"] = await make_key(
+        database, seller=made.seller, scopes=every, mode=mode, revoked=True
+    )
+    keys["expired"] = await make_key(
+        database,
+        seller=made.seller,
+        scopes=every,
+        mode=mode,
+        now=START - timedelta(days=2),
+        expires_at=START - timedelta(days=1),
+    )
+    return Seller(id=made.id, number=made.seller, keys=keys)
+
+
+async def fill(world: World, seller: Seller) -> None:
+    """Give a seller a meter, a plan, a customer and a spare key. Resources add theirs here."""
+    key = seller.keys["admin"]
+    for name, path, body in (
+        ("meter", "/v1/meters", METER),
+        ("plan", "/v1/plans", PLAN),
+        ("customer", "/v1/customers", CUSTOMER),
+        ("api_key", "/v1/api_keys", {"name": "spare", "scopes": ["read"]}),
+    ):
+        answer = await world.send("POST", path, key=key, json=body)
+        assert answer.status_code == 201, answer.text
+        seller.ids[name] = answer.json()["id"]
+
+
+async def bill(world: World, seller: Seller) -> None:
+    """A subscription that was billed and then cancelled: an invoice, a credit note, a journal."""
+    key = seller.keys["admin"]
+    run = {"as_of": START.isoformat()}
+    for name, path, body in (
+        ("subscription", "/v1/subscriptions", {"key": "s1", "customer": "acme", "plan": "pro"}),
+        ("run", "/v1/billing_runs", run),
+        ("gone", "/v1/subscriptions", {"key": "s2", "customer": "acme", "plan": "pro"}),
+        (None, "/v1/billing_runs", run),
+        (None, "/v1/subscriptions/s2/cancel", {}),
+        (None, "/v1/billing_runs", run),
+    ):
+        answer = await world.send("POST", path, key=key, json=body)
+        assert answer.is_success, answer.text
+        if name is not None:
+            seller.ids[name] = answer.json()["id"]
+    for name, path in (
+        ("invoice", "/v1/invoices"),
+        ("credit_note", "/v1/credit_notes"),
+        ("entry", "/v1/journal_entries"),
+    ):
+        listed = (await world.send("GET", path, key=key)).json()["data"]
+        assert listed, path
+        seller.ids[name] = listed[0]["id"]
+
+
+@asynccontextmanager
+async def open_world(database: Database) -> AsyncIterator[World]:
+    """The application on an empty database, with both sellers filled."""
+    clock = WallClock()
+    app = create_app(database=database, clock=clock)
+    transport = httpx.ASGITransport(app=app, raise_app_exceptions=True)  # type: ignore[arg-type]
+    async with (
+        app.lifespan(),
+        httpx.AsyncClient(transport=transport, base_url="http://usance") as client,
+    ):
+        world = World(
+            app=app,
+            database=database,
+            clock=clock,
+            client=client,
+            ours=await make_seller(database, name="Ours"),
+            theirs=await make_seller(database, name="Theirs"),
+        )
+        await fill(world, world.ours)
+        await fill(world, world.theirs)
+        yield world
