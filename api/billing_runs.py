@@ -17,8 +17,9 @@ from invoicing.model import BillingRun, BillingRunDraft
 from invoicing.run_billing import run_billing
 from invoicing.run_store import list_runs
 from plans.api_keys import Scope
-from plans.model import Body, Mode
+from plans.model import Mode
 from plans.seller_store import load_seller
+from plans.shape import Body
 
 
 class ClockDraft(Body, frozen=True, kw_only=True):

@@ -26,7 +26,7 @@ from engine.money import (
     round_ratio,
 )
 from engine.period import Alignment, Calendar, first_period, period_holding
-from plans.model import Interval, Price
+from plans.prices import Interval, Price
 from rating.exact import FINEST_DIGITS, int_array, ratio_text
 from rating.explain import exact_amount
 from rating.rate import Quantities, rate

@@ -19,7 +19,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from engine.money import Rounding
-from plans.model import GraduatedPrice, Kind, Tier
+from plans.prices import GraduatedPrice, Kind, Tier
 from rating.rate import Quantities, rate
 from rating.tables import PriceTables, compile_prices
 

@@ -22,20 +22,8 @@ from metering.store import at_micros
 from plans.catalog import party_id
 from plans.create_seller import create_seller
 from plans.drafts import SellerDraft
-from plans.model import (
-    Aggregation,
-    FlatPrice,
-    GraduatedPrice,
-    Interval,
-    Kind,
-    Meter,
-    MeterDraft,
-    Mode,
-    Party,
-    PerUnitPrice,
-    PlanDraft,
-    Tier,
-)
+from plans.model import Aggregation, Meter, MeterDraft, Mode, Party, PlanDraft
+from plans.prices import FlatPrice, GraduatedPrice, Interval, Kind, PerUnitPrice, Tier
 from plans.publish import publish_meter, publish_plan
 
 OPENED = datetime(2026, 1, 1, tzinfo=UTC)

@@ -12,7 +12,8 @@ import msgspec
 
 from engine.period import BillingPeriod, Period, billing_periods, period_holding
 from plans.agreement import Agreement, PriceInterval
-from plans.model import Bill, Kind, LastDay, Proration, bill_of
+from plans.model import LastDay, Proration
+from plans.prices import Bill, Kind, bill_of
 from plans.timeline import calendar_of
 from rating.proration import fraction
 

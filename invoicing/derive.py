@@ -16,7 +16,8 @@ from invoicing.store import DueCustomer, posted_lines
 from metering.measure import measure
 from metering.model import Windows
 from plans.agreement import Agreement
-from plans.model import Meter, Price, Seller
+from plans.model import Meter, Seller
+from plans.prices import Price
 from plans.store import meters_by_key
 from plans.subscription_store import PriceBook, agreements_of
 from plans.timeline import next_due_at

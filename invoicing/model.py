@@ -3,7 +3,7 @@
 from datetime import date, datetime
 from enum import StrEnum
 
-from plans.model import Body, Record
+from plans.shape import Body, Record
 
 
 class InvoiceStatus(StrEnum):

@@ -10,7 +10,7 @@ import msgspec
 from engine.money import Rounding, currency_digits, format_plain, round_ratio
 from invoicing.figures import QUANTITY_DIGITS, Figures
 from invoicing.model import LineItem, Reason
-from plans.model import (
+from plans.prices import (
     FlatPrice,
     GraduatedPrice,
     PackagePrice,

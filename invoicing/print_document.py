@@ -10,7 +10,7 @@ from invoicing.model import CreditNote, Invoice, LineItem, Reason
 from invoicing.paper import build_paper
 from invoicing.paper_lines import PaperDetail, PaperLine, paper_line, tier_details
 from invoicing.pdf import render_pdf
-from plans.model import Kind, Price
+from plans.prices import Kind, Price
 from rating.exact import ratio
 from rating.explain import tier_detail
 

@@ -8,7 +8,8 @@ import msgspec
 
 from engine.money import DecimalText, UnsignedText
 from engine.period import Alignment
-from plans.model import Body, DaysText, Interval, Key, Price, Record
+from plans.prices import Interval, Price
+from plans.shape import Body, DaysText, Key, Record
 
 
 class AnchorAt(Body, frozen=True, kw_only=True):

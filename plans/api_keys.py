@@ -7,7 +7,8 @@ from typing import Annotated, Final
 
 import msgspec
 
-from plans.model import Body, Mode, Name, Record
+from plans.model import Mode
+from plans.shape import Body, Name, Record
 
 START_LENGTH: Final = 13
 """How much of a secret is kept readable: the prefix and four characters."""

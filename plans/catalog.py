@@ -10,14 +10,7 @@ import msgspec
 from engine.errors import BillingError, FieldError
 from engine.ids import encode_body
 from engine.money import is_currency
-from plans.model import (
-    Aggregation,
-    CustomerDraft,
-    MeterDraft,
-    Party,
-    PlanDraft,
-    Seller,
-)
+from plans.model import Aggregation, CustomerDraft, MeterDraft, Party, PlanDraft, Seller
 
 _EMAIL_SIGNS: Final = frozenset('\r\n\t <>,;"')
 

@@ -9,23 +9,9 @@ from msgspec import UNSET, UnsetType
 from engine.errors import BillingError, FieldError
 from engine.money import CurrencyCode, Rounding
 from engine.period import Alignment
-from plans.model import (
-    Address,
-    Body,
-    CustomerDraft,
-    DaysText,
-    Interval,
-    Key,
-    LastDay,
-    Mode,
-    Name,
-    Plan,
-    PlanDraft,
-    Price,
-    Proration,
-    ShortText,
-    TaxId,
-)
+from plans.model import Address, CustomerDraft, LastDay, Mode, Plan, PlanDraft, Proration, TaxId
+from plans.prices import Interval, Price
+from plans.shape import Body, DaysText, Key, Name, ShortText
 
 CountryCode = Annotated[str, msgspec.Meta(pattern=r"^[A-Z]{2}\Z")]
 T = TypeVar("T")

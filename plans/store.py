@@ -9,7 +9,8 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from engine.money import format_amount
-from plans.model import Customer, CustomerDraft, Interval, Meter, MeterDraft, Plan, PlanDraft, Price
+from plans.model import Customer, CustomerDraft, Meter, MeterDraft, Plan, PlanDraft
+from plans.prices import Interval, Price
 
 # A balance is told in the customer's own currency, else in the seller's.
 _CUSTOMERS: Final = """

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from engine.period import Alignment
 from plans.agreement import Agreement, PriceInterval, SubscriptionDraft
-from plans.model import Interval, Price
+from plans.prices import Interval, Price
 from plans.timeline import Opening
 
 _AGREEMENT: Final = """

@@ -20,7 +20,8 @@ from plans.agreement import (
     SubscriptionDraft,
     SubscriptionStatus,
 )
-from plans.model import Alignment, Interval, Kind, Plan
+from plans.model import Alignment, Plan
+from plans.prices import Interval, Kind
 
 QUANTITY_DIGITS: Final = 9
 INSTANT: Final = timedelta(microseconds=1)

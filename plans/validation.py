@@ -7,16 +7,8 @@ from typing import Final
 from engine.errors import FieldError
 from engine.money import currency_digits, is_currency
 from engine.period import Alignment
-from plans.model import (
-    Bill,
-    FlatPrice,
-    GraduatedPrice,
-    Kind,
-    PackagePrice,
-    PlanDraft,
-    Price,
-    VolumePrice,
-)
+from plans.model import PlanDraft
+from plans.prices import Bill, FlatPrice, GraduatedPrice, Kind, PackagePrice, Price, VolumePrice
 
 QUANTITY_DIGITS: Final = 9
 QUANTITY_WHOLE_DIGITS: Final = 15

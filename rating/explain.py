@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 
 from engine.money import currency_digits
-from plans.model import (
+from plans.prices import (
     FlatPrice,
     GraduatedPrice,
     PackagePrice,

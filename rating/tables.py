@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from engine.errors import BillingError
 from engine.money import currency_digits, parse_scaled
-from plans.model import (
+from plans.prices import (
     FlatPrice,
     GraduatedPrice,
     Kind,

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.money import Rounding
-from plans.model import Price
+from plans.prices import Price
 from rating.explain import exact_amount, tier_detail
 from rating.lanes import LIMBS, OBJECTS, PLAIN
 from rating.rate import Quantities, rate

@@ -19,17 +19,8 @@ from invoicing.model import (
 )
 from invoicing.paper import build_paper
 from invoicing.paper_lines import PaperDetail, PaperLine, paper_line, tier_details
-from plans.model import (
-    Address,
-    GraduatedPrice,
-    Kind,
-    PackagePrice,
-    Party,
-    PerUnitPrice,
-    TaxId,
-    Tier,
-    VolumePrice,
-)
+from plans.model import Address, Party, TaxId
+from plans.prices import GraduatedPrice, Kind, PackagePrice, PerUnitPrice, Tier, VolumePrice
 from rating.explain import tier_detail
 
 BERLIN = ZoneInfo("Europe/Berlin")

@@ -8,7 +8,7 @@ import pytest
 
 from engine.errors import BillingError
 from engine.money import Rounding
-from plans.model import Price
+from plans.prices import Price
 from rating.exact import ratio_text
 from rating.explain import TierStep, tier_detail
 from rating.rate import BLOCK, Quantities, rate
