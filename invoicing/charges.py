@@ -4,7 +4,7 @@ Pure. A charge belongs to one charge key (price interval, billing period, group)
 rated elsewhere, from the quantity it names or the usage in its window.
 """
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -57,53 +57,54 @@ def charges_due(*, agreement: Agreement, through: datetime, terms: ProrationTerm
     """Every charge to derive at `through`: newly due ones, and those touched since they were.
 
     A charge is newly due when its due instant lies in (derived_through_at, through]; it is
-    touched when it was due before and its active part reaches beyond `dirty_from_at`.
+    touched when it was due before and its period reaches beyond `touched_from`.
     """
     charges: list[Charge] = []
-    derived, dirty = agreement.derived_through_at, agreement.dirty_from_at
+    derived, dirty = agreement.derived_through_at, touched_from(agreement, through=through)
     for stretch in agreement.intervals:
-        for charge in _charges_of(agreement, stretch, through, terms):
-            if charge.due_at > through:
+        for period in _periods_of(agreement, stretch, through):
+            active = _active_part(agreement, stretch, period, through)
+            due_at = _due_at(stretch, active)
+            if due_at > through:
                 continue
-            new = derived is None or charge.due_at > derived
-            touched = dirty is not None and charge.active.end > dirty
+            new = derived is None or due_at > derived
+            touched = dirty is not None and period.end > dirty
             if new or touched:
-                charges.append(charge)
+                charges.append(_charge(agreement, stretch, period, active, terms))
     return charges
 
 
-def _charges_of(
-    agreement: Agreement, stretch: PriceInterval, through: datetime, terms: ProrationTerms
-) -> Iterator[Charge]:
+def _periods_of(
+    agreement: Agreement, stretch: PriceInterval, through: datetime
+) -> Sequence[BillingPeriod | Period]:
+    """The billing periods that may hold a charge to derive; a one-time price has its moment."""
     end = through + INSTANT
     if stretch.end_at is not None:
         end = min(end, stretch.end_at)
     if stretch.price.kind is Kind.ONE_TIME:
-        if stretch.start_at < end:
-            yield _one_time(agreement, stretch)
-        return
+        return [Period(stretch.start_at, stretch.start_at)] if stretch.start_at < end else []
     start = stretch.start_at
     if agreement.derived_through_at is not None:
-        changed = agreement.derived_through_at
-        if agreement.dirty_from_at is not None:
-            changed = min(changed, agreement.dirty_from_at)
-        start = max(start, changed)
+        dirty = touched_from(agreement, through=through)
+        derived = agreement.derived_through_at
+        start = max(start, derived if dirty is None else min(derived, dirty))
     calendar = calendar_of(agreement=agreement, interval=stretch.interval)
-    for period in billing_periods(calendar=calendar, start=start, end=end):
-        yield charge_for(agreement=agreement, stretch=stretch, period=period, terms=terms)
+    return billing_periods(calendar=calendar, start=start, end=end)
 
 
-def _one_time(agreement: Agreement, stretch: PriceInterval) -> Charge:
-    moment = Period(stretch.start_at, stretch.start_at)
-    return Charge(
-        agreement=agreement,
-        stretch=stretch,
-        period=moment,
-        active=moment,
-        due_at=stretch.start_at,
-        numerator=1,
-        denominator=1,
-    )
+def touched_from(agreement: Agreement, *, through: datetime) -> datetime | None:
+    """From which instant on posted charges must be derived again; None when none need it.
+
+    Besides marks, a cancellation touches what was billed beyond it once it takes effect.
+    """
+    derived, found = agreement.derived_through_at, agreement.dirty_from_at
+    for stretch in agreement.intervals:
+        end = stretch.end_at
+        if derived is None or end is None or not stretch.end_is_cancellation:
+            continue
+        if derived < end <= through and (found is None or end < found):
+            found = end
+    return found
 
 
 def charge_for(
@@ -112,40 +113,79 @@ def charge_for(
     stretch: PriceInterval,
     period: BillingPeriod | Period,
     terms: ProrationTerms,
+    through: datetime,
 ) -> Charge:
-    """The charge of one price interval for one billing period that it overlaps or touches.
+    """The charge of one price interval for one billing period, as it is owed at `through`.
 
     Where the interval ended before or at the period's start nothing is left to charge, except
-    that a cancellation may count its last date.
+    that a cancellation may count its last date. What was charged in advance before anyone asked
+    for the cancellation stays whole until it takes effect, and for good with `refund: none`.
     """
+    active = _active_part(agreement, stretch, period, through)
+    return _charge(agreement, stretch, period, active, terms)
+
+
+def _active_part(
+    agreement: Agreement,
+    stretch: PriceInterval,
+    period: BillingPeriod | Period,
+    through: datetime,
+) -> Period:
+    if stretch.price.kind is Kind.ONE_TIME:
+        return Period(period.start, period.end)
+    start = max(period.start, stretch.start_at)
+    end = period.end if stretch.end_at is None else min(period.end, stretch.end_at)
+    if _was_raised(agreement, stretch, start) and (
+        not stretch.credit_unused or (stretch.end_at is not None and stretch.end_at > through)
+    ):
+        end = period.end
+    return Period(start, max(start, end))
+
+
+def _due_at(stretch: PriceInterval, active: Period) -> datetime:
+    return active.start if bill_of(stretch.price) is Bill.IN_ADVANCE else active.end
+
+
+def _charge(
+    agreement: Agreement,
+    stretch: PriceInterval,
+    period: BillingPeriod | Period,
+    active: Period,
+    terms: ProrationTerms,
+) -> Charge:
     whole = Period(period.start, period.end)
-    start = max(whole.start, stretch.start_at)
-    end = whole.end if stretch.end_at is None else min(whole.end, stretch.end_at)
-    if not stretch.credit_unused and _was_raised(agreement, stretch, start):
-        end = whole.end
-    active = Period(start, max(start, end))
-    billed = bill_of(stretch.price)
     numerator, denominator = 1, 1
-    if stretch.price.kind is Kind.RECURRING or stretch.price.prorate_tiers:
-        measured = active
-        if stretch.end_is_cancellation and start == stretch.end_at and _counts_last_day(terms):
-            measured = Period(start, start + INSTANT)
-        numerator, denominator = fraction(
-            proration=terms.proration if stretch.price.prorate else Proration.NONE,
-            last_day=terms.last_day,
-            period=whole,
-            active=measured,
-            timezone=agreement.timezone,
-            ends_by_cancellation=_ends_by_cancellation(stretch, active),
-        )
+    price = stretch.price
+    if price.kind is Kind.RECURRING or (price.kind is Kind.USAGE and price.prorate_tiers):
+        numerator, denominator = _share(agreement, stretch, whole, active, terms)
     return Charge(
         agreement=agreement,
         stretch=stretch,
         period=whole,
         active=active,
-        due_at=active.start if billed is Bill.IN_ADVANCE else active.end,
+        due_at=_due_at(stretch, active),
         numerator=numerator,
         denominator=denominator,
+    )
+
+
+def _share(
+    agreement: Agreement,
+    stretch: PriceInterval,
+    whole: Period,
+    active: Period,
+    terms: ProrationTerms,
+) -> tuple[int, int]:
+    measured = active
+    if stretch.end_is_cancellation and active.start == stretch.end_at and _counts_last_day(terms):
+        measured = Period(active.start, active.start + INSTANT)
+    return fraction(
+        proration=terms.proration if stretch.price.prorate else Proration.NONE,
+        last_day=terms.last_day,
+        period=whole,
+        active=measured,
+        timezone=agreement.timezone,
+        ends_by_cancellation=_ends_by_cancellation(stretch, active),
     )
 
 
@@ -170,13 +210,16 @@ def vanished_charge(
     stretch: PriceInterval,
     period_start: datetime,
     terms: ProrationTerms,
+    through: datetime,
 ) -> Charge | None:
     """The charge of a posted key that the timeline no longer holds; None when it is untouched."""
-    dirty = agreement.dirty_from_at
+    dirty = touched_from(agreement, through=through)
     if dirty is None or stretch.price.kind is Kind.ONE_TIME:
         return None
     calendar = calendar_of(agreement=agreement, interval=stretch.interval)
     period = period_holding(calendar=calendar, at=period_start)
     if period.end <= dirty:
         return None
-    return charge_for(agreement=agreement, stretch=stretch, period=period, terms=terms)
+    return charge_for(
+        agreement=agreement, stretch=stretch, period=period, terms=terms, through=through
+    )

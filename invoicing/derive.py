@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from engine.ids import unix_micros
 from engine.money import parse_scaled
-from invoicing.charges import Charge, ProrationTerms, charges_due, vanished_charge
+from invoicing.charges import Charge, ProrationTerms, charges_due, touched_from, vanished_charge
 from invoicing.difference import Difference, PostedLine, RatedCharge, difference_of
 from invoicing.store import DueCustomer, posted_lines
 from metering.measure import measure
@@ -95,7 +95,7 @@ async def derive(
         stretch.id
         for item in work
         for agreement in item.agreements
-        if agreement.dirty_from_at is not None
+        if touched_from(agreement, through=item.due.due_at) is not None
         for stretch in agreement.intervals
     ]
     posted = await posted_lines(connection=connection, intervals=touched)
@@ -124,7 +124,7 @@ def _charges_of(
     for agreement in item.agreements:
         found = charges_due(agreement=agreement, through=item.due.due_at, terms=terms)
         charges.extend(found)
-        if agreement.dirty_from_at is None:
+        if touched_from(agreement, through=item.due.due_at) is None:
             continue
         known = {charge.key for charge in found}
         stretches = {stretch.id: stretch for stretch in agreement.intervals}
@@ -135,6 +135,7 @@ def _charges_of(
                     stretch=stretches[interval],
                     period_start=start,
                     terms=terms,
+                    through=item.due.due_at,
                 )
                 if vanished is not None:
                     charges.append(vanished)

@@ -126,7 +126,11 @@ def _all_charges(
             if (stretch.id, start) in known:
                 continue
             gone = vanished_charge(
-                agreement=everything, stretch=stretch, period_start=start, terms=terms
+                agreement=everything,
+                stretch=stretch,
+                period_start=start,
+                terms=terms,
+                through=through,
             )
             if gone is not None:
                 charges.append(msgspec.structs.replace(gone, agreement=agreement))

@@ -29,13 +29,15 @@ async def cancel(
     closed = msgspec.structs.replace(agreement, intervals=intervals, ends_at=effective)
     derived = agreement.derived_through_at
     due_at = next_due_at(agreement=closed, after=derived)
-    if derived is not None and effective <= derived:
+    billed = derived is not None and effective <= derived
+    if billed:
         due_at = max(now, effective)
     await save_cancellation(
         connection=connection,
         agreement=agreement,
         intervals=intervals,
         effective=effective,
+        dirty_from_at=effective if billed else None,
         next_due_at=due_at,
         now=now,
     )

@@ -5,9 +5,10 @@ from datetime import datetime
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import Row, RowMapping, text
+from sqlalchemy import RowMapping, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from engine.db import driver
 from engine.period import Alignment
 from plans.agreement import Agreement, PriceInterval, SubscriptionDraft
 from plans.prices import Interval, Price
@@ -20,18 +21,20 @@ SELECT s.id, s.key, s.customer, c.number AS customer_number, s.currency, s.timez
 FROM subscriptions s JOIN customers c USING (seller)
 WHERE s.seller = current_seller() AND c.id = s.customer
 """
-_INTERVALS: Final = text("""
-SELECT i.subscription, i.id, i.number, i.price, p.body, pl.interval, i.quantity::text AS quantity,
-  i.start_at, i.end_at, i.end_is_cancellation, i.credit_unused
-FROM price_intervals i JOIN prices p ON p.seller = i.seller AND p.id = i.price
-  JOIN plans pl ON pl.seller = p.seller AND pl.id = p.plan
-WHERE i.seller = current_seller() AND i.subscription = ANY(:subscriptions)
-ORDER BY i.subscription, i.number
+_INTERVALS: Final = """
+SELECT subscription, id, number, price, quantity::text, start_at, end_at, end_is_cancellation,
+  credit_unused
+FROM price_intervals WHERE seller = current_seller() AND subscription = ANY($1::text[])
+ORDER BY subscription, number
+"""
+_PRICES: Final = text("""
+SELECT p.id, p.body, pl.interval FROM prices p JOIN plans pl ON pl.seller = p.seller AND pl.id = p.plan
+WHERE p.seller = current_seller() AND p.id = ANY(:prices)
 """)
 _BY_REFERENCE: Final = text(
     _AGREEMENT + "AND (s.key = :reference OR s.id = :reference) FOR UPDATE OF s"
 )
-_BY_CUSTOMERS: Final = text(_AGREEMENT + "AND s.customer = ANY(:customers)")
+_BY_CUSTOMERS: Final = _AGREEMENT + "AND s.customer = ANY($1::text[])"
 _LISTED: Final = text("""
 SELECT s.id, s.key, c.key AS customer, p.key AS plan, p.version AS plan_version, s.currency,
   s.timezone, s.starts_at, s.ends_at, s.anchor_at, s.anchor_day, s.alignment, s.cancelled_at,
@@ -69,7 +72,7 @@ UPDATE price_intervals SET end_at = :end_at, end_is_cancellation = :end_is_cance
 """)
 _CANCEL: Final = text("""
 UPDATE subscriptions SET ends_at = :ends_at, cancelled_at = :cancelled_at,
-  next_due_at = :next_due_at, dirty_from_at = least(dirty_from_at, :ends_at),
+  next_due_at = :next_due_at, dirty_from_at = least(dirty_from_at, :dirty_from_at),
   revision = revision + 1 WHERE seller = current_seller() AND id = :id
 """)
 
@@ -81,60 +84,52 @@ class PriceBook:
         """Begin empty."""
         self._prices: dict[str, tuple[Price, Interval]] = {}
 
-    def read(self, row: Row[Any]) -> tuple[Price, Interval]:
-        """The price and the interval of its plan, for a row of the intervals' query."""
-        found = self._prices.get(row.price)
-        if found is None:
+    async def load(self, *, connection: AsyncConnection, prices: Iterable[str]) -> None:
+        """Read those of the prices (ids) that are not known yet."""
+        missing = set(prices).difference(self._prices)
+        if not missing:
+            return
+        for row in await connection.execute(_PRICES, {"prices": sorted(missing)}):
             price = msgspec.convert(row.body, Price)
             interval = price.interval or msgspec.convert(row.interval, Interval)
-            found = self._prices[row.price] = (price, interval)
-        return found
+            self._prices[row.id] = (price, interval)
+
+    def find(self, price: str) -> tuple[Price, Interval]:
+        """A price that was loaded, and the interval at which it recurs."""
+        return self._prices[price]
 
 
 async def _with_intervals(
-    connection: AsyncConnection, rows: Sequence[Row[Any]], book: PriceBook
+    connection: AsyncConnection, rows: Sequence[Sequence[Any]], book: PriceBook
 ) -> list[Agreement]:
-    wanted = [row.id for row in rows]
+    raw = await driver(connection)
+    records = await raw.fetch(_INTERVALS, [row[0] for row in rows])
+    await book.load(connection=connection, prices={record["price"] for record in records})
     intervals: dict[str, list[PriceInterval]] = {}
-    for row in await connection.execute(_INTERVALS, {"subscriptions": wanted}):
-        price, interval = book.read(row)
-        intervals.setdefault(row.subscription, []).append(
+    for subscription, id_, number, price_id, quantity, start, end, cancels, credits_ in records:
+        price, interval = book.find(price_id)
+        intervals.setdefault(subscription, []).append(
             PriceInterval(
-                id=row.id,
-                number=row.number,
-                price_id=row.price,
+                id=id_,
+                number=number,
+                price_id=price_id,
                 price=price,
                 interval=interval,
-                quantity=row.quantity,
-                start_at=row.start_at,
-                end_at=row.end_at,
-                end_is_cancellation=row.end_is_cancellation,
-                credit_unused=row.credit_unused,
+                quantity=quantity,
+                start_at=start,
+                end_at=end,
+                end_is_cancellation=cancels,
+                credit_unused=credits_,
             )
         )
-    return [
-        Agreement(
-            id=row.id,
-            key=row.key,
-            customer=row.customer,
-            customer_number=row.customer_number,
-            currency=row.currency,
-            timezone=row.timezone,
-            starts_at=row.starts_at,
-            ends_at=row.ends_at,
-            anchor_at=row.anchor_at,
-            anchor_day=row.anchor_day,
-            alignment=Alignment(row.alignment),
-            cancelled_at=row.cancelled_at,
-            net_terms_days=row.net_terms_days,
-            next_due_at=row.next_due_at,
-            derived_through_at=row.derived_through_at,
-            dirty_from_at=row.dirty_from_at,
-            revision=row.revision,
-            intervals=tuple(intervals.get(row.id, ())),
-        )
-        for row in rows
-    ]
+    return [_agreement(row, tuple(intervals.get(row[0], ()))) for row in rows]
+
+
+def _agreement(row: Sequence[Any], intervals: tuple[PriceInterval, ...]) -> Agreement:
+    """A row of `_AGREEMENT`, its columns in the order of the fields."""
+    values = dict(zip(Agreement.__struct_fields__, row, strict=False))
+    values["alignment"] = Alignment(values["alignment"])
+    return Agreement(**values, intervals=intervals)
 
 
 async def lock_agreement(*, connection: AsyncConnection, reference: str) -> Agreement | None:
@@ -148,7 +143,8 @@ async def agreements_of(
     *, connection: AsyncConnection, customers: Sequence[str], book: PriceBook
 ) -> list[Agreement]:
     """Every subscription of the customers (ids), each with its price intervals."""
-    rows = (await connection.execute(_BY_CUSTOMERS, {"customers": list(customers)})).all()
+    raw = await driver(connection)
+    rows = await raw.fetch(_BY_CUSTOMERS, list(customers))
     return await _with_intervals(connection, rows, book)
 
 
@@ -225,10 +221,11 @@ async def save_cancellation(
     agreement: Agreement,
     intervals: Iterable[PriceInterval],
     effective: datetime,
+    dirty_from_at: datetime | None,
     next_due_at: datetime | None,
     now: datetime,
 ) -> None:
-    """Close intervals and mark the subscription touched from the end on."""
+    """Close intervals; `dirty_from_at` marks what was derived already and is touched."""
     await connection.execute(
         _CLOSE_INTERVAL,
         [
@@ -247,6 +244,7 @@ async def save_cancellation(
             "id": agreement.id,
             "ends_at": effective,
             "cancelled_at": now,
+            "dirty_from_at": dirty_from_at,
             "next_due_at": next_due_at,
         },
     )
