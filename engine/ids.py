@@ -18,12 +18,14 @@ ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"
 BODY_LENGTH: Final = 26
 ORDINAL_MAX: Final = 0xFFFF
 _ALPHABET_BYTES: Final = np.frombuffer(ALPHABET.encode(), dtype=np.uint8)
+_PAIRS: Final = tuple(first + second for first in ALPHABET for second in ALPHABET)
+_PAIR_SHIFTS: Final = tuple(range(120, -1, -10))
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def encode_body(value: int) -> str:
     """26 characters for a 128-bit integer; the order of the texts is the order of the integers."""
-    return "".join(ALPHABET[(value >> shift) & 31] for shift in range(125, -1, -5))
+    return "".join([_PAIRS[(value >> shift) & 1023] for shift in _PAIR_SHIFTS])
 
 
 def unix_millis(at: datetime) -> int:
@@ -45,12 +47,9 @@ def derived_body(*, at: datetime, parts: Sequence[str | int]) -> int:
 
     Parts are joined with their lengths, so that no two lists of parts read alike.
     """
-    digest = hashlib.blake2b(digest_size=8)
-    for part in parts:
-        text = str(part).encode()
-        digest.update(len(text).to_bytes(4, "big"))
-        digest.update(text)
-    hashed = int.from_bytes(digest.digest(), "big")
+    texts = [str(part).encode() for part in parts]
+    joined = b"".join([len(text).to_bytes(4, "big") + text for text in texts])
+    hashed = int.from_bytes(hashlib.blake2b(joined, digest_size=8).digest(), "big")
     return (unix_millis(at) << 80) | (hashed << 16)
 
 
@@ -60,6 +59,17 @@ def derived_id(*, prefix: str, body: int, ordinal: int = 0) -> str:
         message = f"ordinal {ordinal} is outside 0..{ORDINAL_MAX}"
         raise ValueError(message)
     return f"{prefix}_{encode_body(body | ordinal)}"
+
+
+def part_ids(*, prefix: str, body: int, count: int) -> list[str]:
+    """`derived_id` of the parts 1, 2, …, `count` of one document, which share all but their end."""
+    assert count <= ORDINAL_MAX, "the caller refuses documents of more parts"
+    begin = f"{prefix}_{encode_body(body)[:-4]}"
+    end = body & 0xFFFFF  # four characters: 4 bits of the document, 16 of the ordinal
+    return [
+        f"{begin}{_PAIRS[last >> 10]}{_PAIRS[last & 1023]}"
+        for last in range(end + 1, end + count + 1)
+    ]
 
 
 def derived_ids(

@@ -7,6 +7,7 @@ anchor, never from its neighbour, so a month's end that was clipped comes back: 
 
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from enum import StrEnum
+from functools import lru_cache
 from typing import Final
 from zoneinfo import ZoneInfo
 
@@ -197,7 +198,7 @@ def boundary(*, calendar: Calendar, index: int) -> datetime:
 
 def period_holding(*, calendar: Calendar, at: datetime) -> BillingPeriod:
     """The whole billing period that holds the instant."""
-    return _holding(_count(calendar), at)
+    return _holding_of(calendar, at)
 
 
 def first_period(*, calendar: Calendar, start: datetime) -> BillingPeriod:
@@ -210,8 +211,17 @@ def first_period(*, calendar: Calendar, start: datetime) -> BillingPeriod:
 
 def billing_periods(*, calendar: Calendar, start: datetime, end: datetime) -> list[BillingPeriod]:
     """All whole periods that overlap [start, end), in order; those left empty are dropped."""
-    if start >= end:
-        return []
+    return list(_periods(calendar, start, end)) if start < end else []
+
+
+# Many subscriptions share an anchor, and all prices of one do: the same questions come again.
+@lru_cache(maxsize=4096)
+def _holding_of(calendar: Calendar, at: datetime) -> BillingPeriod:
+    return _holding(_count(calendar), at)
+
+
+@lru_cache(maxsize=4096)
+def _periods(calendar: Calendar, start: datetime, end: datetime) -> tuple[BillingPeriod, ...]:
     count = _count(calendar)
     period = _holding(count, start)
     periods = [period]
@@ -221,4 +231,4 @@ def billing_periods(*, calendar: Calendar, start: datetime, end: datetime) -> li
         if opens < closes:
             periods.append(BillingPeriod(index, opens, closes))
         index, opens = index + 1, closes
-    return periods
+    return tuple(periods)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from functools import cached_property
 from typing import Final
 
 import msgspec
@@ -23,7 +24,7 @@ class BilledCustomer(msgspec.Struct, frozen=True, kw_only=True):
     po_number: str | None
 
 
-class Draft(msgspec.Struct, frozen=True, kw_only=True):
+class Draft(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """A document about to be posted: everything but its number and what settles it.
 
     `total_minor` is Σ of the lines; below zero it is a credit note. `body` are the 128 bits that
@@ -39,12 +40,12 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True):
     differences: tuple[Difference, ...]
     total_minor: int
 
-    @property
+    @cached_property
     def is_credit_note(self) -> bool:
         """Whether the customer is owed rather than owes."""
         return self.total_minor < 0
 
-    @property
+    @cached_property
     def id(self) -> str:
         """The id of the invoice or credit note."""
         return derived_id(prefix="cn" if self.is_credit_note else "inv", body=self.body)

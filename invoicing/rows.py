@@ -5,7 +5,7 @@ from datetime import date
 from decimal import Decimal
 from typing import Final
 
-from engine.ids import derived_id
+from engine.ids import derived_id, part_ids
 from engine.journal import Posting
 from invoicing.assembly import Draft
 
@@ -122,12 +122,12 @@ class Rows:
 
     def add_lines(self, *, draft: Draft) -> list[str]:
         """The lines of a document, numbered from 1; gives their ids."""
-        ids: list[str] = []
+        ids = part_ids(prefix="li", body=draft.body, count=len(draft.differences))
         rows = self._rows["line_items"]
-        for ordinal, line in enumerate(draft.differences, start=1):
+        for ordinal, (identity, line) in enumerate(
+            zip(ids, draft.differences, strict=True), start=1
+        ):
             charge = line.charge
-            identity = derived_id(prefix="li", body=draft.body, ordinal=ordinal)
-            ids.append(identity)
             rows.append(
                 (
                     identity,
