@@ -2,13 +2,12 @@
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 from litestar import get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody, QueryParameter
-from sqlalchemy import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api.pagination import Page, PageRequest
@@ -25,7 +24,7 @@ CustomerFilter = Annotated[
 ]
 
 
-def _answer(row: RowMapping, quantities: Mapping[str, str], now: datetime) -> Subscription:
+def _answer(row: Mapping[Any, Any], quantities: Mapping[str, str], now: datetime) -> Subscription:
     ends_at: datetime | None = row["ends_at"]
     if now < row["starts_at"]:
         status = SubscriptionStatus.SCHEDULED
