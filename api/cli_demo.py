@@ -105,9 +105,10 @@ async def _send(show: "Demo", *, usage: "Usage", out: "Console") -> None:
 
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+    from api.demo_usage import in_month
     from api.run_demo import Counts
 
-    counts, seconds = Counts(), 0.0
+    counts, taking, billing = Counts(), 0.0, 0.0
     with Progress(
         TextColumn("events"),
         BarColumn(),
@@ -119,20 +120,26 @@ async def _send(show: "Demo", *, usage: "Usage", out: "Console") -> None:
     ) as progress:
         task = progress.add_task("events", total=usage.count, rate="")
         for start, end in usage.months():
+            await show.open_month(start, end)
             before = time.monotonic()
 
-            def report(now: Counts, before: float = before, earlier: float = seconds) -> None:
+            def report(now: Counts, before: float = before, earlier: float = taking) -> None:
                 spent = earlier + time.monotonic() - before
                 rate = f"{now.accepted / spent:,.0f}" if spent > 0 else ""
                 progress.update(task, completed=now.accepted, rate=rate)
 
-            await show.month(start, end, counts=counts, report=report)
-            seconds += time.monotonic() - before
+            await show.send(
+                in_month(usage.events(), start=start, end=end), counts=counts, report=report
+            )
+            closing = time.monotonic()
+            await show.advance(end)
+            taking, billing = taking + closing - before, billing + time.monotonic() - closing
+    months = len(usage.months())
     out.print(
-        f"{counts.accepted:,} events taken in and {len(usage.months())} month billed in "
-        f"{seconds:.1f} s ({counts.accepted / seconds:,.0f} events/s with billing); "
+        f"{counts.accepted:,} events taken in, {counts.accepted / taking:,.0f} a second; "
         f"{counts.duplicates} duplicates, {counts.rejected} rejected."
     )
+    out.print(f"{months} month{'' if months == 1 else 's'} closed in {billing:.1f} s.")
     again = Counts()
     await show.send(islice(usage.events(), 1000), counts=again, report=lambda _: None)
     out.print(
@@ -197,13 +204,13 @@ async def _keep_pdf(
 
 
 async def _audit(*, running: "Runtime", out: "Console") -> bool:
-    from api.cli_audit import violations
+    from api.cli_audit import audit_all, told
 
-    found = await violations(running=running)
-    out.print(f"The audit derived everything again: {len(found)} violations.")
-    for entry in found[:10]:
-        out.print(f"  {entry}", style="red")
-    return not found
+    done = await audit_all(running=running)
+    out.print(f"Audit: {told(done)}")
+    for entry in done.broken[:10]:
+        out.print(f"  {entry.check}: {entry.object}: {entry.detail}", style="red", soft_wrap=True)
+    return not done.broken
 
 
 def _what_next(*, running: "Runtime", key: str, out: "Console") -> None:

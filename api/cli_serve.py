@@ -39,7 +39,8 @@ def serve(host: str | None, port: int | None, role: str) -> None:
     logging.basicConfig(
         level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s"
     )
-    logging.getLogger("apscheduler").setLevel(logging.WARNING)
+    for name in ("apscheduler", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     with started(settings=settings) as running:
         run_async(lambda: _serve(running=running, role=role, address=address))
     click.echo("Usance has stopped.", err=True)

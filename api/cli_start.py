@@ -46,10 +46,10 @@ def _sentence(error: Exception) -> str | None:
     if isinstance(error, BillingError):
         fields = "".join(f"\n  {field.pointer}: {field.detail}" for field in error.errors)
         return error.detail + fields
-    if type(error).__module__.startswith("asyncpg") or isinstance(error, ConnectionError):
-        return f"The database refused: {error}"
     if isinstance(error, TimeoutError):
         return "The database did not answer in time."
+    if type(error).__module__.startswith("asyncpg") or isinstance(error, OSError):
+        return f"The database cannot be used: {error}"
     return None
 
 
@@ -93,4 +93,4 @@ def console(*, err: bool = False) -> "Console":
     """A console that prints values as they are: no markup, no highlighting."""
     from rich.console import Console
 
-    return Console(stderr=err, highlight=False, emoji=False)
+    return Console(stderr=err, highlight=False, emoji=False, markup=False)

@@ -11,7 +11,7 @@ from typing import Any, Final, cast
 import msgspec
 
 from api.app import create_app
-from api.demo_usage import EVENT_TYPE, Usage, in_month
+from api.demo_usage import EVENT_TYPE, Usage
 from api.importing import written
 from api.in_process import Answer, Client, lifespan
 from api.send_rows import BATCH, batched
@@ -51,8 +51,9 @@ class Demo:
             {"key": "base", "name": "Platform fee", "kind": "recurring", "model": "flat"}
             | {"flat_amount": "49.00", "bill": "in_advance"}
         ]
+        # The flat amount gives even the smallest usage a line, so that lines show all of it.
         tiers = [
-            {"up_to": "100000", "unit_amount": "0"},
+            {"up_to": "100000", "unit_amount": "0", "flat_amount": "1.00"},
             {"up_to": "1000000", "unit_amount": "0.000003"},
             {"up_to": None, "unit_amount": "0.0000024"},
         ]
@@ -65,7 +66,7 @@ class Demo:
             name = key.replace("_", " ").capitalize()
             prices.append(
                 {"key": key, "name": name, "kind": "usage", "meter": key}
-                | {"model": "graduated", "tiers": tiers}
+                | {"model": "graduated", "tiers": tiers, "flat_at_zero": False}
             )
         body = {"key": PLAN, "name": "Pay as you go", "currency": "USD", "prices": prices}
         interval = {"unit": "month", "count": 1}
@@ -103,15 +104,9 @@ class Demo:
         """Move the seller's clock; all that falls due on the way is billed."""
         await self._post("/v1/test_clock/advance", {"to": written(to)})
 
-    async def month(
-        self, start: datetime, end: datetime, *, counts: Counts, report: Callable[[Counts], None]
-    ) -> None:
-        """Send the usage of one month and close it."""
-        # The last second of the month still lets all of its usage in.
+    async def open_month(self, start: datetime, end: datetime) -> None:
+        """Move the clock to where all usage of the month can be taken in and none is late."""
         await self.advance(max(start, min(end - timedelta(seconds=1), self.usage.last_at)))
-        month = in_month(self.usage.events(), start=start, end=end)
-        await self.send(month, counts=counts, report=report)
-        await self.advance(end)
 
     async def run_again(self) -> int:
         """A billing run at the clock's instant; gives the number of documents it posted."""

@@ -37,6 +37,10 @@ _TOP: Final = frozenset({"scenario", "source", "seller", "clock", "timeline", *L
 _STEP: Final = frozenset({"at", "as", "error", "expect"})
 _INTEGER: Final = re.compile(r"^-?(0|[1-9][0-9]*)$")
 _DECIMAL: Final = re.compile(r"^-?[0-9]+\.[0-9]+$")
+_INSTANT_FIELD: Final = re.compile(r"^(at|effective|as_of|time|.*_at)$")
+_DECIMAL_FIELD: Final = re.compile(
+    r"^(quantity|included_quantity|package_size|up_to|rate|percentage|percent_off|(.*_)?amount)$"
+)
 _DATE: Final = re.compile(r"^\d{4}-\d{2}-\d{2}$")
 _INSTANT: Final = re.compile(
     r"^\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}:\d{2}(\.\d{1,6})?([Zz]|[+-]\d{2}:\d{2})$"
@@ -141,6 +145,28 @@ def read_instant(text: object) -> datetime | None:
     except ValueError:
         return None
     return None
+
+
+def written(at: datetime) -> str:
+    """RFC 3339 in UTC."""
+    return at.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def as_sent(value: Value, *, name: str = "", above: str = "") -> Value:
+    """A body as the API takes it: amounts and quantities as text, bare dates of instants whole."""
+    if isinstance(value, dict):
+        fields = cast("dict[str, Value]", value)
+        return {key: as_sent(item, name=key, above=name) for key, item in fields.items()}
+    if isinstance(value, list):
+        return [as_sent(item, name=name, above=above) for item in cast("list[Value]", value)]
+    if isinstance(value, Decimal):
+        return str(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value) if _DECIMAL_FIELD.match(name) or above == "quantities" else value
+    if _INSTANT_FIELD.match(name):
+        read = read_instant(value)
+        return value if read is None else written(read)
+    return value
 
 
 class _Reader:

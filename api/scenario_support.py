@@ -27,7 +27,7 @@ VERB_BODIES: Final[Mapping[str, type]] = {"subscribe": SubscriptionDraft, "cance
 
 VERB_NAMES: Final[Mapping[str, str]] = {"cancel": "subscription"}
 USAGE_FIELDS: Final = frozenset({"id", "source", "customer", "type", "time", "data", "repeat"})
-INVOICE_VERBS: Final = frozenset({"void", "write_off"})
+INVOICE_VERBS: Final[frozenset[str]] = frozenset()
 """Verbs that act on an issued invoice and need no body."""
 
 POSTS: Final[Mapping[str, type | None]] = {
@@ -43,7 +43,7 @@ POSTS: Final[Mapping[str, type | None]] = {
 GETS: Final = (
     r"/v1/(meters|plans|customers|subscriptions|invoices|credit_notes)(/[^/?]+)?(\?.*)?",
     r"/v1/invoices/[^/?]+/lines/[^/?]+/explain",
-    r"/v1/(usage|accounts|journal_entries|seller)(\?.*)?",
+    r"/v1/(events|usage|accounts|journal_entries|seller)(\?.*)?",
     r"/v1/billing_runs/[^/?]+",
 )
 
