@@ -25,6 +25,7 @@ from types import ModuleType
 from typing import Any
 
 import asyncpg
+import uvloop
 from billing_world import SECOND_RUN, build_world
 from sqlalchemy import MetaData
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
@@ -316,7 +317,7 @@ def main() -> None:
     parser.add_argument("--events", type=int, default=2_000_000)
     parser.add_argument("--anchors", type=int, default=28, help="start days, 1 to 28")
     parser.add_argument("--dsn", help="a superuser's address; default: a server of its own")
-    asyncio.run(run_benchmark(parser.parse_args()))
+    uvloop.run(run_benchmark(parser.parse_args()))
 
 
 if __name__ == "__main__":
