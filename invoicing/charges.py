@@ -83,11 +83,15 @@ def _periods_of(
         end = min(end, stretch.end_at)
     if stretch.price.kind is Kind.ONE_TIME:
         return [Period(stretch.start_at, stretch.start_at)] if stretch.start_at < end else []
+    if stretch.start_at >= end:
+        return []
     start = stretch.start_at
     if agreement.derived_through_at is not None:
         dirty = touched_from(agreement, through=through)
         derived = agreement.derived_through_at
-        start = max(start, derived if dirty is None else min(derived, dirty))
+        changed = derived if dirty is None else min(derived, dirty)
+        # A cancellation in the past may have cut a period that is not charged yet.
+        start = max(start, min(changed, end - INSTANT))
     calendar = calendar_of(agreement=agreement, interval=stretch.interval)
     return billing_periods(calendar=calendar, start=start, end=end)
 

@@ -14,7 +14,7 @@ from invoicing.charges import Charge, ProrationTerms, charges_due, touched_from,
 from invoicing.difference import Difference, PostedLine, RatedCharge, difference_of
 from invoicing.store import DueCustomer, posted_lines
 from metering.measure import measure
-from metering.model import Windows
+from metering.model import Measured, Windows
 from plans.agreement import Agreement
 from plans.model import Meter, Seller
 from plans.prices import Price
@@ -25,7 +25,6 @@ from rating.rate import Quantities, rate
 from rating.tables import compile_prices
 
 NANO_DIGITS: Final = 9
-NANOS: Final = 10**NANO_DIGITS
 
 
 class Derived(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,7 +94,7 @@ async def derive(
         stretch.id
         for item in work
         for agreement in item.agreements
-        if touched_from(agreement, through=item.due.due_at) is not None
+        if touched_from(agreement, through=_through(agreement, item)) is not None
         for stretch in agreement.intervals
     ]
     posted = await posted_lines(connection=connection, intervals=touched)
@@ -122,9 +121,10 @@ def _charges_of(
 ) -> list[Charge]:
     charges: list[Charge] = []
     for agreement in item.agreements:
-        found = charges_due(agreement=agreement, through=item.due.due_at, terms=terms)
+        through = _through(agreement, item)
+        found = charges_due(agreement=agreement, through=through, terms=terms)
         charges.extend(found)
-        if touched_from(agreement, through=item.due.due_at) is None:
+        if touched_from(agreement, through=through) is None:
             continue
         known = {charge.key for charge in found}
         stretches = {stretch.id: stretch for stretch in agreement.intervals}
@@ -135,19 +135,28 @@ def _charges_of(
                     stretch=stretches[interval],
                     period_start=start,
                     terms=terms,
-                    through=item.due.due_at,
+                    through=through,
                 )
                 if vanished is not None:
                     charges.append(vanished)
     return charges
 
 
+def _through(agreement: Agreement, item: Work) -> datetime:
+    """Up to when a subscription is derived for the document of an instant.
+
+    That instant, unless the subscription is derived beyond it: then what was touched since is taken
+    up as of there, because posting says that nothing of it is left.
+    """
+    derived, due_at = agreement.derived_through_at, item.due.due_at
+    return due_at if derived is None else max(derived, due_at)
+
+
 def _progress(item: Work) -> tuple[tuple[str, int, datetime | None, datetime], ...]:
     due_at = item.due.due_at
     progress: list[tuple[str, int, datetime | None, datetime]] = []
     for agreement in item.agreements:
-        derived = agreement.derived_through_at
-        through = due_at if derived is None else max(derived, due_at)
+        derived, through = agreement.derived_through_at, _through(agreement, item)
         if agreement.next_due_at is not None and agreement.next_due_at > due_at:
             through = derived if derived is not None else due_at
             upcoming: datetime | None = agreement.next_due_at
@@ -160,26 +169,35 @@ def _progress(item: Work) -> tuple[tuple[str, int, datetime | None, datetime], .
 async def rate_charges(
     *, connection: AsyncConnection, seller: Seller, charges: Sequence[Charge]
 ) -> list[RatedCharge]:
-    """The amount of each charge, in order: usage measured over its active part, seats as agreed."""
+    """The amount of each charge, in order: usage measured over its active part, seats as agreed.
+
+    Amounts are rated from every digit measured; the quantity kept beside them has nine.
+    """
     if not charges:
         return []
-    nanos = np.empty(len(charges), dtype=object)
     usage = [index for index, charge in enumerate(charges) if charge.is_usage]
-    for index, charge in enumerate(charges):
-        if not charge.is_usage:
-            nanos[index] = parse_scaled(charge.stretch.quantity, digits=NANO_DIGITS)
+    digits = NANO_DIGITS
+    measured: Measured | None = None
     if usage:
         measured = await _measure(connection, [charges[index] for index in usage])
-        for index, quantity in zip(usage, measured, strict=True):
-            nanos[index] = quantity
-    amounts = _amounts(seller, charges, nanos)
+        digits = max(digits, measured.digits)
+    values = np.empty(len(charges), dtype=object)
+    for index, charge in enumerate(charges):
+        if not charge.is_usage:
+            values[index] = parse_scaled(charge.stretch.quantity, digits=digits)
+    if measured is not None:
+        scale = 10 ** (digits - measured.digits)
+        for index, value in zip(usage, measured.mantissa.tolist(), strict=True):
+            values[index] = value * scale
+    amounts = _amounts(seller, charges, values, digits)
+    finer = 10 ** (digits - NANO_DIGITS)
     return [
-        RatedCharge(charge=charge, quantity_nanos=int(quantity), amount_minor=int(amount))
-        for charge, quantity, amount in zip(charges, nanos, amounts, strict=True)
+        RatedCharge(charge=charge, quantity_nanos=int(value) // finer, amount_minor=int(amount))
+        for charge, value, amount in zip(charges, values, amounts, strict=True)
     ]
 
 
-async def _measure(connection: AsyncConnection, charges: Sequence[Charge]) -> list[int]:
+async def _measure(connection: AsyncConnection, charges: Sequence[Charge]) -> Measured:
     meters = await meters_by_key(connection=connection)
     numbers = [_meter(meters, charge).number for charge in charges]
     windows = Windows(
@@ -189,9 +207,7 @@ async def _measure(connection: AsyncConnection, charges: Sequence[Charge]) -> li
         end_micros=np.array([unix_micros(c.active.end) for c in charges], dtype=np.int64),
     )
     by_number = {meter.number: meter for meter in meters.values()}
-    measured = await measure(connection=connection, meters=by_number, windows=windows)
-    scale = 10 ** (NANO_DIGITS - measured.digits)
-    return [int(value) * scale for value in measured.mantissa.tolist()]
+    return await measure(connection=connection, meters=by_number, windows=windows)
 
 
 def _meter(meters: Mapping[str, Meter], charge: Charge) -> Meter:
@@ -201,7 +217,10 @@ def _meter(meters: Mapping[str, Meter], charge: Charge) -> Meter:
 
 
 def _amounts(
-    seller: Seller, charges: Sequence[Charge], nanos: "np.ndarray[tuple[int], np.dtype[np.object_]]"
+    seller: Seller,
+    charges: Sequence[Charge],
+    values: "np.ndarray[tuple[int], np.dtype[np.object_]]",
+    digits: int,
 ) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
     rows: dict[tuple[str, str], int] = {}
     prices: list[Price] = []
@@ -218,20 +237,18 @@ def _amounts(
     return rate(
         tables=compile_prices(prices=prices, currencies=currencies),
         price=index,
-        quantity=_quantities(nanos),
+        quantity=_quantities(values, digits),
         fraction_numerator=np.array([charge.numerator for charge in charges], dtype=np.int64),
         fraction_denominator=np.array([charge.denominator for charge in charges], dtype=np.int64),
         rounding=seller.rounding,
     )
 
 
-def _quantities(nanos: "np.ndarray[tuple[int], np.dtype[np.object_]]") -> Quantities:
-    """Nanos as int64 where they fit, in whole units where all are whole."""
-    values = nanos.tolist()
-    if all(value % NANOS == 0 for value in values):
-        values, digits = [value // NANOS for value in values], 0
-    else:
-        digits = NANO_DIGITS
+def _quantities(scaled: "np.ndarray[tuple[int], np.dtype[np.object_]]", digits: int) -> Quantities:
+    """As int64 where they fit, in whole units where all are whole."""
+    values, unit = scaled.tolist(), 10**digits
+    if all(value % unit == 0 for value in values):
+        values, digits = [value // unit for value in values], 0
     try:
         return Quantities(mantissa=np.array(values, dtype=np.int64), digits=digits)
     except OverflowError:
