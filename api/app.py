@@ -40,6 +40,7 @@ from plans.model import Mode, Seller
 from plans.seller_store import load_seller
 
 BODY_LIMIT_BYTES: Final = 1_000_000
+BODY_TIMEOUT_SECONDS: Final = 10
 ROUTES: Final[tuple[ControllerRouterHandler, ...]] = (
     health.get_health,
     health.get_readiness,
@@ -105,6 +106,7 @@ def create_app(
     clock: Callable[[], datetime],
     routes: Sequence[ControllerRouterHandler] = ROUTES,
     body_limit_bytes: int = BODY_LIMIT_BYTES,
+    body_timeout_seconds: int = BODY_TIMEOUT_SECONDS,
     owns_database: bool = False,
 ) -> Litestar:
     """The application on a database opened as `usance_app`; `clock` gives wall time in UTC.
@@ -112,7 +114,6 @@ def create_app(
     `routes` are handlers, controllers or routers; each handler declares `opt={"scope": …}` or
     `opt={"public": True}`. `owns_database` closes the pool at shut-down.
     """
-
     ingester = Ingester(database=database)
 
     async def close_database() -> None:
@@ -140,7 +141,10 @@ def create_app(
         },
         guards=[require_key],
         before_request=before_handler,
-        middleware=[metrics.middleware, CommitBeforeAnswer(database=database)],
+        middleware=[
+            metrics.middleware,
+            CommitBeforeAnswer(database=database, body_timeout_seconds=body_timeout_seconds),
+        ],
         exception_handlers={Exception: answer_with_problem},
         dto=StrictBody,
         return_dto=None,

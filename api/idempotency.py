@@ -19,8 +19,9 @@ _KEY: Final = re.compile(r"[\x21-\x7e]{1,255}\Z")
 async def before_handler(request: Request[Any, Any, Any]) -> Response[bytes] | None:
     """The kept answer of a repeated POST; None lets the handler run.
 
-    Errors: `malformed_json` for an empty body, `invalid_parameter` for characters that cannot be stored, `not_found` for a path with
-    them, `invalid_idempotency_key`, and `idempotency_mismatch` for the same key on another request.
+    Errors: `malformed_json` for an empty body, `invalid_parameter` for characters that cannot be
+    stored, `not_found` for a path with them, `invalid_idempotency_key`, and `idempotency_mismatch`
+    for the same key on another request.
     """
     _refuse_unfit_address(request)
     if request.route_handler.parsed_data_field is not None and not await request.body():

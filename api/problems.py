@@ -34,6 +34,7 @@ _TRANSPORT_CODES: Final = {
     400: "malformed_request",
     404: "not_found",
     405: "method_not_allowed",
+    408: "body_too_slow",
     413: "body_too_large",
     415: "unsupported_media_type",
 }
@@ -125,6 +126,7 @@ def _render_http(error: HTTPException) -> RenderedProblem:
     detail = {
         404: "there is nothing at this address",
         405: "this address does not take this method",
+        408: "the body took too long to arrive",
         413: "the body is too large",
     }.get(status, error.detail or HTTPStatus(status).phrase)
     return render(status=status, code=code, detail=detail, headers=headers)

@@ -1,11 +1,13 @@
 """One transaction for one request: committed when the handler succeeded, before anyone is told."""
 
+import asyncio
 from contextlib import AsyncExitStack
 from datetime import datetime
 from typing import Any, Final, cast
 
 import msgspec
 from litestar.enums import ScopeType
+from litestar.exceptions import HTTPException
 from litestar.middleware import ASGIMiddleware
 from litestar.types import ASGIApp, Message, Receive, Send
 from litestar.types import Scope as ConnectionScope
@@ -85,9 +87,10 @@ class CommitBeforeAnswer(ASGIMiddleware):
 
     scopes = (ScopeType.HTTP,)
 
-    def __init__(self, *, database: Database) -> None:
-        """Every request gets a unit of work on `database`."""
+    def __init__(self, *, database: Database, body_timeout_seconds: int) -> None:
+        """Every request gets a unit of work on `database`, and so long to send its body."""
         self._database = database
+        self._body_timeout_seconds = body_timeout_seconds
 
     async def handle(
         self, scope: ConnectionScope, receive: Receive, send: Send, next_app: ASGIApp
@@ -110,9 +113,28 @@ class CommitBeforeAnswer(ASGIMiddleware):
                 await send(one)
 
         try:
-            await next_app(scope, receive, hold)
+            await next_app(scope, self._patient(receive), hold)
         finally:
             await unit.abandon()
+
+    def _patient(self, receive: Receive) -> Receive:
+        """`receive` as it is, but for a body that does not come to its end in time: 408."""
+        deadline = asyncio.get_running_loop().time() + self._body_timeout_seconds
+        complete = False
+
+        async def wait() -> Any:
+            nonlocal complete
+            if complete:
+                return await receive()
+            try:
+                async with asyncio.timeout_at(deadline):
+                    message = await receive()
+            except TimeoutError as error:
+                raise HTTPException(status_code=408) from error
+            complete = not message.get("more_body", False)
+            return message
+
+        return wait
 
 
 async def _end(unit: UnitOfWork, held: list[Message]) -> list[Message]:

@@ -39,7 +39,7 @@ CONSTRAINT_ERRORS: Final = (
 def _origin(error: BaseException) -> BaseException:
     """The driver's own error under the wrappers around it."""
     found = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
-    while isinstance(found.__cause__, asyncpg.PostgresError | asyncpg.InterfaceError | OSError):
+    while isinstance(found.__cause__, asyncpg.PostgresError | asyncpg.InterfaceError):
         found = found.__cause__
     return found
 

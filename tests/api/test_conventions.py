@@ -1,14 +1,17 @@
 """What holds for every resource: problems, bodies, pages, keys."""
 
+import asyncio
 import json
 from datetime import timedelta
 from typing import Any
 
+import httpx
 import pytest
 
-from engine.db import Database, open_database
+from api.app import create_app
+from engine.db import open_database
 from plans.api_keys import Scope
-from tests.api.world import CUSTOMER, PLAN, World, make_key
+from tests.api.world import CUSTOMER, PLAN, WallClock, World, make_key
 
 pytestmark = pytest.mark.anyio
 JSON = {"content-type": "application/json"}
@@ -204,14 +207,9 @@ async def test_ingest_may_lag_a_second_behind_a_revocation_and_no_more(world: Wo
         await authenticator.authenticate(**ask)
 
 
-async def test_an_absent_database_is_503_and_names_nothing_inside(database: Database) -> None:
-    from api.app import create_app
-    from tests.api.world import WallClock
-
+async def test_an_absent_database_is_503_and_names_nothing_inside() -> None:
     away = open_database(dsn="postgresql://nobody@/none?host=/nonexistent-usance")
     app = create_app(database=away, clock=WallClock())
-    import httpx
-
     transport = httpx.ASGITransport(app=app)  # type: ignore[arg-type]
     async with httpx.AsyncClient(transport=transport, base_url="http://usance") as client:
         ready = await client.get("/readyz")
@@ -237,3 +235,18 @@ async def test_a_failure_of_ours_is_logged_and_told_without_its_insides(
     assert "SELECT" not in answer.text
     reference = problem["detail"].rpartition(" ")[2]
     assert reference in caplog.text
+
+
+async def test_a_body_that_does_not_arrive_is_given_up(world: World) -> None:
+    app = create_app(database=world.database, clock=world.clock, body_timeout_seconds=0)
+
+    async def trickle() -> Any:
+        yield b'{"key": '
+        await asyncio.sleep(30)
+        yield b'"a"}'
+
+    transport = httpx.ASGITransport(app=app)  # type: ignore[arg-type]
+    async with httpx.AsyncClient(transport=transport, base_url="http://usance") as client:
+        headers = JSON | {"authorization": f"Bearer {world.ours.keys['admin']}"}
+        answer = await client.post("/v1/customers", content=trickle(), headers=headers)
+    assert (answer.status_code, answer.json()["code"]) == (408, "body_too_slow")

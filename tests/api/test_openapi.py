@@ -145,10 +145,10 @@ def test_whatever_is_sent_is_answered_as_described(
     @given(case=strategy)
     def run(case: Any) -> None:
         sent = case.as_transport_kwargs(base_url="http://usance")
-        headers = {name: value for name, value in (sent.pop("headers") or {}).items()}
+        headers = dict(sent.pop("headers") or {})
         headers["authorization"] = f"Bearer {key}"
         body = {
-            "json": sent["json"] if "json" in sent else None,
+            "json": sent.get("json"),
             "content": sent.get("data"),
         }
         answer = background.ask(

@@ -1,0 +1,143 @@
+"""What a body of the catalogue must satisfy, and how patches apply."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from engine.errors import BillingError
+from engine.period import Alignment, IntervalUnit
+from plans.api_keys import secret_digest, secret_text
+from plans.catalog import (
+    currency_errors,
+    customer_errors,
+    is_timezone,
+    meter_errors,
+    party_id,
+    party_of_customer,
+    refuse_invalid,
+    unknown_meter_errors,
+)
+from plans.drafts import CustomerPatch, PlanVersionDraft, next_version, patched
+from plans.model import (
+    Aggregation,
+    CustomerDraft,
+    MeterDraft,
+    Mode,
+    Party,
+    Plan,
+    PlanDraft,
+)
+from plans.prices import FlatPrice, Interval, Kind, PerUnitPrice
+
+BASE = FlatPrice(key="base", kind=Kind.RECURRING, flat_amount="49.00")
+CALLS = PerUnitPrice(key="calls", kind=Kind.USAGE, meter="calls", unit_amount="0.1")
+MONTH = Interval(unit=IntervalUnit.MONTH)
+LATEST = Plan(
+    id="pln_1",
+    key="pro",
+    version=3,
+    name="Pro",
+    currency="USD",
+    interval=MONTH,
+    alignment=Alignment.CALENDAR,
+    prices=(BASE,),
+    created_at=datetime(2026, 1, 1, tzinfo=UTC),
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "known"),
+    [
+        ("UTC", True),
+        ("Europe/Berlin", True),
+        ("Asia/Kolkata", True),
+        ("europe/berlin", False),
+        ("Europe/", False),
+        ("../../etc/passwd", False),
+        ("", False),
+    ],
+)
+def test_timezones_are_spelled_as_in_the_database(name: str, known: bool) -> None:
+    assert is_timezone(name) is known
+
+
+def test_errors_of_a_customer_have_their_places() -> None:
+    emails = ("a@b.example", "a b@c.example", "@c.example", "a@", "a@b\n.example")
+    draft = CustomerDraft(key="a", name="A", currency="ABC", timezone="Mars", emails=emails)
+    assert [(error.pointer, error.code) for error in customer_errors(draft)] == [
+        ("/currency", "unknown_currency"),
+        ("/timezone", "unknown_timezone"),
+        ("/emails/1", "invalid"),
+        ("/emails/2", "invalid"),
+        ("/emails/3", "invalid"),
+        ("/emails/4", "invalid"),
+    ]
+    assert customer_errors(CustomerDraft(key="a", name="A")) == []
+
+
+def test_every_aggregation_but_count_measures_a_property() -> None:
+    for aggregation in Aggregation:
+        bare = MeterDraft(key="m", event_type="t", aggregation=aggregation)
+        measuring = MeterDraft(key="m", event_type="t", aggregation=aggregation, value="v")
+        counts = aggregation is Aggregation.COUNT
+        assert [error.code for error in meter_errors(bare)] == ([] if counts else ["required"])
+        assert [error.code for error in meter_errors(measuring)] == (["invalid"] if counts else [])
+
+
+def test_prices_name_known_meters() -> None:
+    draft = PlanDraft(key="p", currency="USD", interval=MONTH, prices=(BASE, CALLS))
+    assert unknown_meter_errors(draft=draft, known=frozenset({"calls"})) == []
+    found = unknown_meter_errors(draft=draft, known=frozenset())
+    assert [error.pointer for error in found] == ["/prices/1/meter"]
+
+
+def test_every_error_is_raised_together() -> None:
+    refuse_invalid([])
+    with pytest.raises(BillingError) as caught:
+        refuse_invalid(currency_errors("ABC") + currency_errors("ABD", pointer="/other"))
+    assert caught.value.code == "invalid_body"
+    assert [error.pointer for error in caught.value.errors] == ["/currency", "/other"]
+
+
+def test_a_party_is_named_by_its_content() -> None:
+    draft = CustomerDraft(key="a", name="A", country="DE")
+    same = CustomerDraft(key="b", name="A", country="DE", po_number="7")
+    other = CustomerDraft(key="a", name="A", country="FR")
+    assert party_id(party_of_customer(draft)) == party_id(party_of_customer(same))
+    assert party_id(party_of_customer(draft)) != party_id(party_of_customer(other))
+    assert party_id(Party(name="A")) == party_id(Party(name="A"))
+
+
+def test_a_version_takes_what_it_does_not_name_from_the_latest() -> None:
+    draft = next_version(latest=LATEST, draft=PlanVersionDraft(prices=(CALLS,)))
+    assert draft == PlanDraft(
+        key="pro",
+        name="Pro",
+        currency="USD",
+        interval=MONTH,
+        alignment=Alignment.CALENDAR,
+        prices=(CALLS,),
+    )
+    named = PlanVersionDraft(key="pro", currency="USD", name=None, prices=(CALLS,))
+    assert next_version(latest=LATEST, draft=named).name is None
+
+
+def test_a_version_keeps_key_and_currency() -> None:
+    wrong = PlanVersionDraft(key="other", currency="EUR", prices=(BASE,))
+    with pytest.raises(BillingError) as caught:
+        next_version(latest=LATEST, draft=wrong)
+    assert [error.pointer for error in caught.value.errors] == ["/key", "/currency"]
+
+
+def test_a_patch_can_clear_and_can_leave_alone() -> None:
+    draft = CustomerDraft(key="a", name="A", po_number="7", country="DE")
+    assert patched(draft=draft, patch=CustomerPatch()) == draft
+    changed = patched(draft=draft, patch=CustomerPatch(po_number=None, name="B"))
+    assert changed == CustomerDraft(key="a", name="B", country="DE")
+
+
+def test_a_secret_tells_its_mode_and_is_kept_as_a_hash() -> None:
+    secret = secret_text(mode=Mode.LIVE, random_text="x" * 43)
+    assert secret == "usk_live_" + "x" * 43
+    assert len(secret_digest(secret)) == 32
+    assert secret_digest(secret) != secret_digest(secret_text(mode=Mode.TEST, random_text="x" * 43))
