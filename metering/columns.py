@@ -101,9 +101,12 @@ def measure_columns(
     event whose value is missing or no plain decimal is left out: it shows as `bad_value`.
     """
     wanted = meter.event_type
-    positions = [index for index, each in enumerate(types) if each == wanted]
-    if not positions:
+    kinds = set(types)
+    if wanted not in kinds:
         return None
+    positions: Sequence[int] = range(len(types))
+    if len(kinds) > 1:
+        positions = [index for index, each in enumerate(types) if each == wanted]
     digits, wide, quantities = 0, False, b""
     if meter.aggregation is not Aggregation.COUNT:
         name = meter.value or ""

@@ -5,8 +5,8 @@ looks suspicious, the group is looked up first, and the rest of it is written.
 """
 
 import asyncio
-from collections.abc import Sequence
-from datetime import datetime, timedelta
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from itertools import chain
 from typing import Any, Final
 
@@ -19,13 +19,22 @@ from engine.errors import BillingError, ErrorKind
 from metering import batch_store
 from metering.batch_store import BatchRow, KeysTakenError
 from metering.columns import MeterColumns, measure_columns
-from metering.identity import Settled, Verdict, same_payload, settle, suspects_of
-from metering.intake import Prepared, micros_of
+from metering.identity import (
+    Settled,
+    Verdict,
+    event_keys,
+    payload_digests,
+    same_payload,
+    settle,
+    suspects_of,
+)
+from metering.intake import micros_of, times_of
 from metering.model import AHEAD_SECONDS, OLDEST_DAYS, EventIn
 from metering.store import encode_payload
 from plans.model import Meter
 
 _TRIES: Final = 12
+_DAY_MICROS: Final = 86_400_000_000
 _REMEMBERED: Final = 200_000
 _FACTS_SECONDS: Final = 1.0
 _NUMBER_SECONDS: Final = 1.0
@@ -33,17 +42,20 @@ _LOOK_FIRST: Final = 4
 
 
 class Job:
-    """A part of a request that is committed as a whole."""
+    """A part of a request that is committed as a whole: n events with their data.
 
-    def __init__(self, *, prepared: Prepared, now: datetime) -> None:
-        self.prepared = prepared
-        self.now = now
-        self.done: asyncio.Future[NDArray[np.int8]] = asyncio.get_running_loop().create_future()
+    `done` gives n verdicts, a byte each.
+    """
 
-    @property
-    def events(self) -> int:
-        """How many there are."""
-        return len(self.prepared.events)
+    def __init__(
+        self, *, events: Sequence[EventIn], datas: Sequence[dict[str, Any]], now: datetime
+    ) -> None:
+        """`now` is the seller's clock: an event without a time happened then."""
+        self.events, self.datas, self.now = events, datas, now
+        self.done: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        for each in events:
+            if each.time is None:
+                each.time = now
 
 
 class Memory:
@@ -72,31 +84,51 @@ class Group:
     """The events of one commit, of one seller, in the order they came."""
 
     def __init__(self, *, seller: int, jobs: Sequence[Job]) -> None:
-        parts = [job.prepared for job in jobs]
+        """All `jobs` are of one seller."""
         self.seller = seller
         self.jobs = jobs
         self.received_at = max(job.now for job in jobs)
-        self.events: list[EventIn] = list(chain.from_iterable(part.events for part in parts))
-        self.datas = list(chain.from_iterable(part.datas for part in parts))
-        self.is_uuid = np.concatenate([part.is_uuid for part in parts])
-        self.words = np.concatenate([part.words for part in parts])
-        self.digests = np.concatenate([part.digests for part in parts])
-        self.times = np.concatenate([part.times for part in parts])
-        self.outside = np.concatenate([_outside(job) for job in jobs])
+        self.events = list(chain.from_iterable(job.events for job in jobs))
+        self.datas = list(chain.from_iterable(job.datas for job in jobs))
+        self.is_uuid, self.words = event_keys([each.id for each in self.events])
+        self.digests = payload_digests(self.events)
+        self.times = times_of(self.events)
+        self.outside = self._outside()
         self.streams = np.zeros(len(self.events), dtype=np.int32)
         self.order = np.zeros(0, dtype=np.intp)
         self.repeats = np.zeros(0, dtype=np.bool_)
         self.suspects = np.zeros(0, dtype=np.bool_)
         self.known = Memory()
 
-    def stream_names(self) -> list[tuple[str, str]]:
-        """(source, form) of each event."""
-        forms = ["uuid" if each else "text" for each in self.is_uuid.tolist()]
-        return [(event.source, form) for event, form in zip(self.events, forms, strict=True)]
+    def _outside(self) -> NDArray[np.int8]:
+        """The verdict of each event's time, seen from the seller's clock when it came."""
+        sizes = [len(job.events) for job in self.jobs]
+        now = np.repeat([micros_of(job.now) for job in self.jobs], sizes)
+        verdicts = np.zeros(len(self.times), dtype=np.int8)
+        verdicts[self.times < now - OLDEST_DAYS * _DAY_MICROS] = Verdict.TOO_OLD
+        verdicts[self.times > now + AHEAD_SECONDS * 1_000_000] = Verdict.TOO_FAR_AHEAD
+        return verdicts
 
-    def sort(self, streams: Sequence[int]) -> None:
+    def stream_names(self) -> tuple[list[str], list[tuple[str, str]]]:
+        """(the source of each event, every (source, form) there is)."""
+        sources = [each.source for each in self.events]
+        uuids, texts = bool(self.is_uuid.any()), not self.is_uuid.all()
+        forms = ["uuid"] * uuids + ["text"] * texts
+        return sources, [(source, form) for source in sorted(set(sources)) for form in forms]
+
+    def set_streams(self, sources: Sequence[str], numbers: Mapping[tuple[str, str], int]) -> None:
+        """Name each event's stream by its number, then sort."""
+        codes = {source: code for code, source in enumerate(sorted(set(sources)))}
+        table = np.array(
+            [[numbers.get((each, form), 0) for form in ("text", "uuid")] for each in codes],
+            dtype=np.int32,
+        )
+        code = np.array([codes[each] for each in sources] if len(codes) > 1 else 0, dtype=np.intp)
+        self.streams = np.ascontiguousarray(table[code, self.is_uuid.astype(np.intp)])
+        self._sort()
+
+    def _sort(self) -> None:
         """Order the events by key, so that no two committers wait for each other crosswise."""
-        self.streams = np.array(streams, dtype=np.int32)
         high, low = self.words[:, 0], self.words[:, 1]
         self.order = np.lexsort((low, high, self.streams))
         same = np.zeros(len(self.order), dtype=np.bool_)
@@ -111,28 +143,17 @@ class Group:
 
     def answer(self, verdicts: NDArray[np.int8]) -> None:
         """Give every job its part."""
-        start = 0
+        told, start = verdicts.tobytes(), 0
         for job in self.jobs:
             if not job.done.done():
-                job.done.set_result(verdicts[start : start + job.events])
-            start += job.events
+                job.done.set_result(told[start : start + len(job.events)])
+            start += len(job.events)
 
     def fail(self, error: BaseException) -> None:
         """Tell every job that the outcome is unknown, or known to be nothing."""
         for job in self.jobs:
             if not job.done.done():
                 job.done.set_exception(error)
-
-
-def _outside(job: Job) -> NDArray[np.int8]:
-    """The verdict of each event's time, seen from the seller's clock."""
-    times = job.prepared.times
-    oldest = micros_of(job.now - timedelta(days=OLDEST_DAYS))
-    latest = micros_of(job.now + timedelta(seconds=AHEAD_SECONDS))
-    verdicts = np.zeros(len(times), dtype=np.int8)
-    verdicts[times < oldest] = Verdict.TOO_OLD
-    verdicts[times > latest] = Verdict.TOO_FAR_AHEAD
-    return verdicts
 
 
 def unavailable() -> BillingError:
@@ -236,8 +257,8 @@ class Committer:
         now = asyncio.get_running_loop().time()
         stale = now >= known.fresh_until
         known.forget(strangers=stale)
-        names = group.stream_names()
-        streams = {name: known.streams.get(name, 0) for name in set(names)}
+        sources, names = group.stream_names()
+        streams = {name: known.streams.get(name, 0) for name in names}
         unmade = sorted(name for name, stream in streams.items() if not stream)
         subjects = {event.subject for event in group.events}
         subjects.difference_update(known.customers, known.strangers)
@@ -256,7 +277,7 @@ class Committer:
             if facts.meters is not None:
                 known.meters = facts.meters
                 known.fresh_until = now + _FACTS_SECONDS
-        group.sort([streams[name] for name in names])
+        group.set_streams(sources, streams)
 
     async def _write(self, raw: Any, group: Group, batch: int) -> NDArray[np.int8]:
         """One transaction; the verdict of every event."""

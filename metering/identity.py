@@ -58,6 +58,10 @@ def _uuid_words(ids: Sequence[str]) -> tuple[NDArray[np.bool_], NDArray[np.uint6
 
 def event_keys(ids: Sequence[str]) -> tuple[NDArray[np.bool_], NDArray[np.uint64]]:
     """(is a UUID, key as two 64-bit words) of n ids: shapes (n,) and (n, 2)."""
+    if ids and set(map(len, ids)) == {_UUID_LENGTH}:
+        is_uuid, words = _uuid_words(ids)
+        if is_uuid.all():
+            return is_uuid, words
     is_uuid = np.zeros(len(ids), dtype=np.bool_)
     words = np.zeros((len(ids), 2), dtype=np.uint64)
     likely = [index for index, each in enumerate(ids) if len(each) == _UUID_LENGTH]

@@ -10,14 +10,11 @@ from collections import deque
 from datetime import datetime
 from typing import Final
 
-import numpy as np
-from numpy.typing import NDArray
-
 from engine.db import Database
 from engine.errors import BillingError, ErrorKind
 from metering.commit import BatchNumbers, Committer, Group, Job, Memory, unavailable
 from metering.identity import Verdict
-from metering.intake import Intake, prepare
+from metering.intake import Intake
 from metering.model import (
     AHEAD_SECONDS,
     OLDEST_DAYS,
@@ -46,6 +43,15 @@ _REFUSALS: Final = {
 }
 
 
+def _refused(intake: Intake, verdicts: bytes) -> list[Rejection]:
+    refused: list[Rejection] = []
+    for index, event, verdict in zip(intake.indexes, intake.events, verdicts, strict=True):
+        if verdict >= Verdict.CONFLICT:
+            code, detail = _REFUSALS[Verdict(verdict)]
+            refused.append(Rejection(index=index, id=event.id, code=code, detail=detail))
+    return refused
+
+
 class Ingester:
     """Group commit of usage events; one per process."""
 
@@ -66,22 +72,21 @@ class Ingester:
         self._queued = 0
         self._sellers: dict[int, Memory] = {}
         self._numbers = BatchNumbers()
-        self._wake = asyncio.Condition()
+        self._wake = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._stopping = False
 
     async def start(self) -> None:
         """Begin to commit."""
         self._numbers = BatchNumbers()
-        self._wake = asyncio.Condition()  # belongs to the loop it is used in
+        self._wake = asyncio.Event()  # belongs to the loop it is used in
         self._stopping = False
         self._tasks = [asyncio.create_task(self._commit_groups()) for _ in range(self._committers)]
 
     async def stop(self) -> None:
         """Refuse newcomers, commit what waits, end."""
         self._stopping = True
-        async with self._wake:
-            self._wake.notify_all()
+        self._wake.set()
         await asyncio.gather(*self._tasks)
         self._tasks = []
 
@@ -91,55 +96,43 @@ class Ingester:
         `now` is the seller's clock. Errors: `overloaded` (429: the queue is full, nothing was
         stored), `unavailable` (503: unknown; the same ids may be sent again).
         """
-        rejected = list(intake.rejected)
-        accepted = duplicates = 0
-        if intake.events:
-            verdicts = await self._store(seller=seller, intake=intake, now=now)
-            counts = np.bincount(verdicts, minlength=len(Verdict))
-            accepted = int(counts[Verdict.NEW] + counts[Verdict.KEPT])
-            duplicates = int(counts[Verdict.DUPLICATE])
-            for place in np.flatnonzero(verdicts >= Verdict.CONFLICT).tolist():
-                code, detail = _REFUSALS[Verdict(int(verdicts[place]))]
-                rejected.append(
-                    Rejection(
-                        index=intake.indexes[place],
-                        id=intake.events[place].id,
-                        code=code,
-                        detail=detail,
-                    )
-                )
-        rejected.sort(key=lambda each: each.index)
+        if not intake.events:
+            return EventAnswer(accepted=0, duplicates=0, rejected=tuple(intake.rejected))
+        verdicts = await self._store(seller=seller, intake=intake, now=now)
+        accepted = verdicts.count(Verdict.NEW) + verdicts.count(Verdict.KEPT)
+        duplicates = verdicts.count(Verdict.DUPLICATE)
+        rejected = intake.rejected
+        if accepted + duplicates < len(verdicts):
+            rejected = sorted([*rejected, *_refused(intake, verdicts)], key=lambda one: one.index)
         return EventAnswer(accepted=accepted, duplicates=duplicates, rejected=tuple(rejected))
 
-    async def _store(self, *, seller: int, intake: Intake, now: datetime) -> NDArray[np.int8]:
+    async def _store(self, *, seller: int, intake: Intake, now: datetime) -> bytes:
+        """The verdicts of the events, a byte each."""
         if self._stopping or not self._tasks:
-            raise BillingError(
-                "unavailable", "this process is about to end", kind=ErrorKind.UNAVAILABLE
-            )
+            detail = "this process is about to end"
+            raise BillingError("unavailable", detail, kind=ErrorKind.UNAVAILABLE)
         count = len(intake.events)
         if self._queued and self._queued + count > self._limit:
             detail = "more events wait than can be stored in time; nothing was stored"
             raise BillingError("overloaded", detail, kind=ErrorKind.TOO_MANY)
         jobs = [
             Job(
-                prepared=prepare(
-                    events=intake.events[start : start + GROUP_EVENTS],
-                    datas=intake.datas[start : start + GROUP_EVENTS],
-                    now=now,
-                ),
+                events=intake.events[start : start + GROUP_EVENTS],
+                datas=intake.datas[start : start + GROUP_EVENTS],
                 now=now,
             )
             for start in range(0, count, GROUP_EVENTS)
         ]
         self._waiting.setdefault(seller, deque()).extend(jobs)
         self._queued += count
-        async with self._wake:
-            self._wake.notify()
+        self._wake.set()
+        if len(jobs) == 1:
+            return await jobs[0].done
         results = await asyncio.gather(*(job.done for job in jobs), return_exceptions=True)
         for each in results:
             if isinstance(each, BaseException):
                 raise each
-        return np.concatenate([each for each in results if not isinstance(each, BaseException)])
+        return b"".join([each for each in results if isinstance(each, bytes)])
 
     def _take(self) -> tuple[int, list[Job]] | None:
         """All that waits of the seller whose turn it is, up to a group's size."""
@@ -147,11 +140,11 @@ class Ingester:
             return None
         seller = next(iter(self._waiting))
         waiting = self._waiting.pop(seller)
-        jobs, events = [waiting.popleft()], 0
-        events = jobs[0].events
-        while waiting and events + waiting[0].events <= GROUP_EVENTS:
+        jobs = [waiting.popleft()]
+        events = len(jobs[0].events)
+        while waiting and events + len(waiting[0].events) <= GROUP_EVENTS:
             jobs.append(waiting.popleft())
-            events += jobs[-1].events
+            events += len(jobs[-1].events)
         if waiting:
             self._waiting[seller] = waiting
         self._queued -= events
@@ -162,11 +155,13 @@ class Ingester:
         committer = Committer(database=self._database, sellers=self._sellers, numbers=self._numbers)
         try:
             while True:
-                async with self._wake:
-                    await self._wake.wait_for(lambda: self._waiting or self._stopping)
-                    taken = self._take()
+                taken = self._take()
                 if taken is None:
-                    return
+                    if self._stopping:
+                        return
+                    self._wake.clear()
+                    await self._wake.wait()
+                    continue
                 group = Group(seller=taken[0], jobs=taken[1])
                 try:
                     async with asyncio.timeout(self._commit_seconds):

@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import BillingError, ErrorKind
-from metering.identity import event_keys, payload_digests
 from metering.model import EventIn, Rejection, RejectionCode
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -51,19 +50,8 @@ class Intake(msgspec.Struct, frozen=True):
 
     events: list[EventIn]
     datas: list[dict[str, Any]]
-    indexes: list[int]
+    indexes: Sequence[int]
     rejected: list[Rejection]
-
-
-class Prepared(msgspec.Struct, frozen=True):
-    """n events with their identity as columns; `times` are microseconds since 1970."""
-
-    events: list[EventIn]
-    datas: list[dict[str, Any]]
-    is_uuid: NDArray[np.bool_]
-    words: NDArray[np.uint64]
-    digests: NDArray[np.int64]
-    times: NDArray[np.int64]
 
 
 def micros_of(at: datetime) -> int:
@@ -71,9 +59,19 @@ def micros_of(at: datetime) -> int:
     return (at - EPOCH) // _MICROSECOND
 
 
+def times_of(events: Sequence[EventIn]) -> NDArray[np.int64]:
+    """Microseconds since 1970 of n events whose time is set."""
+    spans = [each.time - EPOCH for each in events if each.time is not None]
+    return np.array(spans, dtype="m8[us]").astype(np.int64)
+
+
 def read_data(events: Sequence[Any]) -> list[dict[str, Any]]:
     """The data objects of events: integers as int, every other number as its text."""
-    return _data.decode(b"[" + b",".join([each.data for each in events]) + b"]")
+    return _join_data([each.data for each in events])
+
+
+def _join_data(raws: Sequence[msgspec.Raw]) -> list[dict[str, Any]]:
+    return _data.decode(b"[" + b",".join(raws) + b"]")
 
 
 def _malformed(code: str, detail: str) -> BillingError:
@@ -88,12 +86,13 @@ def _fast(body: bytes, *, single: bool) -> Intake | None:
         events = _events.decode(b"[" + body + b"]" if single else body)
         if single and len(events) != 1:
             return None
-        if any(_LONG_DIGITS.search(each.data) for each in events if len(each.data) > _LONGEST):
+        raws = [each.data for each in events]
+        if max(map(len, raws), default=0) > _LONGEST and any(map(_LONG_DIGITS.search, raws)):
             return None
-        datas = read_data(events)
+        datas = _join_data(raws)
     except ValueError:
         return None
-    return Intake(events, datas, list(range(len(events))), [])
+    return Intake(events, datas, range(len(events)), [])
 
 
 def _scan_items(body: bytes) -> list[bytes]:
@@ -215,33 +214,18 @@ def read_events(body: bytes, *, lines: bool = False) -> Intake:
             fast = _fast(body, single=body[:1] == b"{")
             if fast is not None:
                 return fast
-        result = Intake([], [], [], [])
+        events: list[EventIn] = []
+        datas: list[dict[str, Any]] = []
+        indexes: list[int] = []
+        rejected: list[Rejection] = []
         for index, item in enumerate(_items(body, lines=lines)):
             read = _read_item(item, index)
             if isinstance(read, Rejection):
-                result.rejected.append(read)
+                rejected.append(read)
             else:
-                result.events.append(read[0])
-                result.datas.append(read[1])
-                result.indexes.append(index)
+                events.append(read[0])
+                datas.append(read[1])
+                indexes.append(index)
     except RecursionError:
         raise _malformed("nested_too_deep", _NESTED) from None
-    return result
-
-
-def prepare(*, events: list[EventIn], datas: list[dict[str, Any]], now: datetime) -> Prepared:
-    """Identity and time of events; an event without a time happened `now`."""
-    for each in events:
-        if each.time is None:
-            each.time = now
-    spans = [cast("datetime", each.time) - EPOCH for each in events]
-    times = [(at.days * 86_400 + at.seconds) * 1_000_000 + at.microseconds for at in spans]
-    is_uuid, words = event_keys([each.id for each in events])
-    return Prepared(
-        events=events,
-        datas=datas,
-        is_uuid=is_uuid,
-        words=words,
-        digests=payload_digests(events),
-        times=np.array(times, dtype=np.int64),
-    )
+    return Intake(events, datas, indexes, rejected)
