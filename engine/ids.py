@@ -61,15 +61,19 @@ def derived_id(*, prefix: str, body: int, ordinal: int = 0) -> str:
     return f"{prefix}_{encode_body(body | ordinal)}"
 
 
-def part_ids(*, prefix: str, body: int, count: int) -> list[str]:
-    """`derived_id` of the parts 1, 2, …, `count` of one document, which share all but their end."""
-    assert count <= ORDINAL_MAX, "the caller refuses documents of more parts"
-    begin = f"{prefix}_{encode_body(body)[:-4]}"
-    end = body & 0xFFFFF  # four characters: 4 bits of the document, 16 of the ordinal
-    return [
-        f"{begin}{_PAIRS[last >> 10]}{_PAIRS[last & 1023]}"
-        for last in range(end + 1, end + count + 1)
-    ]
+class DerivedIds:
+    """`derived_id` for a document and its parts, which share all but their last characters."""
+
+    def __init__(self, *, body: int) -> None:
+        """`body` is the document's, from `derived_body`."""
+        self._begin = encode_body(body)[:-4]
+        self._end = body & 0xFFFFF  # four characters: 4 bits of the document, 16 of the ordinal
+
+    def find(self, prefix: str, ordinal: int = 0) -> str:
+        """The id of the document itself (ordinal 0), or of what it counts as `ordinal`."""
+        assert 0 <= ordinal <= ORDINAL_MAX, "documents of more parts are refused"
+        last = self._end + ordinal
+        return f"{prefix}_{self._begin}{_PAIRS[last >> 10]}{_PAIRS[last & 1023]}"
 
 
 def derived_ids(

@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from engine.ids import derived_body, derived_id
+from engine.ids import DerivedIds, derived_body
 from invoicing.difference import Difference
 
 CREDIT_NOTE_SUFFIX: Final = "-CN"
@@ -48,7 +48,12 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     @cached_property
     def id(self) -> str:
         """The id of the invoice or credit note."""
-        return derived_id(prefix="cn" if self.is_credit_note else "inv", body=self.body)
+        return self.ids.find("cn" if self.is_credit_note else "inv")
+
+    @cached_property
+    def ids(self) -> DerivedIds:
+        """The ids of what belongs to the document."""
+        return DerivedIds(body=self.body)
 
 
 def assemble(

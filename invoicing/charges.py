@@ -62,7 +62,7 @@ def charges_due(*, agreement: Agreement, through: datetime, terms: ProrationTerm
     charges: list[Charge] = []
     derived, dirty = agreement.derived_through_at, touched_from(agreement, through=through)
     for stretch in agreement.intervals:
-        for period in _periods_of(agreement, stretch, through):
+        for period in _periods_of(agreement, stretch, through, dirty):
             active = _active_part(agreement, stretch, period, through)
             due_at = _due_at(stretch, active)
             if due_at > through:
@@ -75,8 +75,8 @@ def charges_due(*, agreement: Agreement, through: datetime, terms: ProrationTerm
 
 
 def _periods_of(
-    agreement: Agreement, stretch: PriceInterval, through: datetime
-) -> Sequence[BillingPeriod | Period]:
+    agreement: Agreement, stretch: PriceInterval, through: datetime, dirty: datetime | None
+) -> Sequence[Period]:
     """The billing periods that may hold a charge to derive; a one-time price has its moment."""
     end = through + INSTANT
     if stretch.end_at is not None:
@@ -87,13 +87,13 @@ def _periods_of(
         return []
     start = stretch.start_at
     if agreement.derived_through_at is not None:
-        dirty = touched_from(agreement, through=through)
         derived = agreement.derived_through_at
         changed = derived if dirty is None else min(derived, dirty)
         # A cancellation in the past may have cut a period that is not charged yet.
         start = max(start, min(changed, end - INSTANT))
     calendar = calendar_of(agreement=agreement, interval=stretch.interval)
-    return billing_periods(calendar=calendar, start=start, end=end)
+    found = billing_periods(calendar=calendar, start=start, end=end)
+    return [Period(period.start, period.end) for period in found]
 
 
 def touched_from(agreement: Agreement, *, through: datetime) -> datetime | None:
@@ -125,18 +125,17 @@ def charge_for(
     that a cancellation may count its last date. What was charged in advance before anyone asked
     for the cancellation stays whole until it takes effect, and for good with `refund: none`.
     """
-    active = _active_part(agreement, stretch, period, through)
-    return _charge(agreement, stretch, period, active, terms)
+    whole = Period(period.start, period.end)
+    active = _active_part(agreement, stretch, whole, through)
+    return _charge(agreement, stretch, whole, active, terms)
 
 
 def _active_part(
-    agreement: Agreement,
-    stretch: PriceInterval,
-    period: BillingPeriod | Period,
-    through: datetime,
+    agreement: Agreement, stretch: PriceInterval, period: Period, through: datetime
 ) -> Period:
-    if stretch.price.kind is Kind.ONE_TIME:
-        return Period(period.start, period.end)
+    covered = stretch.end_at is None and stretch.start_at <= period.start
+    if covered or stretch.price.kind is Kind.ONE_TIME:
+        return period
     start = max(period.start, stretch.start_at)
     end = period.end if stretch.end_at is None else min(period.end, stretch.end_at)
     if _was_raised(agreement, stretch, start) and (
@@ -153,11 +152,10 @@ def _due_at(stretch: PriceInterval, active: Period) -> datetime:
 def _charge(
     agreement: Agreement,
     stretch: PriceInterval,
-    period: BillingPeriod | Period,
+    whole: Period,
     active: Period,
     terms: ProrationTerms,
 ) -> Charge:
-    whole = Period(period.start, period.end)
     numerator, denominator = 1, 1
     price = stretch.price
     if price.kind is Kind.RECURRING or (price.kind is Kind.USAGE and price.prorate_tiers):

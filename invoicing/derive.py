@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from engine.ids import unix_micros
 from engine.money import parse_scaled
 from invoicing.charges import Charge, ProrationTerms, charges_due, touched_from, vanished_charge
-from invoicing.difference import Difference, PostedLine, RatedCharge, difference_of
+from invoicing.difference import Difference, RatedCharge, difference_of
 from invoicing.store import DueCustomer, posted_lines
 from metering.measure import measure
 from metering.model import Measured, Windows
@@ -98,7 +98,10 @@ async def derive(
         for stretch in agreement.intervals
     ]
     posted = await posted_lines(connection=connection, intervals=touched)
-    charges = [_charges_of(item, posted, terms) for item in work]
+    starts: dict[str, list[datetime]] = {}
+    for interval, start in posted:
+        starts.setdefault(interval, []).append(start)
+    charges = [_charges_of(item, starts, terms) for item in work]
     flat = [charge for group in charges for charge in group]
     rated = await rate_charges(connection=connection, seller=seller, charges=flat)
     results: list[Derived] = []
@@ -117,7 +120,7 @@ async def derive(
 
 
 def _charges_of(
-    item: Work, posted: Mapping[tuple[str, datetime], Sequence[PostedLine]], terms: ProrationTerms
+    item: Work, starts: Mapping[str, Sequence[datetime]], terms: ProrationTerms
 ) -> list[Charge]:
     charges: list[Charge] = []
     for agreement in item.agreements:
@@ -127,12 +130,13 @@ def _charges_of(
         if touched_from(agreement, through=through) is None:
             continue
         known = {charge.key for charge in found}
-        stretches = {stretch.id: stretch for stretch in agreement.intervals}
-        for interval, start in posted:
-            if interval in stretches and (interval, start) not in known:
+        for stretch in agreement.intervals:
+            for start in starts.get(stretch.id, ()):
+                if (stretch.id, start) in known:
+                    continue
                 vanished = vanished_charge(
                     agreement=agreement,
-                    stretch=stretches[interval],
+                    stretch=stretch,
                     period_start=start,
                     terms=terms,
                     through=through,
@@ -181,10 +185,9 @@ async def rate_charges(
     if usage:
         measured = await _measure(connection, [charges[index] for index in usage])
         digits = max(digits, measured.digits)
-    values = np.empty(len(charges), dtype=object)
-    for index, charge in enumerate(charges):
-        if not charge.is_usage:
-            values[index] = parse_scaled(charge.stretch.quantity, digits=digits)
+    agreed = {charge.stretch.quantity for charge in charges}
+    scaled = {quantity: parse_scaled(quantity, digits=digits) for quantity in agreed}
+    values = [scaled[charge.stretch.quantity] for charge in charges]
     if measured is not None:
         scale = 10 ** (digits - measured.digits)
         for index, value in zip(usage, measured.mantissa.tolist(), strict=True):
@@ -192,8 +195,8 @@ async def rate_charges(
     amounts = _amounts(seller, charges, values, digits)
     finer = 10 ** (digits - NANO_DIGITS)
     return [
-        RatedCharge(charge=charge, quantity_nanos=int(value) // finer, amount_minor=int(amount))
-        for charge, value, amount in zip(charges, values, amounts, strict=True)
+        RatedCharge(charge=charge, quantity_nanos=value // finer, amount_minor=amount)
+        for charge, value, amount in zip(charges, values, amounts.tolist(), strict=True)
     ]
 
 
@@ -219,24 +222,24 @@ def _meter(meters: Mapping[str, Meter], charge: Charge) -> Meter:
 def _amounts(
     seller: Seller,
     charges: Sequence[Charge],
-    values: "np.ndarray[tuple[int], np.dtype[np.object_]]",
+    values: Sequence[int],
     digits: int,
 ) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
     rows: dict[tuple[str, str], int] = {}
     prices: list[Price] = []
     currencies: list[str] = []
-    index = np.empty(len(charges), dtype=np.int32)
-    for position, charge in enumerate(charges):
+    index: list[int] = []
+    for charge in charges:
         key = (charge.stretch.price_id, charge.agreement.currency)
         row = rows.get(key)
         if row is None:
             row = rows[key] = len(prices)
             prices.append(charge.stretch.price)
             currencies.append(charge.agreement.currency)
-        index[position] = row
+        index.append(row)
     return rate(
         tables=compile_prices(prices=prices, currencies=currencies),
-        price=index,
+        price=np.array(index, dtype=np.int32),
         quantity=_quantities(values, digits),
         fraction_numerator=np.array([charge.numerator for charge in charges], dtype=np.int64),
         fraction_denominator=np.array([charge.denominator for charge in charges], dtype=np.int64),
@@ -244,9 +247,9 @@ def _amounts(
     )
 
 
-def _quantities(scaled: "np.ndarray[tuple[int], np.dtype[np.object_]]", digits: int) -> Quantities:
+def _quantities(values: Sequence[int], digits: int) -> Quantities:
     """As int64 where they fit, in whole units where all are whole."""
-    values, unit = scaled.tolist(), 10**digits
+    unit = 10**digits
     if all(value % unit == 0 for value in values):
         values, digits = [value // unit for value in values], 0
     try:

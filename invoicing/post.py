@@ -8,7 +8,7 @@ import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from engine.errors import BillingError, ErrorKind
-from engine.ids import ORDINAL_MAX, derived_id
+from engine.ids import ORDINAL_MAX
 from engine.journal import Posting
 from engine.period import local_date
 from invoicing.assembly import CREDIT_NOTE_SUFFIX, Draft, assemble
@@ -236,7 +236,7 @@ class _Desk:
             self.reductions.append((invoice, part, draft.issued_at))
 
     def _enter(self, draft: Draft, kind: str, ordinal: int, postings: Sequence[Posting]) -> None:
-        entry = derived_id(prefix="je", body=draft.body, ordinal=ordinal)
+        entry = draft.ids.find("je", ordinal)
         posted_on = local_date(at=draft.issued_at, timezone=self._seller.timezone)
         self.rows.add_entry(entry=entry, kind=kind, draft=draft, entry_on=posted_on)
         self.rows.add_postings(entry=entry, currency=draft.currency, postings=postings)

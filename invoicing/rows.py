@@ -5,7 +5,6 @@ from datetime import date
 from decimal import Decimal
 from typing import Final
 
-from engine.ids import derived_id, part_ids
 from engine.journal import Posting
 from invoicing.assembly import Draft
 
@@ -122,16 +121,17 @@ class Rows:
 
     def add_lines(self, *, draft: Draft) -> list[str]:
         """The lines of a document, numbered from 1; gives their ids."""
-        ids = part_ids(prefix="li", body=draft.body, count=len(draft.differences))
+        ids: list[str] = []
         rows = self._rows["line_items"]
-        for ordinal, (identity, line) in enumerate(
-            zip(ids, draft.differences, strict=True), start=1
-        ):
+        find, document = draft.ids.find, draft.id
+        for ordinal, line in enumerate(draft.differences, start=1):
             charge = line.charge
+            identity = find("li", ordinal)
+            ids.append(identity)
             rows.append(
                 (
                     identity,
-                    draft.id,
+                    document,
                     ordinal,
                     charge.agreement.id,
                     charge.stretch.id,
@@ -142,7 +142,7 @@ class Rows:
                     line.period.end,
                     Decimal(line.quantity_nanos) * _NANO,
                     line.amount_minor,
-                    line.reason.value,
+                    line.reason,
                     line.adjusts,
                 )
             )
@@ -155,7 +155,7 @@ class Rows:
         note = draft.id if draft.is_credit_note else None
         self._rows["settlements"].append(
             (
-                derived_id(prefix="stl", body=draft.body, ordinal=ordinal),
+                draft.ids.find("stl", ordinal),
                 invoice,
                 "customer_balance" if note is None else "credit_note",
                 note,
@@ -194,7 +194,7 @@ class Rows:
         """What the outside world will hear of it."""
         self._rows["outbox"].append(
             (
-                derived_id(prefix="evt", body=draft.body, ordinal=ordinal),
+                draft.ids.find("evt", ordinal),
                 kind,
                 subject,
                 version,

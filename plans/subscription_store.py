@@ -28,7 +28,8 @@ FROM price_intervals WHERE seller = current_seller() AND subscription = ANY($1::
 ORDER BY subscription, number
 """
 _PRICES: Final = text("""
-SELECT p.id, p.body, pl.interval FROM prices p JOIN plans pl ON pl.seller = p.seller AND pl.id = p.plan
+SELECT p.id, p.body, pl.interval
+FROM prices p JOIN plans pl ON pl.seller = p.seller AND pl.id = p.plan
 WHERE p.seller = current_seller() AND p.id = ANY(:prices)
 """)
 _BY_REFERENCE: Final = text(
