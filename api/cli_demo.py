@@ -177,9 +177,10 @@ def _compare(*, usage: "Usage", invoices: Sequence[Mapping[str, Any]], out: "Con
     for value in usage.values:
         equal = billed[value] == usage.totals[value]
         sign = "=" if equal else "≠"
+        on_invoices, in_events = billed[value].normalize(), usage.totals[value].normalize()
         out.print(
-            f"{value}: {billed[value].normalize():,f} on invoices {sign} "
-            f"{usage.totals[value]:,f} in the events" + (", exactly." if equal else ".")
+            f"{value}: {on_invoices:,f} on invoices {sign} {in_events:,f} in the events"
+            + (", exactly." if equal else ".")
         )
     return billed == usage.totals
 
@@ -217,9 +218,9 @@ def _what_next(*, running: "Runtime", key: str, out: "Console") -> None:
     home = running.settings.home
     out.print("\nNow try:", style="bold")
     out.print(f"  USANCE_HOME={home} usance serve", soft_wrap=True)
-    out.print(f"  export USANCE_KEY={key}", soft_wrap=True)
+    out.print(f"  export KEY={key}", soft_wrap=True)
     out.print(
-        '  curl -H "Authorization: Bearer $USANCE_KEY" http://127.0.0.1:8400/v1/invoices',
+        '  curl -H "Authorization: Bearer $KEY" http://127.0.0.1:8400/v1/invoices',
         soft_wrap=True,
     )
     out.print("  usance check tests/scenarios    # the rules, as a bookkeeper would read them")

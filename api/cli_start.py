@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import rich_click as click
+from click.exceptions import Exit
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -31,7 +32,7 @@ class Commands(click.RichGroup):
         """Run the command; a BillingError becomes its sentence and exit code 2."""
         try:
             return super().invoke(ctx)
-        except (click.ClickException, click.Abort, click.exceptions.Exit, BrokenPipeError):
+        except (click.ClickException, click.Abort, Exit, BrokenPipeError):
             raise
         except Exception as error:
             sentence = _sentence(error)

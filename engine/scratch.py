@@ -15,7 +15,7 @@ from typing import Any, Final
 import asyncpg
 
 from engine import migrate
-from engine.db import APP_ROLE, OWNER_ROLE, quote_name
+from engine.db import OWNER_ROLE, quote_name
 
 PREFIX: Final = "usance_scratch"
 _LOCK: Final = 7_305_120
@@ -78,22 +78,41 @@ async def _build(raw: Any, *, dsn: str, name: str) -> None:
 
 @asynccontextmanager
 async def scratch_database(*, dsn: str) -> AsyncIterator[str]:
-    """A fresh migrated database on the server of `dsn`; gives its address, drops it after."""
+    """A fresh migrated database on the server of `dsn`; gives its address, drops it after.
+
+    What a process that was killed left behind is dropped by the next one.
+    """
     template = await ensure_template(dsn=dsn)
     name = f"{PREFIX}_{os.urandom(8).hex()}"
-    admin = database_dsn(dsn=dsn, name="postgres")
-    raw = await asyncpg.connect(admin, timeout=10)
+    # This connection stays open, so that others see by its name that the database is in use.
+    raw = await asyncpg.connect(
+        database_dsn(dsn=dsn, name="postgres"),
+        timeout=10,
+        server_settings={"application_name": name},
+    )
     try:
+        await _drop_left_behind(raw, template=template)
         await raw.execute(f"CREATE DATABASE {quote_name(name)} TEMPLATE {quote_name(template)}")
-        await raw.execute(f"GRANT CONNECT ON DATABASE {quote_name(name)} TO {APP_ROLE}")
-    finally:
-        await raw.close()
-    try:
-        yield database_dsn(dsn=dsn, name=name)
-    finally:
-        with contextlib.suppress(OSError, asyncpg.PostgresError):
-            raw = await asyncpg.connect(admin, timeout=10)
-            try:
+        try:
+            yield database_dsn(dsn=dsn, name=name)
+        finally:
+            with contextlib.suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
                 await raw.execute(f"DROP DATABASE IF EXISTS {quote_name(name)} WITH (FORCE)")
-            finally:
-                await raw.close()
+    finally:
+        raw.terminate()
+
+
+async def _drop_left_behind(raw: Any, *, template: str) -> None:
+    """Drop scratch databases that nobody works on and templates of other schemas."""
+    rows = await raw.fetch(
+        """
+        SELECT datname FROM pg_database WHERE datname ~ ('^' || $1 || '_') AND datname <> $2
+          AND NOT EXISTS (SELECT FROM pg_stat_activity WHERE application_name = datname)
+        """,
+        PREFIX,
+        template,
+    )
+    for row in rows:
+        # Without FORCE: one that is being built or cloned just now stays.
+        with contextlib.suppress(asyncpg.PostgresError):
+            await raw.execute(f"DROP DATABASE IF EXISTS {quote_name(row['datname'])}")
