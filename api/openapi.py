@@ -85,7 +85,7 @@ def document_of(app: Litestar) -> dict[str, Any]:
 
     Bodies and answers are described by msgspec, which is what checks them; problems, scopes and
     the Idempotency-Key are added to every route that has them. A route that reads its body itself
-    describes it in `opt={"request_body": …}`.
+    describes it in `opt={"request_body": …}`; further problems are named in `"problems": […]`.
     """
     known = getattr(app.state, "openapi_document", None)
     if known is not None:
@@ -145,6 +145,7 @@ def _complete(
     if own_body is not None:
         operation["requestBody"] = own_body
         statuses += [400, 413, 415, 422]
+    statuses += handler.opt.get("problems", ())
     parameters = operation.get("parameters", [])
     if parameters:
         statuses += [400]

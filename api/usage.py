@@ -36,7 +36,7 @@ def _instant(at: datetime, *, pointer: str) -> datetime:
         " A quantity below zero is shown as it is."
     ),
     tags=["Usage"],
-    opt={"scope": Scope.READ},
+    opt={"scope": Scope.READ, "problems": [404, 422]},
 )
 async def get_usage(
     *,

@@ -117,3 +117,10 @@ def filled(value: Any, ids: dict[str, str]) -> Any:
     if isinstance(value, list):
         return [filled(entry, ids) for entry in value]
     return value
+
+
+def address(path: str, row: Row, ids: dict[str, str]) -> str:
+    """The path with the ids put in."""
+    for parameter, name in row.path.items():
+        path = path.replace("{" + parameter + "}", ids[name])
+    return path

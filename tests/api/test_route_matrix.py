@@ -10,7 +10,7 @@ import pytest
 from api.app import handlers_of
 from api.auth import declared_scope
 from plans.api_keys import Scope
-from tests.api.routes import PUBLIC, ROWS, Row, filled
+from tests.api.routes import PUBLIC, ROWS, address, filled
 from tests.api.world import World
 
 pytestmark = pytest.mark.anyio
@@ -29,12 +29,6 @@ async def fingerprint(raw: Any) -> dict[str, str]:
         )
         for row in await raw.fetch(TABLES)
     }
-
-
-def address(path: str, row: Row, ids: dict[str, str]) -> str:
-    for parameter, name in row.path.items():
-        path = path.replace("{" + parameter + "}", ids[name])
-    return path
 
 
 async def ask(world: World, route: tuple[str, str], ids: dict[str, str], key: str) -> Any:
