@@ -1,16 +1,20 @@
 """Verb: move a test seller's clock, doing on the way all work that falls due."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Final
 
 import msgspec
 
 from engine.db import Database
 from engine.errors import BillingError, ErrorKind, invalid_field
 from invoicing.run_billing import run_billing
+from invoicing.run_store import unfinished_runs
 from invoicing.store import next_due_instant
 from plans.clock_store import move_clock
 from plans.model import Mode
 from plans.seller_store import load_seller
+
+INSTANT: Final = timedelta(microseconds=1)
 
 
 class ClockAnswer(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,6 +40,7 @@ async def advance_clock(*, database: Database, seller: int, to: datetime) -> Clo
     if to < found.clock_at:
         detail = f"the clock stands at {found.clock_at.isoformat()} and only moves forward"
         raise invalid_field(pointer="/to", code="out_of_order", detail=detail)
+    await _take_up(database=database, seller=seller, through=to)
     clock, after = found.clock_at, None
     instants = documents = parked = 0
     while True:
@@ -56,3 +61,12 @@ async def advance_clock(*, database: Database, seller: int, to: datetime) -> Clo
     async with database.transaction(seller=seller) as connection:
         await move_clock(connection=connection, now=to)
     return ClockAnswer(clock_at=to, due_instants=instants, documents=documents, parked=parked)
+
+
+async def _take_up(*, database: Database, seller: int, through: datetime) -> None:
+    """Finish the run that the clock died in, as of its own instant."""
+    async with database.transaction(seller=seller) as connection:
+        died = await unfinished_runs(connection=connection, before=through + INSTANT)
+    if died:
+        at = died[-1]
+        await run_billing(database=database, seller=seller, as_of=at, now=at, pending=False)

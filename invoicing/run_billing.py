@@ -6,13 +6,13 @@ follow from the work itself, so the documents come out the same, byte for byte.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import Final
 
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from engine.database_errors import CONSTRAINT_ERRORS
 from engine.db import Database, exclusive
 from engine.errors import BillingError, ErrorKind
 from engine.ids import derived_body, derived_id
@@ -26,6 +26,7 @@ from invoicing.run_store import (
     finish_run,
     list_runs,
     park,
+    unfinished_runs,
     unpark_all,
 )
 from invoicing.store import (
@@ -44,6 +45,15 @@ SEGMENT: Final = 20_000
 CHUNK: Final = 2_000
 ATTEMPTS: Final = 20
 LOCK_WAIT_SECONDS: Final = 30
+REFUSED: Final = ("22", "23")
+"""SQLSTATE classes of rows that may not be as they are: data exceptions, constraints."""
+
+
+class Portions(msgspec.Struct, frozen=True, kw_only=True):
+    """How many customers are derived together, and how many are posted in one transaction."""
+
+    segment: int = SEGMENT
+    chunk: int = CHUNK
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,7 +78,9 @@ class _Run:
         as_of: datetime,
         now: datetime,
         report: Callable[[Progress], None] | None,
+        portions: Portions,
     ) -> None:
+        self.portions = portions
         self.database = database
         self.seller_number = seller_number
         self.seller = seller
@@ -92,33 +104,54 @@ class _Run:
     async def bill_segment(self, *, pending: bool) -> bool:
         """Bill the next customers in order; False when none is left."""
         sweeps = await self.sweep()
-        book = PriceBook()
-        async with self.database.transaction(
-            seller=self.seller_number, snapshot=True
-        ) as connection:
-            due = await due_customers(
-                connection=connection,
-                as_of=self.as_of,
-                limit=SEGMENT,
-                parked=list(self.parked),
-                pending=pending,
-            )
-            if not due:
-                return False
-            work = await load_work(connection=connection, due=due, book=book)
-            work = _up_to_following(work)
-        for begin in range(0, len(work), SEGMENT):
-            await self._derive_and_post(work[begin : begin + SEGMENT], sweeps)
-        return True
+        due: list[DueCustomer] = []
+        try:
+            async with self._snapshot() as connection:
+                due = await due_customers(
+                    connection=connection,
+                    as_of=self.as_of,
+                    limit=self.portions.segment,
+                    parked=list(self.parked),
+                    pending=pending,
+                )
+                work = await load_work(connection=connection, due=due, book=PriceBook())
+                work = _up_to_following(work)
+        except Exception as error:
+            if not due or not _is_of_an_account(error):
+                raise
+            await self._park_unreadable(due, error)
+            return True
+        if work:
+            await self._derive_and_post(work, sweeps)
+        return bool(due)
+
+    def _snapshot(self) -> AbstractAsyncContextManager[AsyncConnection]:
+        return self.database.transaction(seller=self.seller_number, snapshot=True)
+
+    async def _park_unreadable(self, due: Sequence[DueCustomer], error: Exception) -> None:
+        """Park the accounts whose facts cannot even be read: halve until one is left."""
+        if len(due) == 1:
+            await self._park(due[0], error)
+            return
+        middle = len(due) // 2
+        for half in (due[:middle], due[middle:]):
+            try:
+                async with self._snapshot() as connection:
+                    work = await load_work(connection=connection, due=half, book=PriceBook())
+                    following_due(work=work)
+            except Exception as found:
+                if not _is_of_an_account(found):
+                    raise
+                await self._park_unreadable(half, found)
 
     async def _derive_and_post(self, work: Sequence[Work], sweeps: int) -> None:
         """Derive the work at once and post it in chunks; halve what fails until one is parked."""
         try:
-            async with self.database.transaction(
-                seller=self.seller_number, snapshot=True
-            ) as connection:
+            async with self._snapshot() as connection:
                 derived = await derive(connection=connection, seller=self.seller, work=work)
-        except (BillingError, AssertionError, ArithmeticError, LookupError) as error:
+        except Exception as error:
+            if not _is_of_an_account(error):
+                raise
             if len(work) == 1:
                 await self._park(work[0].due, error)
                 return
@@ -126,8 +159,9 @@ class _Run:
             await self._derive_and_post(work[:middle], sweeps)
             await self._derive_and_post(work[middle:], sweeps)
             return
-        for begin in range(0, len(derived), CHUNK):
-            await self._post(derived[begin : begin + CHUNK], sweeps)
+        size = self.portions.chunk
+        for begin in range(0, len(derived), size):
+            await self._post(derived[begin : begin + size], sweeps)
 
     async def _post(self, derived: Sequence[Derived], sweeps: int) -> None:
         try:
@@ -146,11 +180,9 @@ class _Run:
                     documents=posted.documents,
                     lines=posted.lines,
                 )
-        except (
-            BillingError,
-            AssertionError,
-            *CONSTRAINT_ERRORS,
-        ) as error:
+        except Exception as error:
+            if not _is_of_an_account(error):
+                raise
             if len(derived) == 1:
                 await self._park(derived[0].due, error)
                 return
@@ -190,6 +222,19 @@ class _Run:
             )
 
 
+def _is_of_an_account(error: Exception) -> bool:
+    """Whether some account is at fault, and not the database or the ways to it."""
+    if isinstance(error, StaleDerivationError):
+        return False
+    if isinstance(
+        error,
+        BillingError | AssertionError | ArithmeticError | LookupError | ValueError | TypeError,
+    ):
+        return True
+    state = getattr(getattr(error, "orig", None) or error, "sqlstate", None)
+    return isinstance(state, str) and state.startswith(REFUSED)
+
+
 def _first_line(error: Exception) -> str:
     lines = str(error).splitlines()
     return f"{type(error).__name__}: {lines[0] if lines else ''}"
@@ -211,11 +256,13 @@ async def run_billing(
     now: datetime,
     pending: bool = True,
     report: Callable[[Progress], None] | None = None,
+    portions: Portions | None = None,
 ) -> BillingRun:
     """Bill all that is due by `as_of` and, with `pending`, every difference waiting.
 
-    An unfinished run for the same instant is taken up again. Documents are issued at `as_of`.
-    Accounts that fail are parked with their reason and tried again by the next run.
+    Unfinished runs for that instant and for earlier ones are taken up again, so that a run that
+    died leaves no trace. Documents are issued at `as_of`. Accounts that fail are parked with their
+    reason and tried again by the next run. Errors: `billing_busy`.
     """
     async with exclusive(
         database=database, name=f"billing-{seller}", wait_seconds=LOCK_WAIT_SECONDS
@@ -225,31 +272,41 @@ async def run_billing(
             raise BillingError("billing_busy", message, kind=ErrorKind.CONFLICT)
         async with database.transaction(seller=seller) as connection:
             found = await load_seller(connection=connection)
-            run = await _begin(connection=connection, seller=found, as_of=as_of, now=now)
-        billing = _Run(
-            database=database,
-            seller_number=seller,
-            seller=found,
-            run=run,
-            as_of=as_of,
-            now=now,
-            report=report,
-        )
-        for phase in (False, True) if pending else (False,):
-            await _bill_all(billing, pending=phase)
+            earlier = await unfinished_runs(connection=connection, before=as_of)
+        run = ""
+        for instant in (*earlier, as_of):
+            async with database.transaction(seller=seller) as connection:
+                run = await _begin(connection=connection, seller=found, as_of=instant, now=now)
+            billing = _Run(
+                database=database,
+                seller_number=seller,
+                seller=found,
+                run=run,
+                as_of=instant,
+                now=now,
+                report=report,
+                portions=portions or Portions(),
+            )
+            await _bill_all(billing, pending=False)
+            if pending and instant == as_of:
+                await _bill_all(billing, pending=True)
+            async with database.transaction(seller=seller) as connection:
+                await finish_run(connection=connection, run=run, now=now)
         async with database.transaction(seller=seller) as connection:
-            await finish_run(connection=connection, run=run, now=now)
             return (await list_runs(connection=connection, run=run))[0]
 
 
 async def _bill_all(billing: _Run, *, pending: bool) -> None:
+    """Bill segment after segment; what changes in between is derived again, within reason."""
     stale = 0
     while True:
+        done = billing.customers
         try:
             if not await billing.bill_segment(pending=pending):
                 return
+            stale = 0
         except StaleDerivationError:
-            stale += 1
+            stale = 1 if billing.customers > done else stale + 1
             if stale == ATTEMPTS:
                 message = "another run or a change keeps coming between; try again"
                 raise BillingError("billing_busy", message, kind=ErrorKind.CONFLICT) from None

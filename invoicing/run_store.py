@@ -12,6 +12,10 @@ _RUNNING: Final = text("""
 SELECT id FROM billing_runs
 WHERE seller = current_seller() AND as_of = :as_of AND status = 'running'
 """)
+_UNFINISHED: Final = text("""
+SELECT as_of FROM billing_runs
+WHERE seller = current_seller() AND as_of < :before AND status = 'running' ORDER BY as_of
+""")
 _COUNT_SAME: Final = text("""
 SELECT count(*) FROM billing_runs WHERE seller = current_seller() AND as_of = :as_of
 """)
@@ -48,6 +52,11 @@ WHERE p.seller = current_seller() AND p.run = ANY(:runs) ORDER BY p.run, c.key
 async def find_running(*, connection: AsyncConnection, as_of: datetime) -> str | None:
     """The id of the unfinished run for that instant."""
     return (await connection.execute(_RUNNING, {"as_of": as_of})).scalar_one_or_none()
+
+
+async def unfinished_runs(*, connection: AsyncConnection, before: datetime) -> list[datetime]:
+    """The instants, earlier than that, of runs that began and did not finish, in order."""
+    return list((await connection.execute(_UNFINISHED, {"before": before})).scalars())
 
 
 async def count_runs(*, connection: AsyncConnection, as_of: datetime) -> int:
