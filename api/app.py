@@ -121,7 +121,7 @@ def create_app(
             await database.close()
 
     metrics = PrometheusConfig(app_name="usance", prefix="usance", group_path=True)
-    app = Litestar(
+    app = ingest.EventsFirst(
         route_handlers=[*routes, Metrics],
         state=State(
             {
