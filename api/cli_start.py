@@ -49,8 +49,11 @@ def _sentence(error: Exception) -> str | None:
         return error.detail + fields
     if isinstance(error, TimeoutError):
         return "The database did not answer in time."
-    if type(error).__module__.startswith("asyncpg") or isinstance(error, OSError):
-        return f"The database cannot be used: {error}"
+    # SQLAlchemy wraps what the driver says.
+    cause = getattr(error, "orig", None) or error
+    cause = cause.__cause__ or cause
+    if type(cause).__module__.startswith("asyncpg") or isinstance(cause, OSError):
+        return f"The database cannot be used: {cause}"
     return None
 
 

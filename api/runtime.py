@@ -12,7 +12,7 @@ import msgspec
 
 from engine.db import APP_ROLE, AUDITOR_ROLE, Database, open_database
 from engine.errors import BillingError, ErrorKind
-from engine.migrate import ensure_database, ensure_roles, head_revision, upgrade
+from engine.migrate import adopt_database, ensure_database, ensure_roles, head_revision, upgrade
 from engine.postgres import ExternalDatabase, RunningServer, resolve, role_dsn, role_password
 from engine.scratch import current_revision, database_dsn
 from engine.settings import Settings
@@ -109,4 +109,5 @@ async def bring_up_to_date(*, started: Runtime) -> str | None:
         await ensure_database(dsn=server.admin_dsn, name=DATABASE_NAME)
     else:
         await ensure_roles(dsn=started.admin_dsn, passwords=passwords)
+        await adopt_database(dsn=started.admin_dsn)
     return await upgrade(dsn=started.admin_dsn)

@@ -68,6 +68,23 @@ async def ensure_database(*, dsn: str, name: str) -> None:
         await raw.close()
 
 
+async def adopt_database(*, dsn: str) -> None:
+    """Let the roles work in a database that somebody else created, for the user of `dsn`.
+
+    That user must own the database or be a superuser; it is made a member of the roles.
+    """
+    raw = await asyncpg.connect(dsn, timeout=10)
+    try:
+        async with raw.transaction():
+            await raw.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
+            for role in (OWNER_ROLE, APP_ROLE, AUDITOR_ROLE):
+                if not await raw.fetchval("SELECT pg_has_role($1, 'MEMBER')", role):
+                    await raw.execute(f"GRANT {role} TO CURRENT_USER")
+            await raw.execute(f"GRANT CREATE, USAGE ON SCHEMA public TO {OWNER_ROLE}")
+    finally:
+        await raw.close()
+
+
 def _config() -> Config:
     config = Config()
     folder = resources.files("engine").joinpath("migrations")

@@ -106,8 +106,9 @@ async def _drop_left_behind(raw: Any, *, template: str) -> None:
     """Drop scratch databases that nobody works on and templates of other schemas."""
     rows = await raw.fetch(
         """
-        SELECT datname FROM pg_database WHERE datname ~ ('^' || $1 || '_') AND datname <> $2
-          AND NOT EXISTS (SELECT FROM pg_stat_activity WHERE application_name = datname)
+        SELECT d.datname FROM pg_database d
+        WHERE d.datname ~ ('^' || $1 || '_') AND d.datname <> $2
+          AND NOT EXISTS (SELECT FROM pg_stat_activity a WHERE a.application_name = d.datname)
         """,
         PREFIX,
         template,

@@ -1,5 +1,6 @@
 """Commands as processes of their own: what they print, how they end."""
 
+import asyncio
 import csv
 import subprocess
 import sys
@@ -7,7 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.api.command_line import ROOT, create_seller, environment, usance
+from tests.api.command_line import ROOT, create_seller, usance
+from tests.fixtures_database import Cluster
+
+EMPTY = "usance_test_empty"
 
 PLAN = """\
 scenario: {name}
@@ -149,18 +153,32 @@ def test_a_key_is_made_for_a_seller(database_url: str, tmp_path: Path) -> None:
     assert made[3] != first
 
 
-def test_a_database_that_was_never_migrated_is_named(database_url: str, tmp_path: Path) -> None:
-    empty = database_url.replace("/usance_test_", "/usance_nowhere_")
-    ended = usance("audit", database_url=empty, home=tmp_path)
+def test_a_database_is_migrated_when_told_and_not_before(cluster: Cluster, tmp_path: Path) -> None:
+    asyncio.run(cluster.run(f"CREATE DATABASE {EMPTY}"))
+    try:
+        empty = cluster.dsn(EMPTY)
+        behind = usance("audit", database_url=empty, home=tmp_path)
+        assert behind.returncode == 2
+        assert "run `usance migrate` first" in behind.stderr
+        for _ in range(2):
+            migrated = usance("migrate", database_url=empty, home=tmp_path)
+            assert (migrated.returncode, migrated.stderr) == (0, "")
+        assert usance("audit", database_url=empty, home=tmp_path).returncode == 0
+    finally:
+        asyncio.run(cluster.drop(EMPTY))
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("mysql://somewhere/else", "USANCE_DATABASE_URL"),
+        ("postgresql://u:secret@127.0.0.1:1/db", "The database cannot be used"),
+    ],
+)
+def test_a_database_that_cannot_be_used_is_a_sentence(tmp_path: Path, url: str, says: str) -> None:
+    ended = usance("audit", database_url=url, home=tmp_path)
     assert ended.returncode == 2
-    assert "Traceback" not in ended.stderr
     assert ended.stderr.startswith("usance: ")
-    wrong = subprocess.run(
-        [sys.executable, "-c", "from api.cli import main; main()", "audit"],
-        env=environment(database_url="mysql://somewhere/else", home=tmp_path),
-        capture_output=True,
-        text=True,
-        timeout=30,
-    )
-    assert wrong.returncode == 2
-    assert "USANCE_DATABASE_URL" in wrong.stderr
+    assert says in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert "secret" not in ended.stderr
