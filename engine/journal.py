@@ -43,7 +43,7 @@ CHART: Final = (
 )
 
 
-class Posting(msgspec.Struct, frozen=True, kw_only=True):
+class Posting(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One side of an entry; `amount_minor` is positive for a debit, negative for a credit."""
 
     account: str

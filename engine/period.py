@@ -33,14 +33,14 @@ class Alignment(StrEnum):
     CALENDAR = "calendar"
 
 
-class Period(msgspec.Struct, frozen=True):
+class Period(msgspec.Struct, frozen=True, gc=False):
     """[start, end) between two instants in UTC."""
 
     start: datetime
     end: datetime
 
 
-class Calendar(msgspec.Struct, frozen=True, kw_only=True):
+class Calendar(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """How boundaries are found: interval, alignment, anchor and the timezone of wall times.
 
     `anchor_day` replaces the anchor by local midnight of that day in the anchor's local month;
@@ -55,7 +55,7 @@ class Calendar(msgspec.Struct, frozen=True, kw_only=True):
     timezone: str
 
 
-class BillingPeriod(msgspec.Struct, frozen=True):
+class BillingPeriod(msgspec.Struct, frozen=True, gc=False):
     """The whole period [start, end) before it is clipped to a subscription's life."""
 
     index: int

@@ -13,7 +13,7 @@ from invoicing.difference import Difference
 CREDIT_NOTE_SUFFIX: Final = "-CN"
 
 
-class BilledCustomer(msgspec.Struct, frozen=True, kw_only=True):
+class BilledCustomer(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The customer that a document goes to, as the run needs it."""
 
     id: str

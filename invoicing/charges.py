@@ -27,7 +27,7 @@ class ProrationTerms(msgspec.Struct, frozen=True, kw_only=True):
     last_day: LastDay
 
 
-class Charge(msgspec.Struct, frozen=True, kw_only=True):
+class Charge(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One charge key and what decides its amount.
 
     `period` is the whole billing period, `active` the part of it that the interval covers;

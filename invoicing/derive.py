@@ -27,7 +27,7 @@ from rating.tables import compile_prices
 NANO_DIGITS: Final = 9
 
 
-class Derived(msgspec.Struct, frozen=True, kw_only=True):
+class Derived(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What one customer owes at one due instant beyond what is posted, and where that leaves it.
 
     `progress` names (subscription id, revision read, next due instant, derived through).
@@ -38,7 +38,7 @@ class Derived(msgspec.Struct, frozen=True, kw_only=True):
     progress: tuple[tuple[str, int, datetime | None, datetime], ...]
 
 
-class Work(msgspec.Struct, frozen=True, kw_only=True):
+class Work(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One customer's subscriptions that a document is made of."""
 
     due: DueCustomer

@@ -12,7 +12,7 @@ from invoicing.model import Reason
 GroupedKey = tuple[str, datetime]
 
 
-class PostedLine(msgspec.Struct, frozen=True, kw_only=True):
+class PostedLine(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A line item already posted for a charge key; `counts` is False once its document is void."""
 
     id: str
@@ -26,7 +26,7 @@ class PostedLine(msgspec.Struct, frozen=True, kw_only=True):
     counts: bool
 
 
-class RatedCharge(msgspec.Struct, frozen=True, kw_only=True):
+class RatedCharge(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A charge with the quantity it was rated at (10^-9 units) and its amount in minor units."""
 
     charge: Charge
@@ -34,7 +34,7 @@ class RatedCharge(msgspec.Struct, frozen=True, kw_only=True):
     amount_minor: int
 
 
-class Difference(msgspec.Struct, frozen=True, kw_only=True):
+class Difference(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A line to post: what one charge key owes beyond what is posted for it."""
 
     charge: Charge

@@ -130,7 +130,7 @@ WHERE seller = current_seller() AND id = :run
 """)
 
 
-class DueCustomer(msgspec.Struct, frozen=True, kw_only=True):
+class DueCustomer(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One unit of work: a customer and the due instant to bill."""
 
     customer: BilledCustomer

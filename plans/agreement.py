@@ -57,7 +57,7 @@ class CancelDraft(Body, frozen=True, kw_only=True):
     refund: Refund = Refund.CREDIT
 
 
-class PriceInterval(msgspec.Struct, frozen=True, kw_only=True):
+class PriceInterval(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One price, quantity and terms over [start, end) inside a subscription: the only truth.
 
     `number` orders the intervals of a subscription. `end_is_cancellation` tells a cancellation
@@ -76,7 +76,7 @@ class PriceInterval(msgspec.Struct, frozen=True, kw_only=True):
     credit_unused: bool = True
 
 
-class Agreement(msgspec.Struct, frozen=True, kw_only=True):
+class Agreement(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A subscription as billing sees it: its terms, its price intervals and its place in the work.
 
     `customer` and `id` are ids, `customer_number` is the customer's in the event store. Everything
