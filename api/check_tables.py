@@ -28,8 +28,8 @@ from engine.money import (
 from engine.period import Alignment, Calendar, first_period, period_holding
 from plans.prices import Interval, Price
 from rating.exact import FINEST_DIGITS, int_array, ratio_text
-from rating.explain import exact_amount
 from rating.rate import Quantities, rate
+from rating.ratios import exact_amount
 from rating.tables import compile_prices
 
 _LATER_MODELS: Final = frozenset(

@@ -42,6 +42,12 @@ class QuantityRounding(Body, frozen=True, kw_only=True):
     digits: Annotated[int, msgspec.Meta(ge=-15, le=9)] = 0
 
 
+Dimension = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_.]{0,99}\Z")]
+EventCount = Annotated[int, msgspec.Meta(ge=0, le=1_000_000_000)]
+RateText = UnsignedText
+"""Per cent: "2.9" of 100 is 2.90."""
+
+
 class Tier(Body, frozen=True, kw_only=True):
     """One step of a price list; `up_to` is inclusive, the last one is open."""
 
@@ -50,10 +56,36 @@ class Tier(Body, frozen=True, kw_only=True):
     flat_amount: UnsignedText | None = None
 
 
+class FlatTier(Body, frozen=True, kw_only=True):
+    """One stair: an amount for every quantity up to `up_to`; the last one is open."""
+
+    up_to: UnsignedText | None = None
+    flat_amount: UnsignedText | None = None
+
+
+class RateTier(Body, frozen=True, kw_only=True):
+    """One step of rates; `up_to` is an amount, inclusive, and the last one is open."""
+
+    up_to: UnsignedText | None = None
+    rate: RateText | None = None
+    flat_amount: UnsignedText | None = None
+
+
+class MatrixRow(Body, frozen=True, kw_only=True):
+    """The price of a unit whose dimensions have these values, as exact text."""
+
+    match: dict[Dimension, str]
+    unit_amount: UnsignedText
+
+
 class PriceBase(
     msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="model"
 ):
-    """What every price has, whatever its model."""
+    """What every price has, whatever its model.
+
+    With `group_by` each group of usage is rated apart; `included_quantity` and tiers hold for each
+    group, minimum and maximum for all of them together.
+    """
 
     key: Key
     kind: Kind
@@ -68,6 +100,7 @@ class PriceBase(
     quantity_rounding: QuantityRounding | None = None
     minimum_amount: UnsignedText | None = None
     maximum_amount: UnsignedText | None = None
+    group_by: tuple[Dimension, ...] = ()
 
 
 class FlatPrice(PriceBase, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="flat"):
@@ -108,7 +141,66 @@ class VolumePrice(PriceBase, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     flat_at_zero: bool = True
 
 
-Price = FlatPrice | PerUnitPrice | PackagePrice | GraduatedPrice | VolumePrice
+class StairstepPrice(
+    PriceBase, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="stairstep"
+):
+    """The flat amount of the tier that holds the quantity, and nothing else."""
+
+    tiers: tuple[FlatTier, ...]
+    flat_at_zero: bool = True
+
+
+class PercentagePrice(
+    PriceBase, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="percentage"
+):
+    """A share of every event's value, the first ones free.
+
+    An event is free while fewer than `free_events` came before it and the values up to and with
+    it sum to at most `free_amount`. The event whose value goes beyond pays on what is beyond.
+    """
+
+    rate: RateText
+    fixed_amount: UnsignedText | None = None
+    free_events: EventCount | None = None
+    free_amount: UnsignedText | None = None
+    event_minimum: UnsignedText | None = None
+    event_maximum: UnsignedText | None = None
+
+
+class GraduatedPercentagePrice(
+    PriceBase, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="graduated_percentage"
+):
+    """A share of the summed value, tier by tier, plus the flat amount of every tier reached."""
+
+    tiers: tuple[RateTier, ...]
+    flat_at_zero: bool = True
+
+
+class MatrixPrice(PriceBase, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="matrix"):
+    """The unit amount of the first row that matches the dimensions, else the price's own."""
+
+    matrix: tuple[MatrixRow, ...]
+    unit_amount: UnsignedText
+
+
+class DynamicPrice(PriceBase, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="dynamic"):
+    """What the events themselves say they cost, in major units."""
+
+
+TieredPrice = GraduatedPrice | VolumePrice | StairstepPrice | GraduatedPercentagePrice
+
+Price = (
+    FlatPrice
+    | PerUnitPrice
+    | PackagePrice
+    | GraduatedPrice
+    | VolumePrice
+    | StairstepPrice
+    | PercentagePrice
+    | GraduatedPercentagePrice
+    | MatrixPrice
+    | DynamicPrice
+)
 
 DEFAULT_BILL: Final = {
     Kind.RECURRING: Bill.IN_ADVANCE,

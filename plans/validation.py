@@ -8,10 +8,31 @@ from engine.errors import FieldError
 from engine.money import currency_digits, is_currency
 from engine.period import Alignment
 from plans.model import PlanDraft
-from plans.prices import Bill, FlatPrice, GraduatedPrice, Kind, PackagePrice, Price, VolumePrice
+from plans.prices import (
+    Bill,
+    DynamicPrice,
+    FlatPrice,
+    GraduatedPercentagePrice,
+    Kind,
+    MatrixPrice,
+    PackagePrice,
+    PercentagePrice,
+    Price,
+    TieredPrice,
+)
 
 QUANTITY_DIGITS: Final = 9
 QUANTITY_WHOLE_DIGITS: Final = 15
+MATCH_LENGTH: Final = 500
+
+# What a billing run does not measure yet; rating tables and the kernels know all of it.
+NOT_FED: Final = frozenset({"percentage", "matrix", "group_by"})
+
+_FROM_USAGE: Final = (PercentagePrice, GraduatedPercentagePrice, MatrixPrice, DynamicPrice)
+_WITHOUT_ALLOWANCE: Final = {
+    "percentage": "free_events and free_amount say what is free",
+    "matrix": "an allowance over a matrix would have no price of its own",
+}
 
 
 def validate_plan(draft: PlanDraft) -> list[FieldError]:
@@ -42,10 +63,14 @@ def price_errors(
     return [
         _error(f"{pointer}{field}", code, detail)
         for faults in (
+            _not_fed(price),
             _terms(price, alignment),
             _amounts(price, currency),
             _quantities(price),
             _tiers(price),
+            _percentage(price),
+            _matrix(price),
+            _groups(price),
         )
         for field, code, detail in faults
     ]
@@ -62,6 +87,19 @@ def _calendar_count(pointer: str) -> FieldError:
     return _error(pointer, "calendar_count", "calendar alignment takes an interval of count 1")
 
 
+def _model(price: Price) -> str:
+    return str(price.__struct_config__.tag)
+
+
+def _not_fed(price: Price) -> Iterator[_Fault]:
+    """What would be accepted and then billed wrongly, or not at all."""
+    model = _model(price)
+    if model in NOT_FED:
+        yield "/model", "not_supported", f"billing runs do not rate {model} prices yet"
+    if price.group_by and "group_by" in NOT_FED:
+        yield "/group_by", "not_supported", "billing runs do not rate groups apart yet"
+
+
 def _terms(price: Price, alignment: Alignment) -> Iterator[_Fault]:
     """Kind, meter, billing time and interval."""
     if price.kind is Kind.USAGE:
@@ -73,6 +111,8 @@ def _terms(price: Price, alignment: Alignment) -> Iterator[_Fault]:
             yield "/quantity", "not_allowed", "the quantity of a usage price is measured"
     elif price.meter is not None:
         yield "/meter", "not_allowed", "only usage prices have a meter"
+    if price.kind is not Kind.USAGE and isinstance(price, _FROM_USAGE):
+        yield "/kind", "not_allowed", f"only usage has a {_model(price)} price"
     own = price.interval
     if own is not None and own.count != 1 and alignment is Alignment.CALENDAR:
         fault = _calendar_count("/interval/count")
@@ -85,7 +125,7 @@ def _amounts(price: Price, currency: str) -> Iterator[_Fault]:
     match price:
         case FlatPrice():
             amounts["/flat_amount"] = price.flat_amount
-        case GraduatedPrice() | VolumePrice():
+        case _ if isinstance(price, TieredPrice):
             for index, tier in enumerate(price.tiers):
                 amounts[f"/tiers/{index}/flat_amount"] = tier.flat_amount
         case _:
@@ -96,7 +136,7 @@ def _amounts(price: Price, currency: str) -> Iterator[_Fault]:
             if text is not None and _fraction_digits(text) > digits:
                 yield field, "too_many_digits", f"{currency} has {digits} fractional digits"
     least, most = price.minimum_amount, price.maximum_amount
-    if least is not None and most is not None and _order(least) > _order(most):
+    if _is_above(least, most):
         yield "/minimum_amount", "above_maximum", "the minimum is above the maximum"
 
 
@@ -107,9 +147,13 @@ def _quantities(price: Price) -> Iterator[_Fault]:
         quantities["/package_size"] = price.package_size
         if not _is_positive(price.package_size):
             yield "/package_size", "not_positive", "a package holds more than nothing"
-    if isinstance(price, GraduatedPrice | VolumePrice):
+    if isinstance(price, TieredPrice):
         for index, tier in enumerate(price.tiers):
             quantities[f"/tiers/{index}/up_to"] = tier.up_to
+    if isinstance(price, PercentagePrice):
+        quantities["/free_amount"] = price.free_amount
+    if price.included_quantity is not None and (reason := _WITHOUT_ALLOWANCE.get(_model(price))):
+        yield "/included_quantity", "not_allowed", reason
     for field, text in quantities.items():
         if text is not None and not _is_quantity(text):
             yield (
@@ -121,7 +165,7 @@ def _quantities(price: Price) -> Iterator[_Fault]:
 
 def _tiers(price: Price) -> Iterator[_Fault]:
     """Bounds ascend from zero, and the last tier, only, is open."""
-    if not isinstance(price, GraduatedPrice | VolumePrice):
+    if not isinstance(price, TieredPrice):
         return
     if not price.tiers:
         yield "/tiers", "required", "a tiered price has at least one tier"
@@ -136,6 +180,50 @@ def _tiers(price: Price) -> Iterator[_Fault]:
     for index, (lower, upper) in enumerate(pairwise(bounds)):
         if lower is not None and upper is not None and _order(lower) >= _order(upper):
             yield f"/tiers/{index}/up_to", "not_ascending", f"{upper} is not above {lower}"
+
+
+def _percentage(price: Price) -> Iterator[_Fault]:
+    """Options of a percentage that would undo each other."""
+    if not isinstance(price, PercentagePrice):
+        return
+    if price.quantity_rounding is not None:
+        yield "/quantity_rounding", "not_allowed", "a percentage has no quantity to round"
+    if price.free_events == 0 and price.free_amount is not None:
+        yield "/free_events", "contradictory", "with no free event the free amount is never used"
+    if _is_above(price.event_minimum, price.event_maximum):
+        yield "/event_minimum", "above_maximum", "the minimum is above the maximum"
+
+
+def _matrix(price: Price) -> Iterator[_Fault]:
+    """Every row names something and can be the first to match."""
+    if not isinstance(price, MatrixPrice):
+        return
+    if not price.matrix:
+        yield "/matrix", "required", "a matrix has at least one row"
+    for index, row in enumerate(price.matrix):
+        field = f"/matrix/{index}/match"
+        if not row.match:
+            yield field, "required", "a row names the dimensions it matches"
+        for name, value in row.match.items():
+            if len(value) > MATCH_LENGTH:
+                yield f"{field}/{name}", "too_long", f"at most {MATCH_LENGTH} characters"
+        for earlier, other in enumerate(price.matrix[:index]):
+            if other.match and other.match.items() <= row.match.items():
+                yield field, "unreachable", f"row {earlier} matches all that this one would"
+                break
+
+
+def _groups(price: Price) -> Iterator[_Fault]:
+    """Groups are of usage, by each property once."""
+    if price.group_by and price.kind is not Kind.USAGE:
+        yield "/group_by", "not_allowed", "only usage has groups"
+    for index, name in enumerate(price.group_by):
+        if name in price.group_by[:index]:
+            yield f"/group_by/{index}", "duplicate", f"{name} is named twice"
+
+
+def _is_above(least: str | None, most: str | None) -> bool:
+    return least is not None and most is not None and _order(least) > _order(most)
 
 
 def _fraction_digits(text: str) -> int:

@@ -34,7 +34,7 @@ class QuantityArrays(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
 
 class LimitArrays(msgspec.Struct, frozen=True, kw_only=True, eq=False):
-    """n rows: whole minor units in int64, or 10^-12 minor units as Python ints."""
+    """n rows: whole minor units in int64, or 10^-14 minor units as Python ints."""
 
     any_set: bool
     minimum: Integers
@@ -83,7 +83,7 @@ def limit_arrays(*, rows: Sequence[Row], wide: bool) -> LimitArrays:
 
 
 def at_digits(value: int, digits: int) -> int:
-    """A value in 10^-12 as 10^-digits, towards zero."""
+    """A value in 10^-14 as 10^-digits, towards zero."""
     if digits >= FINEST_DIGITS:
         return value * 10 ** (digits - FINEST_DIGITS)
     return value // 10 ** (FINEST_DIGITS - digits)

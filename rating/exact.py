@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any, Final
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,7 +19,8 @@ LIMB: Final = 10**9
 WIDE: Final = 10**18
 WIDE_DIGITS: Final = 18
 INT64_MAX: Final = 2**63 - 1
-FINEST_DIGITS: Final = 12  # fractional digits of any accepted decimal
+DECIMAL_DIGITS: Final = 12  # fractional digits of any accepted decimal
+FINEST_DIGITS: Final = 14  # the same, and two more for a rate in per cent
 
 Integers = NDArray[Any]
 """An int64 array, or an object array of Python ints: the same formulas serve both."""
@@ -26,7 +28,7 @@ Integers = NDArray[Any]
 
 def ratio(text: str) -> Fraction:
     """The accepted decimal as an exact ratio; `invalid_decimal` otherwise."""
-    return Fraction(parse_scaled(text, digits=FINEST_DIGITS), 10**FINEST_DIGITS)
+    return Fraction(parse_scaled(text, digits=DECIMAL_DIGITS), 10**DECIMAL_DIGITS)
 
 
 def ratio_text(value: Fraction) -> str:
@@ -100,3 +102,46 @@ def rounded(*, numerator: Integers, denominator: Integers | int, rounding: Round
         tie = whole * double == raised
         whole = whole - (tie & (whole % 2 == 1)).astype(whole.dtype)
     return whole
+
+
+class Pairs(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """n exact amounts high + low × 10^-18 minor units, 0 ≤ low < 10^18; negative ones too."""
+
+    high: NDArray[np.int64]
+    low: NDArray[np.int64]
+
+
+def limb_products(
+    *,
+    quantity: NDArray[np.int64],
+    unit_high: NDArray[np.int64],
+    unit_low: NDArray[np.int64],
+) -> Pairs:
+    """quantity × unit, |quantity| < 10^18, unit split at 10^9 and below 10^18: see `limb_amounts`.
+
+    Scales that add up to 10^18 make `high` the whole minor units, rounded down.
+    """
+    high = quantity // LIMB
+    low = quantity - high * LIMB
+    cross = high * unit_low + low * unit_high
+    carry = cross // LIMB
+    part = (cross - carry * LIMB) * LIMB + low * unit_low  # below 2 × 10^18
+    carry += high * unit_high
+    whole = part // WIDE
+    return Pairs(high=carry + whole, low=part - whole * WIDE)
+
+
+def pair_sums(first: Pairs, second: Pairs) -> Pairs:
+    """Element by element."""
+    low = first.low + second.low
+    carry = low // WIDE
+    return Pairs(high=first.high + second.high + carry, low=low - carry * WIDE)
+
+
+def rounded_pairs(*, pairs: Pairs, rounding: Rounding) -> NDArray[np.int64]:
+    """Whole minor units; an amount below zero is zero."""
+    half = WIDE // 2
+    up = pairs.low >= half
+    if rounding is Rounding.HALF_EVEN:
+        up &= (pairs.low > half) | ((pairs.high & 1) == 1)
+    return np.maximum(pairs.high + up, 0)

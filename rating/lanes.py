@@ -64,7 +64,7 @@ def _build(tables: PriceTables, name: str, digits: int) -> Lane:
     quantity_digits, price_digits = _scale(tables, name, digits)
     wide = name == OBJECTS
     usable = [wide or _fits(row, name, quantity_digits, price_digits) for row in tables.rows]
-    rows = [row if fits else _blank(row) for row, fits in zip(tables.rows, usable, strict=True)]
+    rows = [row if fits else blank_row(row) for row, fits in zip(tables.rows, usable, strict=True)]
     return Lane(
         name=name,
         quantity_digits=quantity_digits,
@@ -105,8 +105,7 @@ def _fits(row: Row, name: str, quantity_digits: int, price_digits: int) -> bool:
     quantities = (row.included, row.package, row.step)
     if any(value % coarse or value // coarse >= WIDE for value in quantities):
         return False
-    limits = (row.minimum, row.maximum if row.maximum < UNBOUNDED else 0)
-    if any(value % _MINOR or value // _MINOR > INT64_MAX for value in limits):
+    if not has_whole_limits(row):
         return False
     unit_cut = 10 ** (FINEST_DIGITS - price_digits)
     offset_cut = 10 ** (2 * FINEST_DIGITS - quantity_digits - price_digits)
@@ -120,7 +119,14 @@ def _fits(row: Row, name: str, quantity_digits: int, price_digits: int) -> bool:
     )
 
 
-def _blank(row: Row) -> Row:
+def has_whole_limits(row: Row) -> bool:
+    """Whether minimum and maximum are minor units that int64 holds: they may follow rounding."""
+    limits = (row.minimum, row.maximum if row.maximum < UNBOUNDED else 0)
+    return all(value % _MINOR == 0 and value // _MINOR <= INT64_MAX for value in limits)
+
+
+def blank_row(row: Row) -> Row:
+    """As many tiers as the row has, and nothing in them: what stands for it in a narrow lane."""
     return Row(
         tiers=tuple(_BLANK for _ in row.tiers),
         included=0,

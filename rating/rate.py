@@ -5,6 +5,7 @@ first; lines whose digits or size do not fit go to the next wider one, the last 
 for everything. Nothing overflows unseen: an amount beyond int64 is an error that names its line.
 """
 
+from collections.abc import Iterable
 from fractions import Fraction
 from typing import Any, Final
 
@@ -16,9 +17,9 @@ from engine.errors import BillingError
 from engine.money import Rounding, round_ratio
 from rating.adjustments import adjusted, limited
 from rating.exact import INT64_MAX, WIDE, WIDE_DIGITS, Integers, rounded
-from rating.explain import exact_amount
 from rating.lanes import LIMB_QUANTITY_DIGITS, LIMBS, OBJECTS, PLAIN, Lane, lane_of
 from rating.pricing import rounded_limb_amounts, scaled_amounts
+from rating.ratios import exact_amount
 from rating.tables import PriceTables
 
 BLOCK: Final = 16_384
@@ -62,11 +63,13 @@ def rate(
     The fraction is the active part of the period; pass 1/1 for a whole period. It prorates the
     amount of a recurring price, and the bounds, allowance, minimum and maximum of a price with
     `prorate_tiers`; a one-time price, other usage, and `prorate: false` ignore it. Quantities
-    below zero bill as zero.
+    below zero bill as zero. Percentage and matrix prices have kernels of their own.
     `amount_out_of_range` names the first line whose amount does not fit int64.
     """
     count = len(price)
-    mantissa, digits = _shortest(quantity.mantissa, quantity.digits)
+    fed = tables.all_by_quantity or bool(tables.by_quantity[price].all())
+    assert fed, "a percentage takes events and a matrix cells"
+    mantissa, digits = shortest(quantity.mantissa, quantity.digits)
     run = _Run(tables=tables, digits=digits, rounding=rounding, fast=mantissa.dtype == np.int64)
     out = np.empty(count, dtype=np.int64)
     for begin in range(0, count, BLOCK):
@@ -99,7 +102,7 @@ def rate(
     return out
 
 
-def _shortest(mantissa: Integers, digits: int) -> tuple[Integers, int]:
+def shortest(mantissa: Integers, digits: int) -> tuple[Integers, int]:
     """The same quantities with fewer digits where all end in zeros: they fit narrower lanes."""
     for fewer in (0, 3, 6):
         if fewer >= digits:
@@ -279,6 +282,11 @@ def _out_of_range(
     """The error for the first line of a block whose amount does not fit int64."""
     lines = zip(rows.tolist(), values.tolist(), shares, strict=True)
     amounts = (_one(run, row, value, share) for row, value, share in lines)
+    return amount_out_of_range(amounts, begin)
+
+
+def amount_out_of_range(amounts: Iterable[int], begin: int) -> BillingError:
+    """The error that names the first of these amounts, of lines `begin` on, beyond int64."""
     line = next(index for index, amount in enumerate(amounts, begin) if amount > INT64_MAX)
     message = f"the amount of line {line} is beyond what minor units can hold"
     return BillingError("amount_out_of_range", message)

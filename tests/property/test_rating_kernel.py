@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from engine.money import Rounding
 from plans.prices import Price
-from rating.explain import exact_amount, tier_detail
+from rating.explain import tier_detail
 from rating.lanes import LIMBS, OBJECTS, PLAIN
 from rating.rate import Quantities, rate
+from rating.ratios import exact_amount
 from rating.tables import compile_prices
 from tests.property import oracle, price_lists
 

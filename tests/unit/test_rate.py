@@ -88,8 +88,8 @@ def test_a_trace_names_each_tier_reached():
         ],
     )
     assert tier_detail(price=graduated, quantity=Fraction(25, 2), fraction=Fraction(1)) == (
-        TierStep(units="10", unit_amount="1.5", flat_amount="2", amount="17"),
-        TierStep(units="2.5", unit_amount="0.1", flat_amount="0", amount="0.25"),
+        TierStep(label="tier 1", units="10", unit_amount="1.5", flat_amount="2", amount="17"),
+        TierStep(label="tier 2", units="2.5", unit_amount="0.1", flat_amount="0", amount="0.25"),
     )
 
 
