@@ -281,7 +281,9 @@ async def served(dsn: str) -> AsyncIterator[int]:
     process = multiprocessing.get_context("spawn").Process(target=serve, args=(dsn, port))
     process.start()
     try:
-        for _ in range(200):
+        for _ in range(600):
+            if process.exitcode is not None:
+                raise RuntimeError("the server did not start")
             try:
                 _, writer = await asyncio.open_connection("127.0.0.1", port)
                 writer.close()
