@@ -17,6 +17,13 @@ Person = Annotated[str, QueryParameter(description="The customer, by key or id."
 Wanted = Annotated[str, QueryParameter(description="The meter, by key or id.")]
 Start = Annotated[datetime, QueryParameter(name="from", description="The first instant.")]
 End = Annotated[datetime, QueryParameter(name="to", description="The first instant after.")]
+Groups = Annotated[
+    str | None,
+    QueryParameter(
+        name="group_by",
+        description="Dimensions of the meter, separated by commas: a row for each group.",
+    ),
+]
 Cut = Annotated[UsageWindow, QueryParameter(description="`hour`, `day` or `month`.")]
 
 
@@ -33,7 +40,8 @@ def _instant(at: datetime, *, pointer: str) -> datetime:
     summary="Read usage",
     description=(
         "Windows are cut at the customer's local midnight; the first and the last may be partial."
-        " A quantity below zero is shown as it is."
+        " A quantity below zero is shown as it is. With `group_by` a window has a row for each"
+        " combination of values that has events in it, and none without."
     ),
     tags=["Usage"],
     opt={"scope": Scope.READ, "problems": [404, 422]},
@@ -46,6 +54,7 @@ async def get_usage(
     start: Start,
     end: End,
     window: Cut = UsageWindow.DAY,
+    group_by: Groups = None,
 ) -> UsageAnswer:
     """The quantity of every window of [from, to)."""
     return await read_usage(
@@ -55,6 +64,7 @@ async def get_usage(
         start=_instant(start, pointer="/from"),
         end=_instant(end, pointer="/to"),
         window=window,
+        group_by=tuple(group_by.split(",")) if group_by else (),
     )
 
 

@@ -95,6 +95,7 @@ FROM event_measures m JOIN event_batches b ON b.seller = m.seller AND b.batch = 
 WHERE m.events > b.events OR m.first_at < b.first_at OR m.last_at > b.last_at
   OR NOT m.meter = ANY (b.meters) OR octet_length(m.customers) <> 8 * m.events
   OR octet_length(m.times) <> 8 * m.events
-  OR octet_length(m.quantities) NOT IN (0, CASE WHEN m.wide THEN 16 ELSE 8 END * m.events)""",
+  OR octet_length(m.quantities) NOT IN (0, CASE WHEN m.wide THEN 16 ELSE 8 END * m.events)
+  OR octet_length(m.codes) NOT IN (0, 4 * m.events)""",
     ),
 )

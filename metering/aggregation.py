@@ -4,7 +4,7 @@ Pure and vectorised. Everything stays in int64 while bounds prove that it fits, 
 ints (dtype object) when they no longer do: never a silent overflow.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import msgspec
@@ -16,6 +16,7 @@ from plans.model import Aggregation
 
 _INT64_MAX: Final = 2**63 - 1
 _DENSE_MINIMUM: Final = 4_000_000
+_HALF: Final = 32
 _Ints = NDArray[np.int64]
 
 
@@ -23,7 +24,7 @@ class Block(msgspec.Struct, frozen=True, kw_only=True):
     """m events of one meter with a common number of fractional digits.
 
     `quantity` is None for a counting meter; `batch` and the order of the events break the ties of
-    `latest`.
+    `latest`. `combination` numbers the values of each event's dimensions, where they are asked for.
     """
 
     customer: _Ints
@@ -31,6 +32,7 @@ class Block(msgspec.Struct, frozen=True, kw_only=True):
     batch: _Ints
     quantity: Quantities | None
     digits: int
+    combination: _Ints | None = None
 
 
 class _Layer:
@@ -139,6 +141,47 @@ def scale_up(values: Quantities, *, power: int) -> Quantities:
     return values.astype(object) * factor
 
 
+def concatenated(parts: Sequence[Quantities]) -> Quantities:
+    """One column after the other: Python ints when one of them holds such, else int64."""
+    if any(part.dtype == object for part in parts):
+        return np.concatenate([part.astype(object) for part in parts])
+    return np.concatenate([np.empty(0, dtype=np.int64), *[part.astype(np.int64) for part in parts]])
+
+
+class PairNumbers:
+    """Pairs of (line, combination), numbered as they come: memory by pairs, not by events."""
+
+    def __init__(self) -> None:
+        """None is known yet."""
+        self._pairs = np.empty(0, dtype=np.int64)
+        self._numbers = np.empty(0, dtype=np.int64)
+
+    def __len__(self) -> int:
+        """How many are known."""
+        return len(self._pairs)
+
+    def find(self, *, line: _Ints, combination: _Ints) -> _Ints:
+        """The number of each of n pairs; both halves lie below 2^31."""
+        distinct, place = np.unique((line << _HALF) | combination, return_inverse=True)
+        near = np.searchsorted(self._pairs, distinct)
+        fresh = np.ones(len(distinct), dtype=np.bool_)
+        inside = np.flatnonzero(near < len(self._pairs))
+        fresh[inside] = self._pairs[near[inside]] != distinct[inside]
+        if bool(fresh.any()):
+            start, more = len(self._pairs), distinct[fresh]
+            pairs = np.concatenate((self._pairs, more))
+            numbers = np.concatenate((self._numbers, np.arange(start, start + len(more))))
+            order = np.argsort(pairs, kind="stable")
+            self._pairs, self._numbers = pairs[order], numbers[order]
+        return self._numbers[np.searchsorted(self._pairs, distinct)][place]
+
+    def halves(self) -> tuple[_Ints, _Ints]:
+        """(lines, combinations) by number."""
+        pairs = np.empty(len(self._pairs), dtype=np.int64)
+        pairs[self._numbers] = self._pairs
+        return pairs >> _HALF, pairs & (2**_HALF - 1)
+
+
 class Tally:
     """The running aggregate of n lines: mantissa × 10^-digits, exact."""
 
@@ -151,6 +194,16 @@ class Tally:
         self._seen = np.zeros(lines, dtype=np.bool_)
         self._time = np.zeros(lines, dtype=np.int64)
         self._batch = np.zeros(lines, dtype=np.int64)
+
+    def grow(self, *, lines: int) -> None:
+        """Have at least so many lines; new ones begin at zero and unseen."""
+        more = lines - len(self.mantissa)
+        if more > 0:
+            zeros = np.zeros(more, dtype=np.int64)
+            self.mantissa = concatenated([self.mantissa, zeros])
+            self._seen = np.concatenate((self._seen, zeros.astype(np.bool_)))
+            self._time = np.concatenate((self._time, zeros))
+            self._batch = np.concatenate((self._batch, zeros))
 
     def add(self, *, line: _Ints, position: _Ints, block: Block) -> None:
         """Count the events at `position` of `block` to the lines beside them."""

@@ -49,9 +49,10 @@ WITH batch AS (
   VALUES ($1, $2, $3, $4, $5, $6, $7)
 ), measured AS (
   INSERT INTO event_measures (batch, meter, events, first_at, last_at, digits, wide, customers,
-    times, quantities, unknown)
+    times, quantities, unknown, groups, codes)
   SELECT $1, * FROM unnest($8::integer[], $9::integer[], $10::timestamptz[], $11::timestamptz[],
-    $12::smallint[], $13::boolean[], $14::bytea[], $15::bytea[], $16::bytea[], $17::bytea[])
+    $12::smallint[], $13::boolean[], $14::bytea[], $15::bytea[], $16::bytea[], $17::bytea[],
+    $18::bytea[], $19::bytea[])
 )
 INSERT INTO event_inbox (batch) VALUES ($1)
 """
@@ -210,6 +211,8 @@ def _measure_arrays(measures: Sequence[MeterColumns]) -> list[list[Any]]:
         [each.times for each in measures],
         [each.quantities for each in measures],
         [each.unknown for each in measures],
+        [each.groups for each in measures],
+        [each.codes for each in measures],
     ]
 
 

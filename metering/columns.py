@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.money import DECIMAL_PATTERN
+from metering.dimensions import admitted, encode_combinations
 from plans.model import Aggregation, Meter
 
 _PLAIN: Final = re.compile(DECIMAL_PATTERN, re.ASCII)
@@ -27,7 +28,8 @@ class MeterColumns(msgspec.Struct, frozen=True, kw_only=True):
     """The events of one batch that one meter measures, in their order.
 
     `unknown` is a JSON list of [position, subject] for subjects that were no customer yet; the
-    customers column holds 0 there. A counting meter has no quantities.
+    customers column holds 0 there. A counting meter has no quantities. A meter that keeps
+    dimensions has their distinct combinations in `groups` and each event's among them in `codes`.
     """
 
     meter: int
@@ -40,6 +42,8 @@ class MeterColumns(msgspec.Struct, frozen=True, kw_only=True):
     times: bytes
     quantities: bytes
     unknown: bytes
+    groups: bytes = b""
+    codes: bytes = b""
 
 
 def parse_value(value: object) -> tuple[int, int] | None:
@@ -98,7 +102,8 @@ def measure_columns(
     """What `meter` measures of n events; None when it measures none of them.
 
     `customers` holds 0 where the subject is unknown; `times` are microseconds since 1970. An
-    event whose value is missing or no plain decimal is left out: it shows as `bad_value`.
+    event whose value is missing or no plain decimal is left out: it shows as `bad_value`. So is
+    one that a filter refuses.
     """
     wanted = meter.event_type
     kinds = set(types)
@@ -107,6 +112,10 @@ def measure_columns(
     positions: Sequence[int] = range(len(types))
     if len(kinds) > 1:
         positions = [index for index, each in enumerate(types) if each == wanted]
+    if meter.filters:
+        positions = admitted(filters=meter.filters, datas=datas, positions=positions)
+        if not positions:
+            return None
     digits, wide, quantities = 0, False, b""
     if meter.aggregation is not Aggregation.COUNT:
         name = meter.value or ""
@@ -127,6 +136,9 @@ def measure_columns(
     chosen = np.array(positions, dtype=np.intp)
     found, at = customers[chosen], times[chosen]
     unknown = [(place, subjects[positions[place]]) for place in np.flatnonzero(found == 0).tolist()]
+    groups, codes = b"", b""
+    if meter.group_by:
+        groups, codes = encode_combinations(names=meter.group_by, datas=datas, positions=positions)
     return MeterColumns(
         meter=meter.number,
         events=len(positions),
@@ -138,4 +150,6 @@ def measure_columns(
         times=at.astype("<i8").tobytes(),
         quantities=quantities,
         unknown=msgspec.json.encode(unknown) if unknown else b"",
+        groups=groups,
+        codes=codes,
     )

@@ -11,6 +11,7 @@ from engine.db import driver
 from engine.errors import BillingError, ErrorKind
 from metering import store
 from metering.columns import parse_value
+from metering.dimensions import passes
 from metering.intake import read_data
 from metering.model import EventList, EventReason, EventRow, EventStatus, StoredEvent
 from plans.model import Aggregation, Meter
@@ -44,7 +45,11 @@ def _reason(
     intervals: Sequence[store.UsageInterval],
 ) -> EventReason | None:
     """Why an event is measured for nobody; None when it is."""
-    mine = [meter for meter in meters if meter.event_type == event.type]
+    mine = [
+        meter
+        for meter in meters
+        if meter.event_type == event.type and passes(filters=meter.filters, data=data)
+    ]
     if not mine:
         return "no_meter"
     if not number:

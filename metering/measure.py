@@ -1,15 +1,38 @@
 """Verb: measure what meters counted, exactly, from the columns of stored batches."""
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from metering import store
-from metering.aggregation import Tally, WindowIndex, scale_up, tighten
-from metering.model import Measured, Windows
+from metering.aggregation import (
+    Block,
+    PairNumbers,
+    Tally,
+    WindowIndex,
+    concatenated,
+    scale_up,
+    tighten,
+)
+from metering.columns import Quantities
+from metering.dimensions import Combinations
+from metering.model import EventUsage, GroupedUsage, Measured, Windows
 from plans.model import Meter
+
+_Ints = NDArray[np.int64]
+
+
+class _Part(msgspec.Struct, frozen=True, kw_only=True):
+    """n quantities of one meter, each of a line and of texts[combination]."""
+
+    line: _Ints
+    combination: _Ints
+    texts: list[tuple[str, ...]]
+    quantity: Quantities
+    digits: int
 
 
 async def measure(
@@ -20,39 +43,202 @@ async def measure(
     Reads every batch that overlaps the windows of a meter once, in bounded memory: ask for all
     lines of a run at once. Nothing is rounded and nothing floored at zero.
     """
-    results: list[tuple[NDArray[np.intp], Tally]] = []
+    results: list[tuple[_Ints, Tally]] = []
     subjects = store.SubjectNumbers(connection=connection)
     for number in np.unique(windows.meter).tolist():
         lines = np.flatnonzero(windows.meter == number)
-        start, end = windows.start_micros[lines], windows.end_micros[lines]
         meter = meters[number]
         tally = Tally(aggregation=meter.aggregation, lines=len(lines))
         results.append((lines, tally))
-        real = start < end
-        if not bool(np.any(real)):
-            continue
-        index = WindowIndex(customer=windows.customer[lines], start_micros=start, end_micros=end)
-        async for block in store.stream_blocks(
+        async for block, line, position in _find(
+            connection=connection, meter=meter, windows=windows, lines=lines, subjects=subjects
+        ):
+            tally.add(line=line, position=position, block=block)
+    digits = max((tally.digits for _, tally in results), default=0)
+    mantissa = _joined([(tally.mantissa, tally.digits) for _, tally in results], digits=digits)
+    order = np.concatenate([lines for lines, _ in results]) if results else np.empty(0, dtype=int)
+    ordered = np.zeros_like(mantissa)
+    ordered[order] = mantissa
+    return Measured(mantissa=ordered, digits=digits)
+
+
+async def measure_groups(
+    *,
+    connection: AsyncConnection,
+    meters: Mapping[int, Meter],
+    windows: Windows,
+    dimensions: Sequence[Sequence[str]],
+) -> GroupedUsage:
+    """The quantity of each combination of values within each of n windows.
+
+    dimensions[i] names those by which line i is kept apart: some of its meter's `group_by`, in
+    any order, or none. Each combination is aggregated from its own events. Memory grows with the
+    combinations, not with the events.
+    """
+    parts: list[_Part] = []
+    subjects = store.SubjectNumbers(connection=connection)
+    for meter, names, lines in _alike(meters=meters, windows=windows, dimensions=dimensions):
+        combinations = Combinations(kept=meter.group_by, wanted=names)
+        pairs, tally = PairNumbers(), Tally(aggregation=meter.aggregation, lines=0)
+        async for block, line, position in _find(
             connection=connection,
             meter=meter,
-            start_micros=int(start[real].min()),
-            end_micros=int(end[real].max()),
+            windows=windows,
+            lines=lines,
             subjects=subjects,
+            combinations=combinations,
         ):
-            for line, position in index.find(
-                customer=block.customer, time_micros=block.time_micros
-            ):
-                tally.add(line=line, position=position, block=block)
-    digits = max((tally.digits for _, tally in results), default=0)
-    parts = [
-        (lines, tighten(scale_up(tally.mantissa, power=digits - tally.digits)))
-        for lines, tally in results
-    ]
-    exact = object if any(part.dtype == object for _, part in parts) else np.int64
-    mantissa = np.zeros(len(windows.meter), dtype=exact)
-    for lines, part in parts:
-        mantissa[lines] = part
-    return Measured(mantissa=mantissa, digits=digits)
+            assert block.combination is not None
+            pair = pairs.find(line=line, combination=block.combination[position])
+            tally.grow(lines=len(pairs))
+            tally.add(line=pair, position=position, block=block)
+        line, combination = pairs.halves()
+        parts.append(
+            _Part(
+                line=lines[line],
+                combination=combination,
+                texts=combinations.texts(),
+                quantity=tally.mantissa,
+                digits=tally.digits,
+            )
+        )
+    line, dimension, texts = _rows(parts)
+    digits = max((part.digits for part in parts), default=0)
+    order = np.lexsort((dimension, line))
+    mantissa = _joined([(part.quantity, part.digits) for part in parts], digits=digits)
+    return GroupedUsage(
+        line=line[order],
+        dimension=dimension[order],
+        dimensions=texts,
+        mantissa=mantissa[order],
+        digits=digits,
+    )
+
+
+async def measure_events(
+    *,
+    connection: AsyncConnection,
+    meters: Mapping[int, Meter],
+    windows: Windows,
+    dimensions: Sequence[Sequence[str]],
+) -> EventUsage:
+    """The value of every event within each of n windows, by combination and in order of time.
+
+    The arguments are those of `measure_groups`; the meter's aggregation is left aside, and an
+    event of a counting meter is 1. All the events are held in memory: ask for few lines at once.
+    """
+    parts: list[_Part] = []
+    times: list[_Ints] = []
+    batches: list[_Ints] = []
+    subjects = store.SubjectNumbers(connection=connection)
+    for meter, names, lines in _alike(meters=meters, windows=windows, dimensions=dimensions):
+        combinations = Combinations(kept=meter.group_by, wanted=names)
+        found: list[_Part] = []
+        async for block, line, position in _find(
+            connection=connection,
+            meter=meter,
+            windows=windows,
+            lines=lines,
+            subjects=subjects,
+            combinations=combinations,
+        ):
+            found.append(_values(block, line=lines[line], position=position))
+            times.append(block.time_micros[position])
+            batches.append(block.batch[position])
+        texts = combinations.texts()
+        parts += [msgspec.structs.replace(part, texts=texts) for part in found]
+    line, dimension, texts = _rows(parts)
+    digits = max((part.digits for part in parts), default=0)
+    mantissa = _joined([(part.quantity, part.digits) for part in parts], digits=digits)
+    # Stable: within a batch the events stay in the order in which they were stored.
+    order = np.lexsort((_flat(batches), _flat(times), dimension, line))
+    line, dimension = line[order], dimension[order]
+    fresh = np.ones(len(order), dtype=np.bool_)
+    fresh[1:] = (line[1:] != line[:-1]) | (dimension[1:] != dimension[:-1])
+    first = np.flatnonzero(fresh)
+    return EventUsage(
+        line=line[first],
+        dimension=dimension[first],
+        dimensions=texts,
+        offsets=np.append(first, len(order)),
+        mantissa=mantissa[order],
+        digits=digits,
+    )
+
+
+def _values(block: Block, *, line: _Ints, position: _Ints) -> _Part:
+    """The chosen events of a block, their texts to be told later."""
+    assert block.combination is not None
+    ones = np.ones(len(position), dtype=np.int64)
+    return _Part(
+        line=line,
+        combination=block.combination[position],
+        texts=[],
+        quantity=ones if block.quantity is None else block.quantity[position],
+        digits=block.digits,
+    )
+
+
+def _alike(
+    *, meters: Mapping[int, Meter], windows: Windows, dimensions: Sequence[Sequence[str]]
+) -> Iterator[tuple[Meter, tuple[str, ...], _Ints]]:
+    """(meter, names, lines) of lines that one reading answers."""
+    alike: dict[tuple[int, tuple[str, ...]], list[int]] = {}
+    for index, (number, names) in enumerate(zip(windows.meter.tolist(), dimensions, strict=True)):
+        alike.setdefault((number, tuple(names)), []).append(index)
+    for (number, names), lines in sorted(alike.items()):
+        yield meters[number], names, np.array(lines, dtype=np.int64)
+
+
+async def _find(
+    *,
+    connection: AsyncConnection,
+    meter: Meter,
+    windows: Windows,
+    lines: _Ints,
+    subjects: store.SubjectNumbers,
+    combinations: Combinations | None = None,
+) -> AsyncIterator[tuple[Block, _Ints, _Ints]]:
+    """(block, places among `lines`, positions in the block) of a meter's events in windows."""
+    start, end = windows.start_micros[lines], windows.end_micros[lines]
+    real = start < end
+    if not bool(np.any(real)):
+        return
+    index = WindowIndex(customer=windows.customer[lines], start_micros=start, end_micros=end)
+    async for block in store.stream_blocks(
+        connection=connection,
+        meter=meter,
+        start_micros=int(start[real].min()),
+        end_micros=int(end[real].max()),
+        subjects=subjects,
+        combinations=combinations,
+    ):
+        for line, position in index.find(customer=block.customer, time_micros=block.time_micros):
+            yield block, line, position
+
+
+def _rows(parts: Sequence[_Part]) -> tuple[_Ints, _Ints, tuple[tuple[str, ...], ...]]:
+    """(line, index of the combination) of all parts in turn, and the sorted combinations."""
+    used = [(part, np.unique(part.combination)) for part in parts]
+    met = {part.texts[number] for part, numbers in used for number in numbers.tolist()}
+    texts = tuple(sorted(met))
+    place = {each: index for index, each in enumerate(texts)}
+    columns: list[_Ints] = []
+    for part, numbers in used:
+        table = np.array([place[part.texts[each]] for each in numbers.tolist()], dtype=np.int64)
+        columns.append(table[np.searchsorted(numbers, part.combination)])
+    return _flat([part.line for part in parts]), _flat(columns), texts
+
+
+def _flat(columns: Sequence[_Ints]) -> _Ints:
+    return np.concatenate(columns) if columns else np.empty(0, dtype=np.int64)
+
+
+def _joined(quantities: Sequence[tuple[Quantities, int]], *, digits: int) -> Quantities:
+    """(mantissa, digits) pairs as one column of `digits`, in 64 bits if all of them fit."""
+    return concatenated(
+        [tighten(scale_up(values, power=digits - each)) for values, each in quantities]
+    )
 
 
 async def sweep_inbox(

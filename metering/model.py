@@ -91,6 +91,35 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
     digits: int
 
 
+class GroupedUsage(msgspec.Struct, frozen=True, kw_only=True):
+    """Quantities of lines kept apart: a row for every (line, combination) that has events.
+
+    Row r is of line[r], for the values dimensions[dimension[r]] of the names asked for that line:
+    mantissa[r] × 10^-digits, exact, int64 or Python ints. Rows are sorted by line, then by values.
+    """
+
+    line: NDArray[np.int64]
+    dimension: NDArray[np.int64]
+    dimensions: tuple[tuple[str, ...], ...]
+    mantissa: NDArray[np.int64] | NDArray[np.object_]
+    digits: int
+
+
+class EventUsage(msgspec.Struct, frozen=True, kw_only=True):
+    """The values of single events: a row for every (line, combination) that has events.
+
+    Rows are those of `GroupedUsage`. Row r has the values mantissa[offsets[r] : offsets[r + 1]],
+    in the order of time; of the same instant, in the order in which they were stored.
+    """
+
+    line: NDArray[np.int64]
+    dimension: NDArray[np.int64]
+    dimensions: tuple[tuple[str, ...], ...]
+    offsets: NDArray[np.int64]
+    mantissa: NDArray[np.int64] | NDArray[np.object_]
+    digits: int
+
+
 class UsageWindow(StrEnum):
     """How `GET /v1/usage` cuts time."""
 
@@ -100,10 +129,14 @@ class UsageWindow(StrEnum):
 
 
 class UsageRow(msgspec.Struct, frozen=True, kw_only=True, rename={"start_at": "from"}):
-    """The quantity of one window; first and last may be partial, nothing is floored at zero."""
+    """The quantity of one window; first and last may be partial, nothing is floored at zero.
+
+    `group` has the values of the dimensions asked for.
+    """
 
     start_at: datetime
     end_at: datetime = msgspec.field(name="to")
+    group: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
     quantity: str
 
 

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from engine.db import driver
 from metering.aggregation import Block
 from metering.columns import MeterColumns, decode_quantities, measure_columns
+from metering.dimensions import Combinations
 from metering.intake import EPOCH, micros_of, read_data
 from metering.model import StoredEvent
 from plans.model import Aggregation, Meter
@@ -27,7 +28,9 @@ _unknown: Final = msgspec.json.Decoder(list[tuple[int, str]])
 _Ints = NDArray[np.int64]
 
 _MEASURES: Final = """
-SELECT batch, events, digits, wide, customers, times, quantities, unknown FROM event_measures
+SELECT batch, events, digits, wide, customers, times, quantities, unknown,
+  CASE WHEN $4 THEN groups ELSE '' END AS groups, CASE WHEN $4 THEN codes ELSE '' END AS codes
+FROM event_measures
 WHERE seller = current_seller() AND meter = $1 AND first_at < $2 AND last_at >= $3
 """
 _UNMEASURED: Final = """
@@ -52,8 +55,8 @@ SELECT key, number, 1 FROM customers WHERE seller = current_seller() AND key = A
 ORDER BY rank
 """
 _METERS: Final = """
-SELECT id, number, key, name, event_type, aggregation, value, created_at FROM meters
-WHERE seller = current_seller() ORDER BY number
+SELECT id, number, key, name, event_type, aggregation, value, filters, group_by, created_at
+FROM meters WHERE seller = current_seller() ORDER BY number
 """
 
 
@@ -175,7 +178,11 @@ async def _customers(parts: Sequence[tuple[bytes, bytes]], subjects: SubjectNumb
 
 
 async def _block(
-    columns: Sequence[tuple[int, MeterColumns]], *, meter: Meter, subjects: SubjectNumbers
+    columns: Sequence[tuple[int, MeterColumns]],
+    *,
+    meter: Meter,
+    subjects: SubjectNumbers,
+    combinations: Combinations | None,
 ) -> Block:
     """(batch, columns) of the same digits and width, as one block."""
     first = columns[0][1]
@@ -192,6 +199,14 @@ async def _block(
             quantities=b"".join(each.quantities for _, each in columns), wide=first.wide
         ),
         digits=first.digits,
+        combination=None
+        if combinations is None
+        else np.concatenate(
+            [
+                combinations.number(groups=each.groups, codes=each.codes, events=each.events)
+                for _, each in columns
+            ]
+        ),
     )
 
 
@@ -207,6 +222,8 @@ def _columns_of_row(row: Any, meter: int) -> tuple[int, MeterColumns]:
         times=row["times"],
         quantities=row["quantities"],
         unknown=row["unknown"],
+        groups=row["groups"],
+        codes=row["codes"],
     )
     return row["batch"], columns
 
@@ -231,26 +248,34 @@ async def stream_blocks(
     start_micros: int,
     end_micros: int,
     subjects: SubjectNumbers,
+    combinations: Combinations | None = None,
 ) -> AsyncIterator[Block]:
     """All events of a meter in batches that reach into [start, end), a few megabytes at a time.
 
     A batch stored while the meter was not known to who stored it is measured from its payload.
+    With `combinations` the blocks tell each event's, numbered there.
     """
     raw = await driver(connection)
     bounds = (meter.number, at_micros(end_micros), at_micros(start_micros))
-    async for rows in _pages(raw, _MEASURES, *bounds, weigh=_weigh_columns):
+    kept = bool(combinations is not None and meter.group_by)
+    async for rows in _pages(raw, _MEASURES, *bounds, kept, weigh=_weigh_columns):
         groups: dict[tuple[int, bool], list[tuple[int, MeterColumns]]] = {}
         for row in rows:
             groups.setdefault((row["digits"], row["wide"]), []).append(
                 _columns_of_row(row, meter.number)
             )
         for group in groups.values():
-            yield await _block(group, meter=meter, subjects=subjects)
+            yield await _block(group, meter=meter, subjects=subjects, combinations=combinations)
     async for rows in _pages(raw, _UNMEASURED, *bounds, weigh=_weigh_payload):
         for row in rows:
             columns = _columns_of_payload(row["payload"], meter)
             if columns is not None:
-                yield await _block([(row["batch"], columns)], meter=meter, subjects=subjects)
+                yield await _block(
+                    [(row["batch"], columns)],
+                    meter=meter,
+                    subjects=subjects,
+                    combinations=combinations,
+                )
 
 
 async def stream_inbox(

@@ -2,7 +2,7 @@
 
 import functools
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Final
 from zoneinfo import available_timezones
 
@@ -12,6 +12,7 @@ from engine.errors import BillingError, FieldError
 from engine.ids import encode_body
 from engine.money import is_currency
 from plans.model import Aggregation, CustomerDraft, MeterDraft, Party, PlanDraft, Seller
+from plans.prices import MatrixPrice, Price
 
 _EMAIL_SIGNS: Final = frozenset('\r\n\t <>,;"')
 
@@ -63,7 +64,16 @@ def customer_errors(draft: CustomerDraft) -> list[FieldError]:
 
 
 def meter_errors(draft: MeterDraft) -> list[FieldError]:
-    """Whether the aggregation has the property it measures, and only then."""
+    """Whether the aggregation has the property it measures, and only then; dimensions once."""
+    errors = _value_errors(draft)
+    for index, name in enumerate(draft.group_by):
+        if name in draft.group_by[:index]:
+            detail = f"{name!r} is named twice"
+            errors.append(FieldError(pointer=f"/group_by/{index}", code="duplicate", detail=detail))
+    return errors
+
+
+def _value_errors(draft: MeterDraft) -> list[FieldError]:
     counts = draft.aggregation is Aggregation.COUNT
     if counts and draft.value is not None:
         detail = "a count measures no property of the event"
@@ -74,17 +84,37 @@ def meter_errors(draft: MeterDraft) -> list[FieldError]:
     return []
 
 
-def unknown_meter_errors(*, draft: PlanDraft, known: frozenset[str]) -> list[FieldError]:
-    """An error for each price whose meter is none of `known` (keys)."""
-    return [
-        FieldError(
-            pointer=f"/prices/{index}/meter",
-            code="unknown_meter",
-            detail=f"no meter {price.meter!r}",
-        )
-        for index, price in enumerate(draft.prices)
-        if price.meter is not None and price.meter not in known
-    ]
+def unmetered_errors(*, draft: PlanDraft, known: Mapping[str, Collection[str]]) -> list[FieldError]:
+    """An error for each price whose meter is none, or keeps not all the dimensions it needs.
+
+    `known` gives the dimensions that a meter keeps by the meter's key.
+    """
+    errors: list[FieldError] = []
+    for index, price in enumerate(draft.prices):
+        pointer = f"/prices/{index}"
+        if price.meter is None:
+            continue
+        kept = known.get(price.meter)
+        if kept is None:
+            detail = f"no meter {price.meter!r}"
+            code = "unknown_meter"
+            errors.append(FieldError(pointer=f"{pointer}/meter", code=code, detail=detail))
+            continue
+        for field, names in _dimensions(price).items():
+            missing = ", ".join(name for name in names if name not in kept)
+            if missing:
+                detail = f"the meter {price.meter!r} does not keep {missing}"
+                code = "unknown_dimension"
+                errors.append(FieldError(pointer=f"{pointer}/{field}", code=code, detail=detail))
+    return errors
+
+
+def _dimensions(price: Price) -> dict[str, tuple[str, ...]]:
+    """The dimensions a price needs, by the field that names them."""
+    needed = {"group_by": price.group_by}
+    if isinstance(price, MatrixPrice):
+        needed["matrix"] = tuple(dict.fromkeys(name for row in price.matrix for name in row.match))
+    return needed
 
 
 def party_of_seller(seller: Seller) -> Party:

@@ -12,7 +12,7 @@ import msgspec
 
 from engine.money import CurrencyCode, Rounding
 from engine.period import Alignment
-from plans.prices import Interval, Price
+from plans.prices import Dimension, Interval, Price
 from plans.shape import Body, DaysText, Key, Name, Record, ShortText
 
 
@@ -77,14 +77,34 @@ class Aggregation(StrEnum):
     LATEST = "latest"
 
 
+FilterText = Annotated[str, msgspec.Meta(max_length=500)]
+
+
+class MeterFilter(Body, frozen=True, kw_only=True, rename={"one_of": "in"}):
+    """Lets an event pass whose `property`, read as text, is one of these, case included.
+
+    Numbers read as they are written in JSON, booleans as `true` and `false`, and a property that
+    is missing as the empty text.
+    """
+
+    property: Dimension
+    one_of: Annotated[tuple[FilterText, ...], msgspec.Meta(min_length=1, max_length=1000)]
+
+
 class MeterDraft(Body, frozen=True, kw_only=True):
-    """`POST /v1/meters`. `value` names the property of `data` that is measured."""
+    """`POST /v1/meters`. `value` names the property of `data` that is measured.
+
+    Events pass that pass every filter. `group_by` names the properties by whose values usage is
+    kept apart.
+    """
 
     key: Key
     event_type: ShortText
     aggregation: Aggregation
     name: Name | None = None
     value: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,99}\Z")] | None = None
+    filters: Annotated[tuple[MeterFilter, ...], msgspec.Meta(max_length=20)] = ()
+    group_by: Annotated[tuple[Dimension, ...], msgspec.Meta(max_length=8)] = ()
 
 
 class MeterAnswer(Record, frozen=True, kw_only=True):
@@ -96,6 +116,8 @@ class MeterAnswer(Record, frozen=True, kw_only=True):
     event_type: str
     aggregation: Aggregation
     value: str | None
+    filters: tuple[MeterFilter, ...] = ()
+    group_by: tuple[str, ...] = ()
     created_at: datetime
 
 

@@ -6,15 +6,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from engine.errors import BillingError, ErrorKind, not_found
 from engine.ids import new_id
-from plans.catalog import meter_errors, refuse_invalid, unknown_meter_errors
+from plans.catalog import meter_errors, refuse_invalid, unmetered_errors
 from plans.drafts import PlanVersionDraft, next_version
 from plans.model import Meter, MeterDraft, Plan, PlanDraft
 from plans.store import (
+    dimensions_of_meters,
     find_meter,
     find_plan,
     insert_meter,
     insert_plan,
-    known_meter_keys,
     lock_plan,
 )
 from plans.validation import validate_plan
@@ -75,11 +75,11 @@ async def publish_version(
 
 async def _refuse_unsound(*, connection: AsyncConnection, draft: PlanDraft) -> None:
     named = [price.meter for price in draft.prices if price.meter is not None]
-    known = await known_meter_keys(connection=connection, keys=named)
+    known = await dimensions_of_meters(connection=connection, keys=named)
     refuse_invalid(
         [
             *validate_plan(draft),
-            *unknown_meter_errors(draft=draft, known=known),
+            *unmetered_errors(draft=draft, known=known),
         ]
     )
 

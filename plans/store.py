@@ -45,8 +45,8 @@ UPDATE customers SET name = :name, emails = CAST(CAST(:emails AS text) AS jsonb)
 WHERE seller = current_seller() AND id = :id
 """)
 _METERS: Final = """
-SELECT id, number, key, name, event_type, aggregation, value, created_at FROM meters
-WHERE seller = current_seller()
+SELECT id, number, key, name, event_type, aggregation, value, filters, group_by, created_at
+FROM meters WHERE seller = current_seller()
 """
 _METER: Final = text(_METERS + "AND (key = :reference OR id = :reference)")
 _METER_PAGE: Final = text(
@@ -54,11 +54,12 @@ _METER_PAGE: Final = text(
 )
 _EVERY_METER: Final = text(_METERS + "ORDER BY number")
 _INSERT_METER: Final = text("""
-INSERT INTO meters (id, key, name, event_type, aggregation, value, created_at)
-VALUES (:id, :key, :name, :event_type, :aggregation, :value, :created_at)
+INSERT INTO meters (id, key, name, event_type, aggregation, value, filters, group_by, created_at)
+VALUES (:id, :key, :name, :event_type, :aggregation, :value,
+  CAST(CAST(:filters AS text) AS jsonb), CAST(:group_by AS text[]), :created_at)
 """)
-_METER_KEYS: Final = text(
-    "SELECT key FROM meters WHERE seller = current_seller() AND key = ANY(:keys)"
+_METER_DIMENSIONS: Final = text(
+    "SELECT key, group_by FROM meters WHERE seller = current_seller() AND key = ANY(:keys)"
 )
 _PLANS: Final = """
 SELECT p.id, p.key, p.version, p.name, p.currency, p.interval, p.alignment, p.created_at,
@@ -185,14 +186,17 @@ async def insert_meter(
     *, connection: AsyncConnection, meter_id: str, draft: MeterDraft, now: datetime
 ) -> None:
     """Write a meter; a key already taken violates its unique key."""
-    row = {**msgspec.to_builtins(draft), "id": meter_id, "created_at": now}
+    fields = msgspec.to_builtins(draft)
+    row = {**fields, "filters": _json(draft.filters), "id": meter_id, "created_at": now}
     await connection.execute(_INSERT_METER, row)
 
 
-async def known_meter_keys(*, connection: AsyncConnection, keys: Sequence[str]) -> frozenset[str]:
-    """Which of the keys belong to meters."""
-    found = await connection.execute(_METER_KEYS, {"keys": list(keys)})
-    return frozenset(str(key) for key in found.scalars())
+async def dimensions_of_meters(
+    *, connection: AsyncConnection, keys: Sequence[str]
+) -> dict[str, frozenset[str]]:
+    """The dimensions that meters keep, by the key of each of `keys` that is a meter's."""
+    found = await connection.execute(_METER_DIMENSIONS, {"keys": list(keys)})
+    return {row.key: frozenset(row.group_by) for row in found}
 
 
 def _plan(row: Mapping[Any, Any]) -> Plan:

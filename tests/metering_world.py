@@ -41,13 +41,14 @@ class World:
         return await self.ingester.submit(seller=self.seller, intake=intake, now=now)
 
     async def meter(
-        self, key: str, aggregation: str = "sum", value: str | None = "tokens"
+        self, key: str, aggregation: str = "sum", value: str | None = "tokens", **fields: Any
     ) -> Meter:
         draft = MeterDraft(
             key=key,
             event_type="call",
             aggregation=Aggregation(aggregation),
             value=None if aggregation == "count" else value,
+            **fields,
         )
         async with self.database.transaction(seller=self.seller) as connection:
             return await publish_meter(connection=connection, draft=draft, now=NOW, wall_now=NOW)

@@ -15,7 +15,7 @@ from plans.catalog import (
     party_id,
     party_of_customer,
     refuse_invalid,
-    unknown_meter_errors,
+    unmetered_errors,
 )
 from plans.drafts import CustomerPatch, PlanVersionDraft, next_version, patched
 from plans.model import (
@@ -86,8 +86,8 @@ def test_every_aggregation_but_count_measures_a_property() -> None:
 
 def test_prices_name_known_meters() -> None:
     draft = PlanDraft(key="p", currency="USD", interval=MONTH, prices=(BASE, CALLS))
-    assert unknown_meter_errors(draft=draft, known=frozenset({"calls"})) == []
-    found = unknown_meter_errors(draft=draft, known=frozenset())
+    assert unmetered_errors(draft=draft, known={"calls": ()}) == []
+    found = unmetered_errors(draft=draft, known={})
     assert [error.pointer for error in found] == ["/prices/1/meter"]
 
 

@@ -86,6 +86,8 @@ CREATE TABLE meters (
   event_type text NOT NULL,
   aggregation text NOT NULL,
   value text,
+  filters jsonb NOT NULL DEFAULT '[]',
+  group_by text[] NOT NULL DEFAULT '{}',
   created_at timestamptz NOT NULL,
   PRIMARY KEY (seller, id),
   UNIQUE (seller, key),
@@ -218,11 +220,14 @@ CREATE TABLE event_measures (
   times bytea NOT NULL,
   quantities bytea NOT NULL,
   unknown bytea NOT NULL,
+  groups bytea NOT NULL DEFAULT '',
+  codes bytea NOT NULL DEFAULT '',
   PRIMARY KEY (seller, meter, batch)
 );
 ALTER TABLE event_measures ALTER COLUMN customers SET STORAGE EXTERNAL;
 ALTER TABLE event_measures ALTER COLUMN times SET STORAGE EXTERNAL;
 ALTER TABLE event_measures ALTER COLUMN quantities SET STORAGE EXTERNAL;
+ALTER TABLE event_measures ALTER COLUMN codes SET STORAGE EXTERNAL;
 
 -- Batches that no billing run has looked at for late usage yet: a set, not a watermark, because commits do not
 -- become visible in the order of their numbers.
