@@ -1,0 +1,236 @@
+"""Books with work of every kind, copies of them, and a run in a process that can be killed."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import asyncpg
+import msgspec
+from sqlalchemy import text
+
+from engine.db import open_database
+from metering.intake import read_events
+from plans.agreement import CancelDraft, SubscriptionDraft
+from plans.cancel import cancel
+from plans.create_seller import create_seller
+from plans.drafts import SellerDraft
+from plans.model import CustomerDraft
+from plans.register_customer import register_customer
+from plans.seller_store import load_seller
+from plans.subscribe import subscribe
+from tests.billing_world import OPENED, SEATS, TIERS, at, open_shop, plan, written
+
+PROJECT = Path(__file__).parents[2]
+AS_OF = at("2026-03-15")
+SMALL = "Portions(segment=40, chunk=9)"
+
+RUN = f"""
+import asyncio, sys
+from datetime import datetime
+from engine.db import open_database
+from invoicing.run_billing import Portions, run_billing
+
+async def main():
+    database = open_database(dsn=sys.argv[1], role="usance_app", pool_size=3)
+    as_of = datetime.fromisoformat("{AS_OF.isoformat()}")
+    await run_billing(database=database, seller=1, as_of=as_of, now=as_of, portions={SMALL})
+    await database.close()
+
+asyncio.run(main())
+"""
+ADVANCE = f"""
+import asyncio, sys
+from datetime import datetime
+from engine.db import open_database
+from invoicing.advance_clock import advance_clock
+
+async def main():
+    database = open_database(dsn=sys.argv[1], role="usance_app", pool_size=3)
+    to = datetime.fromisoformat("{AS_OF.isoformat()}")
+    await advance_clock(database=database, seller=1, to=to)
+    await database.close()
+
+asyncio.run(main())
+"""
+
+
+async def open_books(dsn, **fields):
+    """The one seller of a database; it has number 1."""
+    draft = msgspec.convert({"legal_name": "Nordwind GmbH"} | fields, SellerDraft)
+    database = open_database(dsn=dsn, role="usance_app", pool_size=1)
+    try:
+        made = await create_seller(database=database, draft=draft, now=OPENED)
+    finally:
+        await database.close()
+    assert made.seller == 1
+
+
+async def enrol(shop, count):
+    """Customers with a subscription each, begun on 20 different days of January."""
+    async with shop.database.transaction(seller=shop.seller) as connection:
+        seller = await load_seller(connection=connection)
+        for number in range(count):
+            key = f"c{number:03}"
+            draft = CustomerDraft(key=key, name=key)
+            times = {"now": OPENED, "wall_now": OPENED}
+            await register_customer(connection=connection, draft=draft, **times)
+            body = {"key": key, "customer": key, "plan": "team"}
+            body["starts_at"] = at(f"2026-01-{number % 20 + 1:02}").isoformat()
+            draft = msgspec.convert(body, SubscriptionDraft)
+            await subscribe(connection=connection, seller=seller, draft=draft, **times)
+
+
+async def use(shop, name, count, when, tokens):
+    """One event of each of the first customers."""
+    body = [
+        {
+            "id": f"{name}{number}",
+            "type": "call",
+            "subject": f"c{number:03}",
+            "time": when.isoformat(),
+            "data": {"tokens": tokens + number},
+        }
+        for number in range(count)
+    ]
+    intake = read_events(msgspec.json.encode(body), lines=False)
+    await shop.ingester.submit(seller=shop.seller, intake=intake, now=when)
+
+
+async def swap(shop, count):
+    """Some give a subscription back and take two: one charge is set off against another."""
+    now = at("2026-02-11")
+    for number in range(0, count, 4):
+        key, day = f"c{number:03}", number % 20 + 1
+        if day < 10:
+            await shop.cancel(key, now=now, effective=at(f"2026-02-{day:02}").isoformat())
+            await shop.subscribe(f"{key}-b", key, now=now)
+            await shop.subscribe(f"{key}-c", key, now=now, starts_at="2026-02-14T00:00:00Z")
+    await shop.bill(now)
+
+
+async def leave(shop, count):
+    """Cancellations: some give credit on open invoices, some more than is open on them."""
+    days = ("2026-01-31", "2026-02-05", "2026-02-28", "2026-03-12")
+    async with shop.database.transaction(seller=shop.seller) as connection:
+        for number in range(count):
+            key, day = f"c{number:03}", days[number // 3 % 4]
+            if number % 4 == 0 and number % 20 < 9:
+                key, day = f"{key}-b", "2026-02-27"
+            elif number % 3:
+                continue
+            await cancel(
+                connection=connection,
+                reference=key,
+                draft=CancelDraft(effective=at(day).isoformat()),
+                now=at("2026-02-27"),
+            )
+
+
+async def fill_books(dsn, count):
+    """Billed through January; then come usage, late usage and cancellations, past and future."""
+    await open_books(dsn, mode="live")
+    database = open_database(dsn=dsn, role="usance_app", pool_size=4)
+    try:
+        async with open_shop(database, 1) as shop:
+            await shop.publish(plan(SEATS, TIERS))
+            await enrol(shop, count)
+            await use(shop, "first", count, at("2026-01-25"), 80)
+            await shop.bill(at("2026-02-10"))
+            await swap(shop, count)
+            await use(shop, "late", count // 2, at("2026-01-27"), 3)
+            await use(shop, "next", count, at("2026-02-24"), 50)
+            await leave(shop, count)
+    finally:
+        await database.close()
+
+
+async def copy_database(admin_dsn, source, target):
+    """A clone of a database that nobody uses at the moment."""
+    raw = await asyncpg.connect(admin_dsn, timeout=10)
+    try:
+        for _ in range(100):
+            try:
+                await raw.execute(f"CREATE DATABASE {target} TEMPLATE {source} OWNER usance_owner")
+            except asyncpg.ObjectInUseError:
+                await asyncio.sleep(0.05)  # a backend is on its way out
+            else:
+                return
+        raise AssertionError(f"{source} stays in use")
+    finally:
+        await raw.close()
+
+
+async def everything(dsn):
+    """What billing wrote for the seller, and its clock."""
+    database = open_database(dsn=dsn, role="usance_app", pool_size=1)
+    try:
+        found = await written(database, 1)
+        async with database.transaction(seller=1) as connection:
+            found["clock"] = list(await connection.execute(text("SELECT clock_at FROM sellers")))
+        return found
+    finally:
+        await database.close()
+
+
+def count_rows(dsn, table="invoices"):
+    async def ask():
+        raw = await asyncpg.connect(dsn, timeout=10)
+        try:
+            return await raw.fetchval(f"SELECT count(*) FROM {table}")
+        finally:
+            await raw.close()
+
+    return asyncio.run(ask())
+
+
+def start(script, dsn):
+    return subprocess.Popen([sys.executable, "-c", script, dsn], cwd=PROJECT)
+
+
+def finish(script, dsn):
+    assert start(script, dsn).wait(timeout=60) == 0
+
+
+async def kill_when(process, dsn, *, more_than, delay_seconds):
+    """SIGKILL the process a moment after more rows are there than so many; tell if it was alive."""
+    raw = await asyncpg.connect(dsn, timeout=10)
+    try:
+        until = time.monotonic() + 60
+        while process.poll() is None and time.monotonic() < until:
+            found = await raw.fetchval(
+                "SELECT (SELECT count(*) FROM invoices) + (SELECT count(*) FROM credit_notes)"
+            )
+            if found > more_than:
+                break
+            await asyncio.sleep(0.002)
+        await asyncio.sleep(delay_seconds)
+    finally:
+        await raw.close()
+    process.send_signal(signal.SIGKILL)
+    return process.wait() == -signal.SIGKILL
+
+
+def children_of(pid):
+    """The process ids whose parent that is."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                parent = (entry / "stat").read_text().rpartition(")")[2].split()[1]
+            except OSError:
+                continue
+            if int(parent) == pid:
+                found.append(int(entry.name))
+    return found
+
+
+def kill_server(pid):
+    """SIGKILL a postmaster and every process of it, as a power cut would."""
+    os.kill(pid, signal.SIGSTOP)  # it must not tidy up after its children
+    for child in children_of(pid):
+        os.kill(child, signal.SIGKILL)
+    os.kill(pid, signal.SIGKILL)
