@@ -27,7 +27,7 @@ from plans.model import (
     Plan,
     PlanDraft,
 )
-from plans.prices import FlatPrice, Interval, Kind, PerUnitPrice
+from plans.prices import FlatPrice, Interval, Kind, MatrixPrice, MatrixRow, PerUnitPrice
 
 BASE = FlatPrice(key="base", kind=Kind.RECURRING, flat_amount="49.00")
 CALLS = PerUnitPrice(key="calls", kind=Kind.USAGE, meter="calls", unit_amount="0.1")
@@ -89,6 +89,40 @@ def test_prices_name_known_meters() -> None:
     assert unmetered_errors(draft=draft, known={"calls": ()}) == []
     found = unmetered_errors(draft=draft, known={})
     assert [error.pointer for error in found] == ["/prices/1/meter"]
+
+
+def test_prices_need_dimensions_that_their_meters_keep() -> None:
+    grouped = PerUnitPrice(
+        key="a", kind=Kind.USAGE, meter="calls", unit_amount="1", group_by=("region", "tier")
+    )
+    matrix = MatrixPrice(
+        key="b",
+        kind=Kind.USAGE,
+        meter="calls",
+        unit_amount="1",
+        matrix=(
+            MatrixRow(match={"tier": "gold"}, unit_amount="2"),
+            MatrixRow(match={"tier": "iron", "cached": "true"}, unit_amount="3"),
+        ),
+    )
+    draft = PlanDraft(key="p", currency="USD", interval=MONTH, prices=(CALLS, grouped, matrix))
+    kept = {"region", "tier", "cached"}
+    assert unmetered_errors(draft=draft, known={"calls": kept}) == []
+    found = unmetered_errors(draft=draft, known={"calls": {"tier"}})
+    assert [(error.pointer, error.code) for error in found] == [
+        ("/prices/1/group_by", "unknown_dimension"),
+        ("/prices/2/matrix", "unknown_dimension"),
+    ]
+    assert "region" in found[0].detail
+    assert "cached" in found[1].detail
+    assert len(unmetered_errors(draft=draft, known={"calls": ()})) == 2
+
+
+def test_a_meter_keeps_a_dimension_once() -> None:
+    draft = MeterDraft(
+        key="m", event_type="t", aggregation=Aggregation.COUNT, group_by=("a", "b", "a")
+    )
+    assert [error.pointer for error in meter_errors(draft)] == ["/group_by/2"]
 
 
 def test_every_error_is_raised_together() -> None:
