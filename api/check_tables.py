@@ -1,12 +1,12 @@
 """Rating and period tables: rules as rows of data, run without a database.
 
-`*.rating.jsonl` checks amounts, `*.period.jsonl` checks boundaries. A row that needs a model or an
-option which is not built is `unsupported`: neither passed nor failed. A row that cannot be read is
-an error with file, line and field.
+`*.rating.jsonl` checks amounts, `*.period.jsonl` checks boundaries. A row that needs an option
+which is not built is `unsupported`: neither passed nor failed. A row that cannot be read is an
+error with file, line and field.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from enum import StrEnum
 from fractions import Fraction
@@ -15,6 +15,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from engine.errors import BillingError, ErrorKind
 from engine.money import (
@@ -22,20 +23,27 @@ from engine.money import (
     Rounding,
     currency_digits,
     format_amount,
-    parse_scaled,
     round_ratio,
 )
 from engine.period import Alignment, Calendar, first_period, period_holding
-from plans.prices import Interval, Price
-from rating.exact import FINEST_DIGITS, int_array, ratio_text
+from plans.prices import Interval, MatrixPrice, PercentagePrice, Price
+from rating.dimensions import (
+    Feed,
+    dimensions_of,
+    feed_of,
+    group_limit_adjustment,
+    group_limits,
+    group_of,
+    matrix_row,
+)
+from rating.exact import DECIMAL_DIGITS, int_array, ratio, ratio_text
+from rating.matrix import rate_cells
+from rating.percentage import rate_events
 from rating.rate import Quantities, rate
 from rating.ratios import exact_amount
 from rating.tables import compile_prices
 
-_LATER_MODELS: Final = frozenset(
-    {"stairstep", "percentage", "graduated_percentage", "matrix", "dynamic"}
-)
-_LATER_FIELDS: Final = frozenset({"group_by", "revenue"})
+_LATER_FIELDS: Final = frozenset({"revenue"})
 RowType = TypeVar("RowType")
 
 _DECIMAL: Final = re.compile(r"(-?[0-9]+)(?:\.([0-9]+))?\Z", re.ASCII)
@@ -60,6 +68,14 @@ class RowResult(msgspec.Struct, frozen=True, kw_only=True):
     detail: str = ""
 
 
+class GroupUsage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What was used where the dimensions have these values; events in time order."""
+
+    match: dict[str, str]
+    quantity: DecimalText | None = None
+    events: list[DecimalText] | None = None
+
+
 class RatingRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A row of a rating table."""
 
@@ -68,8 +84,8 @@ class RatingRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     amount: str
     source: str | None = None
     quantity: DecimalText | None = None
-    events: list[str] | None = None
-    groups: list[dict[str, Any]] | None = None
+    events: list[DecimalText] | None = None
+    groups: list[GroupUsage] | None = None
     currency: str = "USD"
     rounding: Rounding = Rounding.HALF_UP
     rounded: str | None = None
@@ -125,52 +141,55 @@ def _refuse_repeated_ids(path: Path, ids: Sequence[str]) -> None:
         seen.add(row_id)
 
 
-def _unsupported(row: RatingRow) -> str | None:
-    """What the row needs that is not built, if anything."""
-    model = row.price.get("model")
-    if model in _LATER_MODELS:
-        return f"model {model}"
-    if row.groups is not None or "group_by" in row.price:
-        return "groups"
-    if row.events is not None:
-        return "events"
-    later = sorted(_LATER_FIELDS & row.price.keys())
-    return f"price field {later[0]}" if later else None
-
-
 def _rating_result(place: str, row: RatingRow) -> RowResult:
     expected = _number(place, "amount", row.amount)
     share = _number(place, "fraction", row.fraction)
     rounded = None if row.rounded is None else _number(place, "rounded", row.rounded)
     if sum(given is not None for given in (row.quantity, row.events, row.groups)) != 1:
         raise _malformed(place, "exactly one of quantity, events and groups - at `$.quantity`")
-    if missing := _unsupported(row):
-        return RowResult(id=row.id, status=RowStatus.UNSUPPORTED, detail=f"not built: {missing}")
+    if later := sorted(_LATER_FIELDS & row.price.keys()):
+        detail = f"not built: price field {later[0]}"
+        return RowResult(id=row.id, status=RowStatus.UNSUPPORTED, detail=detail)
     try:
         price = msgspec.convert(row.price, Price)
     except msgspec.ValidationError as error:
         raise _malformed(place, f"price: {error}") from None
-    scaled = parse_scaled(row.quantity or "", digits=FINEST_DIGITS)
+    lines = _lines(place, price, row)
     try:
         digits = currency_digits(row.currency)
-        exact = exact_amount(
-            price=price,
-            quantity=Fraction(scaled, 10**FINEST_DIGITS),
-            fraction=share,
-            currency=row.currency,
-        )
-        minor = _kernel_amount(price, scaled, share, row)
+        exact = [
+            exact_amount(
+                price=price,
+                quantity=line.quantity,
+                events=line.events,
+                cells=line.cells,
+                fraction=share,
+                currency=row.currency,
+            )
+            for line in lines
+        ]
+        minor = _kernel_amounts(price, lines, share, row)
     except BillingError as error:
         if error.code == "amount_out_of_range":
             return RowResult(
                 id=row.id, status=RowStatus.FAILED, expected=row.amount, detail=error.detail
             )
         raise _malformed(place, f"{error.code}: {error.detail}") from None
-    amount = exact / 10**digits
+    by_ratios = [
+        round_ratio(item.numerator, item.denominator, rounding=row.rounding) for item in exact
+    ]
+    amount = _together(price, exact, share, row.currency) / 10**digits
+    total = sum(minor) + group_limit_adjustment(
+        price=price,
+        currency=row.currency,
+        lines_minor=minor,
+        rounding=row.rounding,
+        fraction=share,
+    )
     differs = {
         "amount": amount != expected,
-        "rounded": rounded is not None and Fraction(minor, 10**digits) != rounded,
-        "kernel": minor != round_ratio(exact.numerator, exact.denominator, rounding=row.rounding),
+        "rounded": rounded is not None and Fraction(total, 10**digits) != rounded,
+        "kernel": minor != by_ratios,
     }
     faults = [name for name, differ in differs.items() if differ]
     return RowResult(
@@ -178,29 +197,120 @@ def _rating_result(place: str, row: RatingRow) -> RowResult:
         status=RowStatus.FAILED if faults else RowStatus.PASSED,
         expected=_amounts_text(row.amount, row.rounded),
         actual=_amounts_text(
-            ratio_text(amount), row.rounded and format_amount(minor, currency=row.currency)
+            ratio_text(amount), row.rounded and format_amount(total, currency=row.currency)
         ),
         detail=f"differs: {', '.join(faults)}" if faults else "",
     )
+
+
+class _Line(msgspec.Struct, frozen=True, kw_only=True):
+    """What one line of the row is rated from."""
+
+    quantity: Fraction = Fraction(0)
+    events: tuple[Fraction, ...] = ()
+    cells: tuple[tuple[int, Fraction], ...] = ()
+
+
+def _lines(place: str, price: Price, row: RatingRow) -> list[_Line]:
+    """One line, or with `group_by` one for each group, in the order of the row."""
+    if row.groups is None:
+        if isinstance(price, MatrixPrice) or price.group_by:
+            raise _malformed(place, "this price needs groups - at `$.groups`")
+        return [
+            _line(place, price, [GroupUsage(match={}, quantity=row.quantity, events=row.events)])
+        ]
+    if not dimensions_of(price=price):
+        raise _malformed(place, "this price has no dimensions - at `$.groups`")
+    if any((group.quantity is None) == (group.events is None) for group in row.groups):
+        raise _malformed(place, "a group has a quantity or events - at `$.groups`")
+    groups: dict[tuple[str, ...], list[GroupUsage]] = {} if price.group_by else {(): []}
+    for group in row.groups:
+        groups.setdefault(group_of(price=price, dimensions=group.match), []).append(group)
+    return [_line(place, price, parts) for parts in groups.values()]
+
+
+def _line(place: str, price: Price, parts: Sequence[GroupUsage]) -> _Line:
+    """What was used in one group, put together as the model takes it."""
+    values = [[ratio(text) for text in part.events or [part.quantity or "0"]] for part in parts]
+    if isinstance(price, PercentagePrice):
+        if any(part.events is None for part in parts):
+            raise _malformed(place, "a percentage price needs events - at `$.events`")
+        return _Line(events=tuple(ratio(text) for part in parts for text in part.events or ()))
+    if isinstance(price, MatrixPrice):
+        rows = [matrix_row(price=price, dimensions=part.match) for part in parts]
+        return _Line(cells=tuple(zip(rows, map(_sum, values), strict=True)))
+    return _Line(quantity=_sum(map(_sum, values)))
+
+
+def _sum(values: Iterable[Fraction]) -> Fraction:
+    return sum(values, start=Fraction(0))
+
+
+def _together(price: Price, exact: Sequence[Fraction], share: Fraction, currency: str) -> Fraction:
+    """The exact lines of all groups inside their common limits."""
+    total = _sum(exact)
+    if price.group_by:
+        minimum, maximum = group_limits(price=price, currency=currency, fraction=share)
+        total = total if minimum is None else max(total, minimum)
+        total = total if maximum is None else min(total, maximum)
+    return total
 
 
 def _amounts_text(amount: str, rounded: str | None) -> str:
     return amount if rounded is None else f"{amount}, rounded {rounded}"
 
 
-def _kernel_amount(price: Price, scaled: int, share: Fraction, row: RatingRow) -> int:
-    """Minor units by the kernel that billing runs use."""
-    amounts = rate(
-        tables=compile_prices(prices=[price], currencies=[row.currency]),
-        price=np.zeros(1, dtype=np.int32),
-        quantity=Quantities(
-            mantissa=int_array([scaled], wide=abs(scaled) >= 2**63), digits=FINEST_DIGITS
-        ),
-        fraction_numerator=np.array([share.numerator], dtype=np.int64),
-        fraction_denominator=np.array([share.denominator], dtype=np.int64),
-        rounding=row.rounding,
-    )
-    return int(amounts[0])
+def _kernel_amounts(
+    price: Price, lines: Sequence[_Line], share: Fraction, row: RatingRow
+) -> list[int]:
+    """Minor units of each line by the kernels that billing runs use."""
+    tables = compile_prices(prices=[price], currencies=[row.currency])
+    index = np.zeros(len(lines), dtype=np.int32)
+    above = np.full(len(lines), share.numerator, dtype=np.int64)
+    below = np.full(len(lines), share.denominator, dtype=np.int64)
+    match feed_of(price=price):
+        case Feed.QUANTITY:
+            amounts = rate(
+                tables=tables,
+                price=index,
+                quantity=_quantities([line.quantity for line in lines]),
+                fraction_numerator=above,
+                fraction_denominator=below,
+                rounding=row.rounding,
+            )
+        case Feed.EVENTS:
+            amounts = rate_events(
+                tables=tables,
+                price=index,
+                offsets=_offsets([len(line.events) for line in lines]),
+                values=_quantities([value for line in lines for value in line.events]),
+                fraction_numerator=above,
+                fraction_denominator=below,
+                rounding=row.rounding,
+            )
+        case Feed.CELLS:
+            cells = [cell for line in lines for cell in line.cells]
+            amounts = rate_cells(
+                tables=tables,
+                price=index,
+                offsets=_offsets([len(line.cells) for line in lines]),
+                row=np.array([place for place, _ in cells], dtype=np.int32),
+                quantity=_quantities([quantity for _, quantity in cells]),
+                fraction_numerator=above,
+                fraction_denominator=below,
+                rounding=row.rounding,
+            )
+    return [int(amount) for amount in amounts.tolist()]
+
+
+def _quantities(values: Sequence[Fraction]) -> Quantities:
+    scaled = [(value * 10**DECIMAL_DIGITS).numerator for value in values]
+    wide = any(abs(value) >= 2**63 for value in scaled)
+    return Quantities(mantissa=int_array(scaled, wide=wide), digits=DECIMAL_DIGITS)
+
+
+def _offsets(counts: Sequence[int]) -> NDArray[np.int64]:
+    return np.cumsum([0, *counts], dtype=np.int64)
 
 
 def _number(place: str, field: str, text: str) -> Fraction:

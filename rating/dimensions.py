@@ -77,13 +77,25 @@ def group_limit_adjustment(
     if not price.group_by:
         return 0
     total = wanted = sum(lines_minor)
+    minimum, maximum = group_limits(price=price, currency=currency, fraction=fraction)
+    if minimum is not None:
+        wanted = max(wanted, _whole(minimum, rounding))
+    if maximum is not None:
+        wanted = min(wanted, _whole(maximum, rounding))
+    return wanted - total
+
+
+def group_limits(
+    *, price: Price, currency: str, fraction: Fraction = Fraction(1)
+) -> tuple[Fraction | None, Fraction | None]:
+    """Minimum and maximum of all groups together in minor units, not rounded."""
     share = fraction if limits_shrink(price) else Fraction(1)
     scale = share * 10 ** currency_digits(currency)
-    if price.minimum_amount is not None:
-        wanted = max(wanted, _whole(ratio(price.minimum_amount) * scale, rounding))
-    if price.maximum_amount is not None:
-        wanted = min(wanted, _whole(ratio(price.maximum_amount) * scale, rounding))
-    return wanted - total
+    least, most = price.minimum_amount, price.maximum_amount
+    return (
+        None if least is None else ratio(least) * scale,
+        None if most is None else ratio(most) * scale,
+    )
 
 
 def _whole(value: Fraction, rounding: Rounding) -> int:

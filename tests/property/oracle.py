@@ -12,26 +12,80 @@ CURRENCY_DIGITS = {"USD": 2, "EUR": 2, "JPY": 0, "KWD": 3}
 
 
 def amount_minor(price, quantity, fraction, currency):
-    """Exact minor units of one charge."""
-    kind = price["kind"]
-    recurring = kind == "recurring" and price.get("prorate", True)
-    tiers_shrink = kind == "usage" and price.get("prorate_tiers", False)
-    limits_shrink = price.get("prorate_tiers", False) and (kind == "usage" or recurring)
-    shrink = fraction if tiers_shrink else Fraction(1)
-
+    """Exact minor units of one charge for a quantity."""
     quantity = max(Fraction(0), quantity)
-    quantity = max(Fraction(0), quantity - Fraction(price.get("included_quantity", "0")) * shrink)
+    allowance = Fraction(price.get("included_quantity", "0")) * bound_share(price, fraction)
+    quantity = max(Fraction(0), quantity - allowance)
     if "quantity_rounding" in price:
         quantity = rounded_quantity(quantity, price["quantity_rounding"])
-    amount = model_amount(price, quantity, shrink)
+    amount = model_amount(price, quantity, bound_share(price, fraction))
+    return finished(price, amount, fraction, currency)
+
+
+def events_minor(price, events, fraction, currency):
+    """Exact minor units of one charge for events in time order."""
+    if price["model"] != "percentage":
+        return amount_minor(price, sum(events, Fraction(0)), fraction, currency)
+    share = bound_share(price, fraction)
+    total, running, before, still_free = Fraction(0), Fraction(0), 0, True
+    if "free_events" not in price and "free_amount" not in price:
+        still_free = False
+    for value in events:
+        running += value
+        pays_on = value
+        if still_free:
+            enough_events = "free_events" in price and not before < price["free_events"] * share
+            limit = Fraction(price["free_amount"]) * share if "free_amount" in price else None
+            if enough_events:
+                still_free = False
+            elif limit is not None and running > limit:
+                still_free = False
+                pays_on = running - limit
+        before += 1
+        if still_free:
+            continue
+        charge = pays_on * Fraction(price["rate"]) / 100 + Fraction(price.get("fixed_amount", "0"))
+        if "event_minimum" in price and charge < Fraction(price["event_minimum"]):
+            charge = Fraction(price["event_minimum"])
+        if "event_maximum" in price and charge > Fraction(price["event_maximum"]):
+            charge = Fraction(price["event_maximum"])
+        total += charge
+    return finished(price, max(total, Fraction(0)), fraction, currency)
+
+
+def cells_minor(price, cells, fraction, currency):
+    """Exact minor units of one charge for (dimensions, quantity) cells of a matrix."""
+    total = Fraction(0)
+    for dimensions, quantity in cells:
+        unit = price["unit_amount"]
+        for row in reversed(price["matrix"]):
+            if all(dimensions.get(name) == value for name, value in row["match"].items()):
+                unit = row["unit_amount"]
+        units = max(Fraction(0), quantity)
+        if "quantity_rounding" in price:
+            units = rounded_quantity(units, price["quantity_rounding"])
+        total += units * Fraction(unit)
+    return finished(price, total, fraction, currency)
+
+
+def finished(price, amount, fraction, currency):
+    """Proration, then the limits of the line, then minor units."""
+    recurring = price["kind"] == "recurring" and price.get("prorate", True)
     if recurring:
         amount = amount * fraction
-    limit_share = fraction if limits_shrink else Fraction(1)
-    if "minimum_amount" in price:
-        amount = max(amount, Fraction(price["minimum_amount"]) * limit_share)
-    if "maximum_amount" in price:
-        amount = min(amount, Fraction(price["maximum_amount"]) * limit_share)
+    if not price.get("group_by"):
+        shrink = price.get("prorate_tiers", False) and (price["kind"] == "usage" or recurring)
+        share = fraction if shrink else Fraction(1)
+        if "minimum_amount" in price:
+            amount = max(amount, Fraction(price["minimum_amount"]) * share)
+        if "maximum_amount" in price:
+            amount = min(amount, Fraction(price["maximum_amount"]) * share)
     return amount * 10 ** CURRENCY_DIGITS[currency]
+
+
+def bound_share(price, fraction):
+    shrink = price["kind"] == "usage" and price.get("prorate_tiers", False)
+    return fraction if shrink else Fraction(1)
 
 
 def rounded_quantity(quantity, rounding):
@@ -59,8 +113,16 @@ def model_amount(price, quantity, shrink):
             return count * Fraction(price["unit_amount"])
         case "graduated":
             return graduated(price, quantity, shrink)
-        case "volume":
+        case "volume" | "stairstep":
             return volume(price, quantity, shrink)
+        case "graduated_percentage":
+            tiers = [
+                tier | {"unit_amount": Fraction(tier.get("rate") or "0") / 100}
+                for tier in price["tiers"]
+            ]
+            return graduated(price | {"tiers": tiers}, quantity, shrink)
+        case "dynamic":
+            return quantity
 
 
 def graduated(price, quantity, shrink):

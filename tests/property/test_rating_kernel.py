@@ -47,10 +47,11 @@ def batch(seed: int, lines: int, digits: int, rounding: Rounding):
         exact = oracle.amount_minor(bodies[rows[line]], quantity, share, currencies[rows[line]])
         return oracle.rounded(exact, rounding)
 
-    for line in range(lines):
-        if wanted(line) >= 2**63:  # an error of its own, tested apart
-            mantissas[line] = 0
     expected = [wanted(line) for line in range(lines)]
+    for line in range(lines):
+        if expected[line] >= 2**63:  # an error of its own, tested apart
+            mantissas[line] = 0
+            expected[line] = wanted(line)
     fits = all(abs(value) < 2**63 for value in mantissas)
     amounts = rate(
         tables=tables,
@@ -82,14 +83,14 @@ def compare(lists: int, lines: int) -> Counter:
     return lanes
 
 
-def test_a_hundred_thousand_lines_agree_with_the_oracle_in_every_lane():
-    lanes = compare(lists=500, lines=200)
+def test_fifty_thousand_lines_agree_with_the_oracle_in_every_lane():
+    lanes = compare(lists=250, lines=200)
     assert {PLAIN, LIMBS, OBJECTS} <= lanes.keys()
 
 
 @pytest.mark.slow
-def test_a_million_lines_agree_with_the_oracle():
-    compare(lists=2000, lines=500)
+def test_half_a_million_lines_agree_with_the_oracle():
+    compare(lists=1000, lines=500)
 
 
 @given(

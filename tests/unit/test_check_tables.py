@@ -73,19 +73,35 @@ def test_a_ratio_is_compared_exactly(tmp_path):
     assert failed.actual == "3/70"
 
 
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {"price": PRICE | {"model": "percentage"}},
-        {"price": PRICE | {"group_by": ["region"]}},
-        {"quantity": None, "groups": []},
-        {"quantity": None, "events": ["1"]},
-    ],
-)
-def test_what_is_not_built_is_neither_passed_nor_failed(tmp_path, fields):
-    row = {name: value for name, value in (ROW | fields).items() if value is not None}
-    (result,) = run_rating_file(table(tmp_path, row))
+def test_what_is_not_built_is_neither_passed_nor_failed(tmp_path):
+    later = ROW | {"price": PRICE | {"revenue": {"method": "usage"}}}
+    (result,) = run_rating_file(table(tmp_path, later))
     assert result.status is RowStatus.UNSUPPORTED
+
+
+GROUPED = PRICE | {"group_by": ["region"]}
+SHARE = {"key": "p", "kind": "usage", "model": "percentage", "rate": "10"}
+
+
+def test_groups_are_rounded_apart_and_their_limit_is_a_line_of_its_own(tmp_path):
+    groups = [{"match": {"region": name}, "quantity": "0.05"} for name in ("eu", "us", "ap")]
+    row = {"id": "a", "price": GROUPED, "groups": groups, "amount": "0.015", "rounded": "0.03"}
+    capped = row | {
+        "id": "b",
+        "price": GROUPED | {"maximum_amount": "0.01"},
+        "amount": "0.01",
+        "rounded": "0.01",
+    }
+    results = run_rating_file(table(tmp_path, row, capped))
+    assert [result.detail for result in results] == ["", ""]
+
+
+def test_a_group_may_hold_events(tmp_path):
+    groups = [{"match": {"region": name}, "events": ["1", "2"]} for name in ("eu", "us")]
+    price = SHARE | {"group_by": ["region"], "free_events": 1}
+    row = {"id": "a", "price": price, "groups": groups, "amount": "0.4", "rounded": "0.40"}
+    (result,) = run_rating_file(table(tmp_path, row))
+    assert result.status is RowStatus.PASSED
 
 
 @pytest.mark.parametrize(
@@ -100,6 +116,11 @@ def test_what_is_not_built_is_neither_passed_nor_failed(tmp_path, fields):
         (ROW | {"price": PRICE | {"colour": "red"}}, "colour"),
         (ROW | {"currency": "XXQ"}, "unknown_currency"),
         ({"id": "a", "price": PRICE, "amount": "1"}, "$.quantity"),
+        (ROW | {"price": SHARE}, "$.events"),
+        (ROW | {"price": GROUPED}, "$.groups"),
+        ({"id": "a", "price": PRICE, "groups": [], "amount": "0"}, "$.groups"),
+        ({"id": "a", "price": GROUPED, "groups": [{"match": {}}], "amount": "0"}, "$.groups"),
+        (ROW | {"price": SHARE | {"included_quantity": "1"}}, "$.events"),
     ],
 )
 def test_a_malformed_row_names_file_line_and_field(tmp_path, row, field):

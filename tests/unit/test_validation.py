@@ -24,6 +24,15 @@ def test_a_sound_plan_has_no_faults():
     assert faults([recurring(), tiered(*tiers)]) == set()
 
 
+def usage(model, **fields):
+    return {"key": "u", "kind": "usage", "meter": "m", "model": model} | fields
+
+
+def matrix(*rows, **fields):
+    listed = [{"match": match, "unit_amount": "1"} for match in rows]
+    return usage("matrix", unit_amount="0.5", matrix=listed, **fields)
+
+
 @pytest.mark.parametrize(
     ("price", "field", "code"),
     [
@@ -69,10 +78,66 @@ def test_a_sound_plan_has_no_faults():
             "tiers/0/flat_amount",
             "too_many_digits",
         ),
+        (
+            usage("stairstep", tiers=[{"flat_amount": "0.001"}]),
+            "tiers/0/flat_amount",
+            "too_many_digits",
+        ),
+        (
+            usage("graduated_percentage", tiers=[{"up_to": "5", "rate": "1"}]),
+            "tiers/0/up_to",
+            "not_open",
+        ),
+        (usage("dynamic", kind="one_time", meter=None), "kind", "not_allowed"),
+        (
+            usage("graduated_percentage", kind="recurring", meter=None, tiers=[{"rate": "1"}]),
+            "kind",
+            "not_allowed",
+        ),
     ],
 )
 def test_each_fault_is_named_at_its_field(price, field, code):
     assert faults([price]) == {(f"/prices/0/{field}", code)}
+
+
+@pytest.mark.parametrize(
+    ("price", "found"),
+    [
+        (usage("percentage", rate="2.9", fixed_amount="0.005"), set()),
+        (
+            usage("percentage", rate="1", included_quantity="5", quantity_rounding={"mode": "up"}),
+            {("included_quantity", "not_allowed"), ("quantity_rounding", "not_allowed")},
+        ),
+        (
+            usage("percentage", rate="1", free_events=0, free_amount="10"),
+            {("free_events", "contradictory")},
+        ),
+        (
+            usage("percentage", rate="1", free_amount="1000000000000000"),
+            {("free_amount", "quantity_out_of_range")},
+        ),
+        (
+            usage("percentage", rate="1", event_minimum="2", event_maximum="1.99"),
+            {("event_minimum", "above_maximum")},
+        ),
+        (matrix({"a": "1", "b": "2"}, {"a": "1"}, {"b": "2"}), set()),
+        (matrix(), {("matrix", "required")}),
+        (matrix({}), {("matrix/0/match", "required")}),
+        (matrix({"a": "1"}, {"b": "2", "a": "1"}), {("matrix/1/match", "unreachable")}),
+        (matrix({"a": "x" * 501}), {("matrix/0/match/a", "too_long")}),
+        (
+            matrix({"a": "1"}, included_quantity="5"),
+            {("included_quantity", "not_allowed")},
+        ),
+        (
+            usage("per_unit", unit_amount="1", group_by=["a", "b", "a"]),
+            {("group_by/2", "duplicate")},
+        ),
+        (recurring(group_by=["a"]), {("group_by", "not_allowed")}),
+    ],
+)
+def test_options_that_undo_each_other_are_named(price, found):
+    assert faults([price]) == {(f"/prices/0/{field}", code) for field, code in found}
 
 
 def test_all_faults_are_told_at_once():
