@@ -96,8 +96,10 @@ def assemble(
     return drafts
 
 
-def _line_order(line: Difference) -> tuple[str, int, datetime]:
-    return line.charge.agreement.key, line.charge.stretch.number, line.charge.period.start
+def _line_order(line: Difference) -> tuple[str, int, datetime, bool, str]:
+    charge = line.charge
+    limit = bool(charge.stretch.price.group_by) and not line.group  # stands after its groups
+    return charge.agreement.key, charge.stretch.number, charge.period.start, limit, line.group
 
 
 def _terms_days(lines: Sequence[Difference], customer: BilledCustomer, default: int) -> int:

@@ -5,24 +5,16 @@ from datetime import datetime
 from typing import Final
 
 import msgspec
-import numpy as np
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from engine.ids import unix_micros
-from engine.money import parse_scaled
 from invoicing.charges import Charge, ProrationTerms, charges_due, touched_from, vanished_charge
-from invoicing.difference import Difference, RatedCharge, difference_of
+from invoicing.difference import Difference, RatedCharge, differences_of
+from invoicing.rate_charges import rate_charges
 from invoicing.store import DueCustomer, posted_lines
-from metering.measure import measure
-from metering.model import Measured, Windows
 from plans.agreement import Agreement
-from plans.model import Meter, Seller
-from plans.prices import Price
-from plans.store import meters_by_key
+from plans.model import Seller
 from plans.subscription_store import PriceBook, agreements_of
 from plans.timeline import next_due_at
-from rating.rate import Quantities, rate
-from rating.tables import compile_prices
 
 NANO_DIGITS: Final = 9
 
@@ -104,15 +96,18 @@ async def derive(
     charges = [_charges_of(item, starts, terms) for item in work]
     flat = [charge for group in charges for charge in group]
     rated = await rate_charges(connection=connection, seller=seller, charges=flat)
+    by_charge: dict[tuple[str, datetime], list[RatedCharge]] = {}
+    for line in rated:
+        by_charge.setdefault(line.charge.key, []).append(line)
     results: list[Derived] = []
-    position = 0
     for item, group in zip(work, charges, strict=True):
         differences: list[Difference] = []
-        for single in rated[position : position + len(group)]:
-            found = difference_of(rated=single, posted=posted.get(single.charge.key, ()))
-            if found is not None:
-                differences.append(found)
-        position += len(group)
+        for charge in group:
+            differences += differences_of(
+                rated=by_charge.get(charge.key, ()),
+                charge=charge,
+                posted=posted.get(charge.key, ()),
+            )
         results.append(
             Derived(due=item.due, differences=tuple(differences), progress=_progress(item))
         )
@@ -168,91 +163,3 @@ def _progress(item: Work) -> tuple[tuple[str, int, datetime | None, datetime], .
             upcoming = next_due_at(agreement=agreement, after=through)
         progress.append((agreement.id, agreement.revision, upcoming, through))
     return tuple(progress)
-
-
-async def rate_charges(
-    *, connection: AsyncConnection, seller: Seller, charges: Sequence[Charge]
-) -> list[RatedCharge]:
-    """The amount of each charge, in order: usage measured over its active part, seats as agreed.
-
-    Amounts are rated from every digit measured; the quantity kept beside them has nine.
-    """
-    if not charges:
-        return []
-    usage = [index for index, charge in enumerate(charges) if charge.is_usage]
-    digits = NANO_DIGITS
-    measured: Measured | None = None
-    if usage:
-        measured = await _measure(connection, [charges[index] for index in usage])
-        digits = max(digits, measured.digits)
-    agreed = {charge.stretch.quantity for charge in charges}
-    scaled = {quantity: parse_scaled(quantity, digits=digits) for quantity in agreed}
-    values = [scaled[charge.stretch.quantity] for charge in charges]
-    if measured is not None:
-        scale = 10 ** (digits - measured.digits)
-        for index, value in zip(usage, measured.mantissa.tolist(), strict=True):
-            values[index] = value * scale
-    amounts = _amounts(seller, charges, values, digits)
-    finer = 10 ** (digits - NANO_DIGITS)
-    return [
-        RatedCharge(charge=charge, quantity_nanos=value // finer, amount_minor=amount)
-        for charge, value, amount in zip(charges, values, amounts.tolist(), strict=True)
-    ]
-
-
-async def _measure(connection: AsyncConnection, charges: Sequence[Charge]) -> Measured:
-    meters = await meters_by_key(connection=connection)
-    numbers = [_meter(meters, charge).number for charge in charges]
-    windows = Windows(
-        meter=np.array(numbers, dtype=np.int32),
-        customer=np.array([c.agreement.customer_number for c in charges], dtype=np.int64),
-        start_micros=np.array([unix_micros(c.active.start) for c in charges], dtype=np.int64),
-        end_micros=np.array([unix_micros(c.active.end) for c in charges], dtype=np.int64),
-    )
-    by_number = {meter.number: meter for meter in meters.values()}
-    return await measure(connection=connection, meters=by_number, windows=windows)
-
-
-def _meter(meters: Mapping[str, Meter], charge: Charge) -> Meter:
-    key = charge.stretch.price.meter
-    assert key is not None, "a usage price names its meter"
-    return meters[key]
-
-
-def _amounts(
-    seller: Seller,
-    charges: Sequence[Charge],
-    values: Sequence[int],
-    digits: int,
-) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
-    rows: dict[tuple[str, str], int] = {}
-    prices: list[Price] = []
-    currencies: list[str] = []
-    index: list[int] = []
-    for charge in charges:
-        key = (charge.stretch.price_id, charge.agreement.currency)
-        row = rows.get(key)
-        if row is None:
-            row = rows[key] = len(prices)
-            prices.append(charge.stretch.price)
-            currencies.append(charge.agreement.currency)
-        index.append(row)
-    return rate(
-        tables=compile_prices(prices=prices, currencies=currencies),
-        price=np.array(index, dtype=np.int32),
-        quantity=_quantities(values, digits),
-        fraction_numerator=np.array([charge.numerator for charge in charges], dtype=np.int64),
-        fraction_denominator=np.array([charge.denominator for charge in charges], dtype=np.int64),
-        rounding=seller.rounding,
-    )
-
-
-def _quantities(values: Sequence[int], digits: int) -> Quantities:
-    """As int64 where they fit, in whole units where all are whole."""
-    unit = 10**digits
-    if all(value % unit == 0 for value in values):
-        values, digits = [value // unit for value in values], 0
-    try:
-        return Quantities(mantissa=np.array(values, dtype=np.int64), digits=digits)
-    except OverflowError:
-        return Quantities(mantissa=np.array(values, dtype=object), digits=digits)

@@ -9,8 +9,6 @@ from engine.period import Period
 from invoicing.charges import Charge
 from invoicing.model import Reason
 
-GroupedKey = tuple[str, datetime]
-
 
 class PostedLine(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A line item already posted for a charge key; `counts` is False once its document is void."""
@@ -19,6 +17,7 @@ class PostedLine(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     document: str
     price_interval: str
     charge_start_at: datetime
+    group: str
     sequence: int
     amount_minor: int
     quantity_nanos: int
@@ -27,9 +26,10 @@ class PostedLine(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class RatedCharge(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """A charge with the quantity it was rated at (10^-9 units) and its amount in minor units."""
+    """A charge, or one group of it, with its quantity (10^-9 units) and amount in minor units."""
 
     charge: Charge
+    group: str = ""
     quantity_nanos: int
     amount_minor: int
 
@@ -38,6 +38,7 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A line to post: what one charge key owes beyond what is posted for it."""
 
     charge: Charge
+    group: str
     sequence: int
     amount_minor: int
     quantity_nanos: int
@@ -45,6 +46,37 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     reason: Reason
     adjusts: str | None
     adjusted_documents: tuple[str, ...]
+
+
+def group_text(*, names: Sequence[str], values: Sequence[str]) -> str:
+    """The group of a charge key: its dimension values as JSON, sorted by name; "" without any.
+
+    `values` may go on beyond the names.
+    """
+    if not names:
+        return ""
+    named = dict(sorted(zip(names, values, strict=False)))
+    return msgspec.json.encode(named).decode()
+
+
+def differences_of(
+    *, rated: Sequence[RatedCharge], charge: Charge, posted: Sequence[PostedLine]
+) -> list[Difference]:
+    """should − already for every group of a charge; a group that is no longer there owes nothing.
+
+    `posted` are all lines of the charge, in the order of their sequence within each group.
+    """
+    by_group: dict[str, list[PostedLine]] = {}
+    for line in posted:
+        by_group.setdefault(line.group, []).append(line)
+    wanted = list(rated)
+    known = {line.group for line in rated}
+    for group in by_group:
+        if group not in known:
+            gone = RatedCharge(charge=charge, group=group, quantity_nanos=0, amount_minor=0)
+            wanted.append(gone)
+    found = [difference_of(rated=line, posted=by_group.get(line.group, ())) for line in wanted]
+    return [difference for difference in found if difference is not None]
 
 
 def difference_of(*, rated: RatedCharge, posted: Sequence[PostedLine]) -> Difference | None:
@@ -61,6 +93,7 @@ def difference_of(*, rated: RatedCharge, posted: Sequence[PostedLine]) -> Differ
     if not counting:
         return Difference(
             charge=rated.charge,
+            group=rated.group,
             sequence=sequence,
             amount_minor=amount,
             quantity_nanos=rated.quantity_nanos,
@@ -73,6 +106,7 @@ def difference_of(*, rated: RatedCharge, posted: Sequence[PostedLine]) -> Differ
     measured = rated.quantity_nanos - sum(line.quantity_nanos for line in counting)
     return Difference(
         charge=rated.charge,
+        group=rated.group,
         sequence=sequence,
         amount_minor=amount,
         quantity_nanos=measured if usage else rated.quantity_nanos,

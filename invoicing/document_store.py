@@ -49,7 +49,7 @@ ORDER BY n.issued_at, n.series, n.sequence LIMIT :limit
 _LINES: Final = text("""
 SELECT l.id, l.document, l.price_key, s.key AS subscription, c.key AS customer,
   trim_scale(l.quantity)::text AS quantity, l.amount_minor, l.period_start_at, l.period_end_at,
-  l.reason, l.adjusts
+  l.reason, l.charge_group, l.adjusts
 FROM line_items l JOIN subscriptions s ON s.seller = l.seller AND s.id = l.subscription
   JOIN customers c ON c.seller = s.seller AND c.id = s.customer
 WHERE l.seller = current_seller() AND l.document = ANY(:documents)
@@ -130,6 +130,9 @@ async def _lines_of(
                 amount=format_amount(sign * row.amount_minor, currency=currency),
                 period=(row.period_start_at, row.period_end_at),
                 reason=Reason(row.reason),
+                group=msgspec.json.decode(row.charge_group, type=dict[str, str])
+                if row.charge_group
+                else None,
                 adjusts=row.adjusts,
             )
         )

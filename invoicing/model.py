@@ -37,7 +37,8 @@ class LineItem(Record, frozen=True, kw_only=True):
     """A posted charge or difference. On a credit note its amount is in the customer's favour.
 
     `period` is the stretch that the line is about; `quantity` the measured or agreed quantity
-    that `amount` (major units, decimal text) was rated at, or the difference of two.
+    that `amount` (major units, decimal text) was rated at, or the difference of two. `group` has
+    the dimension values of grouped usage.
     """
 
     id: str
@@ -48,6 +49,7 @@ class LineItem(Record, frozen=True, kw_only=True):
     amount: str
     period: tuple[datetime, datetime]
     reason: Reason
+    group: dict[str, str] | None
     adjusts: str | None
 
 

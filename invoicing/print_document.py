@@ -37,8 +37,16 @@ def _paper_line(line: LineItem, printed: PrintedLine, currency: str) -> PaperLin
         item=line,
         price=price,
         adjusts=printed.adjusted_number,
+        note=_group(line),
         details=_details(line, price, currency),
     )
+
+
+def _group(line: LineItem) -> str | None:
+    """The dimension values that a line of grouped usage is about."""
+    if line.group is None:
+        return None
+    return ", ".join(f"{name}: {value or '(none)'}" for name, value in line.group.items())
 
 
 def _details(line: LineItem, price: Price, currency: str) -> tuple[PaperDetail, ...]:

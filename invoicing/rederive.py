@@ -14,7 +14,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from engine.ids import unix_micros
 from engine.money import format_amount
 from invoicing.charges import Charge, ProrationTerms, charges_due, vanished_charge
-from invoicing.derive import rate_charges
+from invoicing.difference import Difference, PostedLine, RatedCharge, differences_of
+from invoicing.rate_charges import rate_charges
 from invoicing.store import customers_after, posted_lines
 from metering.measure import sweep_inbox
 from plans.agreement import Agreement
@@ -91,23 +92,31 @@ async def _compare(
                 pending += 1
             else:
                 settled.append(charge)
+    by_charge: dict[tuple[str, datetime], list[RatedCharge]] = {}
+    for line in await rate_charges(connection=connection, seller=seller, charges=settled):
+        by_charge.setdefault(line.charge.key, []).append(line)
     wrong: list[Mismatch] = []
-    for rated in await rate_charges(connection=connection, seller=seller, charges=settled):
-        lines = posted.get(rated.charge.key, ())
-        already = sum(line.amount_minor for line in lines if line.counts)
-        if already != rated.amount_minor:
-            currency = rated.charge.agreement.currency
-            wrong.append(
-                Mismatch(
-                    subscription=rated.charge.agreement.key,
-                    price=rated.charge.stretch.price.key,
-                    period_start_at=rated.charge.period.start,
-                    document=lines[-1].document if lines else None,
-                    posted=format_amount(already, currency=currency),
-                    derived=format_amount(rated.amount_minor, currency=currency),
-                )
-            )
+    for charge in settled:
+        lines = posted.get(charge.key, ())
+        rated = by_charge.get(charge.key, ())
+        for difference in differences_of(rated=rated, charge=charge, posted=lines):
+            mine = [line for line in lines if line.group == difference.group]
+            wrong.append(_mismatch(difference, mine))
     return len(settled), pending, wrong
+
+
+def _mismatch(difference: Difference, lines: Sequence[PostedLine]) -> Mismatch:
+    charge = difference.charge
+    currency = charge.agreement.currency
+    already = sum(line.amount_minor for line in lines if line.counts)
+    return Mismatch(
+        subscription=charge.agreement.key,
+        price=charge.stretch.price.key,
+        period_start_at=charge.period.start,
+        document=lines[-1].document if lines else None,
+        posted=format_amount(already, currency=currency),
+        derived=format_amount(already + difference.amount_minor, currency=currency),
+    )
 
 
 def _all_charges(

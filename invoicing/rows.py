@@ -7,6 +7,7 @@ from typing import Final
 
 from engine.journal import Posting
 from invoicing.assembly import Draft
+from invoicing.difference import Difference
 
 COLUMNS: Final[dict[str, tuple[str, ...]]] = {
     "invoices": tuple(
@@ -20,8 +21,8 @@ COLUMNS: Final[dict[str, tuple[str, ...]]] = {
         " run version".split()
     ),
     "line_items": tuple(
-        "id document ordinal subscription price_interval price_key charge_start_at sequence"
-        " period_start_at period_end_at quantity amount_minor reason adjusts".split()
+        "id document ordinal subscription price_interval price_key charge_start_at charge_group"
+        " sequence period_start_at period_end_at quantity amount_minor reason adjusts".split()
     ),
     "settlements": tuple("id invoice kind credit_note amount_minor settled_at".split()),
     "journal_entries": tuple("id kind source entry_on accounting_month posted_at".split()),
@@ -137,10 +138,11 @@ class Rows:
                     charge.stretch.id,
                     charge.stretch.price.key,
                     charge.period.start,
+                    line.group,
                     line.sequence,
                     line.period.start,
                     line.period.end,
-                    Decimal(line.quantity_nanos) * _NANO,
+                    _quantity(line),
                     line.amount_minor,
                     line.reason,
                     line.adjusts,
@@ -201,3 +203,10 @@ class Rows:
                 draft.issued_at,
             )
         )
+
+
+def _quantity(line: Difference) -> Decimal | None:
+    """Nine digits; what a limit adds over groups has no quantity."""
+    if line.charge.stretch.price.group_by and not line.group:
+        return None
+    return Decimal(line.quantity_nanos) * _NANO

@@ -55,7 +55,8 @@ FROM unnest(CAST(:customers AS bigint[]), CAST(:micros AS bigint[])) AS u (numbe
 WHERE s.seller = current_seller() AND s.customer = c.id AND s.derived_through_at > t.first_at
 """)
 _POSTED: Final = text("""
-SELECT l.id, l.document, l.price_interval, l.charge_start_at, l.sequence, l.amount_minor,
+SELECT l.id, l.document, l.price_interval, l.charge_start_at, l.charge_group, l.sequence,
+  l.amount_minor,
   (coalesce(l.quantity, 0) * 1000000000)::numeric(33, 0)::text AS quantity_nanos,
   l.period_start_at, l.period_end_at,
   coalesce(i.status, n.status) <> 'void' AS counts
@@ -63,7 +64,7 @@ FROM line_items l
   LEFT JOIN invoices i ON i.seller = l.seller AND i.id = l.document
   LEFT JOIN credit_notes n ON n.seller = l.seller AND n.id = l.document
 WHERE l.seller = current_seller() AND l.price_interval = ANY(:intervals)
-ORDER BY l.price_interval, l.charge_start_at, l.sequence
+ORDER BY l.price_interval, l.charge_start_at, l.charge_group, l.sequence
 """)
 _ORDINALS: Final = text("""
 SELECT customer, billed_at, count(*) AS documents FROM (
@@ -200,7 +201,7 @@ async def touch_subscriptions(
 async def posted_lines(
     *, connection: AsyncConnection, intervals: Sequence[str]
 ) -> dict[tuple[str, datetime], list[PostedLine]]:
-    """All posted lines of the price intervals, by charge key, in the order of their sequence."""
+    """All posted lines of the price intervals by interval and period, groups one after another."""
     found: dict[tuple[str, datetime], list[PostedLine]] = {}
     if not intervals:
         return found
@@ -210,6 +211,7 @@ async def posted_lines(
             document=row.document,
             price_interval=row.price_interval,
             charge_start_at=row.charge_start_at,
+            group=row.charge_group,
             sequence=row.sequence,
             amount_minor=row.amount_minor,
             quantity_nanos=int(row.quantity_nanos),

@@ -25,9 +25,6 @@ QUANTITY_DIGITS: Final = 9
 QUANTITY_WHOLE_DIGITS: Final = 15
 MATCH_LENGTH: Final = 500
 
-# What a billing run does not measure yet; rating tables and the kernels know all of it.
-NOT_FED: Final = frozenset({"percentage", "matrix", "group_by"})
-
 _FROM_USAGE: Final = (PercentagePrice, GraduatedPercentagePrice, MatrixPrice, DynamicPrice)
 _WITHOUT_ALLOWANCE: Final = {
     "percentage": "free_events and free_amount say what is free",
@@ -63,7 +60,6 @@ def price_errors(
     return [
         _error(f"{pointer}{field}", code, detail)
         for faults in (
-            _not_fed(price),
             _terms(price, alignment),
             _amounts(price, currency),
             _quantities(price),
@@ -89,15 +85,6 @@ def _calendar_count(pointer: str) -> FieldError:
 
 def _model(price: Price) -> str:
     return str(price.__struct_config__.tag)
-
-
-def _not_fed(price: Price) -> Iterator[_Fault]:
-    """What would be accepted and then billed wrongly, or not at all."""
-    model = _model(price)
-    if model in NOT_FED:
-        yield "/model", "not_supported", f"billing runs do not rate {model} prices yet"
-    if price.group_by and "group_by" in NOT_FED:
-        yield "/group_by", "not_supported", "billing runs do not rate groups apart yet"
 
 
 def _terms(price: Price, alignment: Alignment) -> Iterator[_Fault]:

@@ -205,7 +205,7 @@ def test_tiers_stand_under_their_line() -> None:
 def test_a_posted_line_borrows_the_words_of_its_price() -> None:
     item = LineItem(
         id="li_1", price="seats", subscription="s1", customer="acme", quantity="3",
-        amount="9.00", period=JANUARY, reason=Reason.INITIAL, adjusts=None,
+        amount="9.00", period=JANUARY, reason=Reason.INITIAL, group=None, adjusts=None,
     )  # fmt: skip
     price = PerUnitPrice(key="seats", kind=Kind.RECURRING, name="Team seats", unit_amount="3")
     package = PackagePrice(key="calls", kind=Kind.USAGE, unit_amount="5", package_size="100")
