@@ -1,5 +1,6 @@
 """The server process: it drains, it works alone, it says why it cannot start."""
 
+import contextlib
 import signal
 import socket
 import threading
@@ -34,8 +35,10 @@ async def test_a_request_under_way_is_answered_before_the_process_ends(
 ) -> None:
     _, key = create_seller(database_url=database_url, home=tmp_path)
     answers: list[tuple[int, bytes]] = []
-    raw = await asyncpg.connect(database_url, timeout=10)
-    with serving(database_url=database_url, home=tmp_path) as (address, server):
+    with contextlib.ExitStack() as stack:
+        address, server = stack.enter_context(serving(database_url=database_url, home=tmp_path))
+        raw = await asyncpg.connect(database_url, timeout=10)
+        stack.callback(raw.terminate)
         held = raw.transaction()
         await held.start()
         await raw.execute("LOCK TABLE customers IN ACCESS EXCLUSIVE MODE")
@@ -56,7 +59,6 @@ async def test_a_request_under_way_is_answered_before_the_process_ends(
         await held.rollback()
         request.join(SECONDS)
         assert server.wait(timeout=SECONDS) == 0
-    await raw.close()
     assert [status for status, _ in answers] == [201]
 
 
