@@ -73,6 +73,17 @@ def _plain_integers(values: Sequence[object]) -> NDArray[np.int64] | None:
     return column
 
 
+def _parsed(
+    positions: Sequence[int], values: Sequence[object]
+) -> list[tuple[int, tuple[int, int]]]:
+    """The positions of plain decimals, with what they say."""
+    return [
+        (index, pair)
+        for index, value in zip(positions, values, strict=True)
+        if (pair := parse_value(value)) is not None
+    ]
+
+
 def _encode_quantities(parsed: Sequence[tuple[int, int]]) -> tuple[int, bool, bytes]:
     digits = max(fraction for _, fraction in parsed)
     mantissas = [mantissa * 10 ** (digits - fraction) for mantissa, fraction in parsed]
@@ -118,17 +129,12 @@ def measure_columns(
             return None
     digits, wide, quantities = 0, False, b""
     if meter.aggregation is not Aggregation.COUNT:
-        name = meter.value or ""
-        values = [datas[index].get(name) for index in positions]
+        values = [datas[index].get(meter.value or "") for index in positions]
         plain = _plain_integers(values)
         if plain is not None:
             quantities = plain.astype("<i8").tobytes()
         else:
-            parsed = [
-                (index, pair)
-                for index, value in zip(positions, values, strict=True)
-                if (pair := parse_value(value)) is not None
-            ]
+            parsed = _parsed(positions, values)
             if not parsed:
                 return None
             positions = [index for index, _ in parsed]
