@@ -33,7 +33,7 @@ TIERS: Final = {
     "kind": "usage",
     "meter": "tokens",
     "model": "graduated",
-    "tiers": [{"up_to": "100", "unit_amount": "0.10"}, {"unit_amount": "0.01"}],
+    "tiers": [{"up_to": "100", "unit_amount": "0.10"}, {"up_to": None, "unit_amount": "0.01"}],
 }
 WRITTEN: Final = {
     "invoices": "id",
