@@ -141,7 +141,8 @@ def _active_part(
     if _was_raised(agreement, stretch, start) and (
         not stretch.credit_unused or (stretch.end_at is not None and stretch.end_at > through)
     ):
-        end = period.end
+        agreed = stretch.agreed_end_at
+        end = period.end if agreed is None else min(period.end, agreed)
     return Period(start, max(start, end))
 
 

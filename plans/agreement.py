@@ -62,6 +62,7 @@ class PriceInterval(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     `number` orders the intervals of a subscription. `end_is_cancellation` tells a cancellation
     from an agreed end; `credit_unused` is False when a cancellation keeps the money.
+    `agreed_end_at` is the end that the cancellation brought forward.
     """
 
     id: str
@@ -74,6 +75,7 @@ class PriceInterval(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     end_at: datetime | None = None
     end_is_cancellation: bool = False
     credit_unused: bool = True
+    agreed_end_at: datetime | None = None
 
 
 class Agreement(msgspec.Struct, frozen=True, kw_only=True, gc=False):

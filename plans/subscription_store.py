@@ -23,7 +23,7 @@ WHERE s.seller = current_seller() AND c.id = s.customer
 """
 _INTERVALS: Final = """
 SELECT subscription, id, number, price, quantity::text, start_at, end_at, end_is_cancellation,
-  credit_unused
+  credit_unused, agreed_end_at
 FROM price_intervals WHERE seller = current_seller() AND subscription = ANY($1::text[])
 ORDER BY subscription, number
 """
@@ -69,7 +69,8 @@ VALUES (:id, :subscription, :number, :price, CAST(CAST(:quantity AS text) AS num
 """)
 _CLOSE_INTERVAL: Final = text("""
 UPDATE price_intervals SET end_at = :end_at, end_is_cancellation = :end_is_cancellation,
-  credit_unused = :credit_unused WHERE seller = current_seller() AND id = :id
+  credit_unused = :credit_unused, agreed_end_at = :agreed_end_at
+WHERE seller = current_seller() AND id = :id
 """)
 _CANCEL: Final = text("""
 UPDATE subscriptions SET ends_at = :ends_at, cancelled_at = :cancelled_at,
@@ -107,8 +108,9 @@ async def _with_intervals(
     records = await raw.fetch(_INTERVALS, [row[0] for row in rows])
     await book.load(connection=connection, prices={record["price"] for record in records})
     intervals: dict[str, list[PriceInterval]] = {}
-    for subscription, id_, number, price_id, quantity, start, end, cancels, credits_ in records:
+    for subscription, id_, number, price_id, quantity, start, end, *ending in records:
         price, interval = book.find(price_id)
+        cancels, credits_, agreed_end = ending
         intervals.setdefault(subscription, []).append(
             PriceInterval(
                 id=id_,
@@ -121,6 +123,7 @@ async def _with_intervals(
                 end_at=end,
                 end_is_cancellation=cancels,
                 credit_unused=credits_,
+                agreed_end_at=agreed_end,
             )
         )
     return [_agreement(row, tuple(intervals.get(row[0], ()))) for row in rows]
@@ -235,6 +238,7 @@ async def save_cancellation(
                 "end_at": stretch.end_at,
                 "end_is_cancellation": stretch.end_is_cancellation,
                 "credit_unused": stretch.credit_unused,
+                "agreed_end_at": stretch.agreed_end_at,
             }
             for stretch in intervals
         ],

@@ -166,8 +166,8 @@ def _next_of_interval(
 def cancellation_instant(*, agreement: Agreement, draft: CancelDraft, now: datetime) -> datetime:
     """When a cancellation takes effect: now, the end of the period running, or an instant.
 
-    Raises `already_cancelled` when the subscription is over by then, `invalid_body` for an
-    instant before the start or one that is no instant.
+    Raises `already_cancelled` when the subscription is over by then or cancelled for no later,
+    `invalid_body` for an instant before the start or one that is no instant.
     """
     if agreement.ends_at is not None and agreement.ends_at <= now:
         message = f"subscription {agreement.key!r} is over since {agreement.ends_at:%Y-%m-%d}"
@@ -184,7 +184,12 @@ def cancellation_instant(*, agreement: Agreement, draft: CancelDraft, now: datet
             return agreement.starts_at
         detail = "a cancellation cannot take effect before the subscription starts"
         raise invalid_field(pointer="/effective", code="out_of_order", detail=detail)
-    return effective if agreement.ends_at is None else min(effective, agreement.ends_at)
+    if agreement.ends_at is None or effective < agreement.ends_at:
+        return effective
+    if agreement.cancelled_at is not None:
+        message = f"subscription {agreement.key!r} is cancelled for {agreement.ends_at:%Y-%m-%d}"
+        raise BillingError("already_cancelled", message, kind=ErrorKind.CONFLICT)
+    return agreement.ends_at
 
 
 def _period_end(agreement: Agreement, stretch: PriceInterval, now: datetime) -> datetime:
@@ -218,6 +223,7 @@ def cancel_intervals(
                 end_at=max(stretch.start_at, effective),
                 end_is_cancellation=True,
                 credit_unused=refund is Refund.CREDIT,
+                agreed_end_at=stretch.end_at,
             )
         )
     return tuple(closed)

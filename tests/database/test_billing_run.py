@@ -286,3 +286,30 @@ async def test_usage_of_twelve_digits_is_billed_exactly(shop, database_url):
     await shop.bill(at("2026-02-01"))
     assert await shop.lines() == [("fine", 1499, "initial")]  # 0.000000014994 × 1,000,000,000
     assert await violations(database_url) == []
+
+
+@pytest.mark.parametrize("refund", ["credit", "none"])
+async def test_a_cancellation_charges_nothing_beyond_the_agreed_end(shop, database_url, refund):
+    await shop.subscribe("s1", "acme", ends_at="2026-01-11T00:00:00Z")
+    await shop.bill(START)
+    await shop.cancel("s1", now=at("2026-01-05"), effective="2026-01-06T00:00:00Z", refund=refund)
+    for day in ("2026-01-05", "2026-01-06", "2026-02-01"):
+        await shop.use("acme", at("2026-01-01T01:00"), 10)
+        await shop.bill(at(day))
+    seats = await shop.rows("SELECT amount_minor FROM line_items WHERE price_key = 'seats'")
+    assert seats == ([(1000,), (-500,)] if refund == "credit" else [(1000,)])
+    assert await violations(database_url) == []
+
+
+async def test_a_cancellation_may_come_earlier_but_not_again(shop, database_url):
+    await shop.subscribe("s1", "acme")
+    await shop.bill(START)
+    await shop.cancel("s1", now=START, effective="2026-01-21T00:00:00Z")
+    for effective in ("2026-01-21T00:00:00Z", "period_end"):
+        with pytest.raises(BillingError) as refused:
+            await shop.cancel("s1", now=at("2026-01-05"), effective=effective, refund="none")
+        assert refused.value.code == "already_cancelled"
+    await shop.cancel("s1", now=at("2026-01-05"), effective="2026-01-11T00:00:00Z")
+    await shop.bill(at("2026-01-21"))
+    assert await shop.lines() == [("seats", 3100, "initial"), ("seats", -2100, "proration")]
+    assert await violations(database_url) == []

@@ -163,6 +163,7 @@ CREATE TABLE price_intervals (
   end_at timestamptz,
   end_is_cancellation boolean NOT NULL DEFAULT false,
   credit_unused boolean NOT NULL DEFAULT true,
+  agreed_end_at timestamptz,
   PRIMARY KEY (seller, id),
   UNIQUE (seller, subscription, number),
   CHECK (end_at IS NULL OR end_at >= start_at),
