@@ -47,6 +47,11 @@ def admitted(
     return positions
 
 
+def _texts(values: Sequence[object]) -> Sequence[object]:
+    """Each value's text; a column of nothing but strings is that already."""
+    return values if set(map(type, values)) == {str} else list(map(text_of, values))
+
+
 def encode_combinations(
     *,
     names: Sequence[str],
@@ -54,8 +59,8 @@ def encode_combinations(
     positions: Sequence[int],
 ) -> tuple[bytes, bytes]:
     """(distinct combinations as JSON, their index for each position as little-endian int32)."""
-    columns = [[text_of(datas[at].get(name)) for at in positions] for name in names]
-    found: dict[tuple[str, ...], int] = {}
+    columns = [_texts([datas[at].get(name) for at in positions]) for name in names]
+    found: dict[tuple[object, ...], int] = {}
     codes = [found.setdefault(each, len(found)) for each in zip(*columns, strict=True)]
     return msgspec.json.encode(list(found)), np.array(codes, dtype="<i4").tobytes()
 
