@@ -1,5 +1,6 @@
 """`GET /v1/events`: stored usage events with what became of them."""
 
+from datetime import datetime
 from typing import Annotated
 
 from litestar import get
@@ -8,13 +9,30 @@ from litestar.params import QueryParameter
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api.pagination import DEFAULT_LIMIT, Cursor, Limit
+from api.usage import utc_instant
+from engine.errors import not_found
 from metering.list_events import list_events
-from metering.model import EventList, EventStatus
+from metering.model import EventFilter, EventList, EventStatus
 from plans.api_keys import Scope
+from plans.model import Meter
+from plans.store import find_customer, find_meter
 
 StatusFilter = Annotated[
     EventStatus | None,
     QueryParameter(description="Only those: `measured`, `unmatched`, `ignored` or `voided`."),
+]
+
+Person = Annotated[
+    str | None, QueryParameter(description="Only those of this customer (key or id).")
+]
+Wanted = Annotated[
+    str | None, QueryParameter(description="Only those that this meter (key or id) measures.")
+]
+Start = Annotated[
+    datetime | None, QueryParameter(name="from", description="Only those from this instant on.")
+]
+End = Annotated[
+    datetime | None, QueryParameter(name="to", description="Only those before this instant.")
 ]
 
 
@@ -30,14 +48,43 @@ StatusFilter = Annotated[
     tags=["Usage"],
     opt={"scope": Scope.READ},
 )
-async def get_events(
+async def get_events(  # noqa: PLR0917 - each is a parameter of the query
     connection: NamedDependency[AsyncConnection],
     status: StatusFilter = None,
+    customer: Person = None,
+    meter: Wanted = None,
+    start: Start = None,
+    end: End = None,
     limit: Limit = DEFAULT_LIMIT,
     cursor: Cursor = None,
 ) -> EventList:
     """Usage events, the first stored first."""
-    return await list_events(connection=connection, status=status, limit=limit, cursor=cursor)
+    wanted = EventFilter(
+        status=status,
+        customer=await _customer_number(connection, customer),
+        meter=await _meter(connection, meter),
+        start=None if start is None else utc_instant(start, pointer="/from"),
+        end=None if end is None else utc_instant(end, pointer="/to"),
+    )
+    return await list_events(connection=connection, wanted=wanted, limit=limit, cursor=cursor)
+
+
+async def _customer_number(connection: AsyncConnection, reference: str | None) -> int | None:
+    if reference is None:
+        return None
+    found = await find_customer(connection=connection, reference=reference)
+    if found is None:
+        raise not_found(noun="customer", reference=reference)
+    return found.number
+
+
+async def _meter(connection: AsyncConnection, reference: str | None) -> Meter | None:
+    if reference is None:
+        return None
+    found = await find_meter(connection=connection, reference=reference)
+    if found is None:
+        raise not_found(noun="meter", reference=reference)
+    return found
 
 
 ROUTES = (get_events,)

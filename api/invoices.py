@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from api.pagination import Page, PageRequest
 from engine.errors import not_found
 from invoicing.document_store import list_credit_notes, list_invoices
+from invoicing.explain_line import LineExplanation, explain_line
 from invoicing.model import CreditNote, CreditNoteStatus, Invoice, InvoiceStatus
 from invoicing.print_document import print_document
 from plans.api_keys import Scope
@@ -63,6 +64,22 @@ async def get_invoice(
     if not found:
         raise not_found(noun="invoice", reference=wanted)
     return await _answer(connection, found[0], seller, as_pdf=wanted != reference)
+
+
+@get(
+    "/v1/invoices/lines/{line:str}/explain",
+    operation_id="explainLine",
+    summary="Why a line is what it is",
+    tags=["Invoices"],
+    opt={"scope": Scope.READ},
+)
+async def get_line_explanation(
+    line: FromPath[str],
+    connection: NamedDependency[AsyncConnection],
+    seller: NamedDependency[Seller],
+) -> LineExplanation:
+    """From the events behind it, through the price version and every step, to the journal."""
+    return await explain_line(connection=connection, seller=seller, line=line)
 
 
 @get(
@@ -124,4 +141,4 @@ async def _answer(
     )
 
 
-ROUTES = (get_invoices, get_invoice, get_credit_notes, get_credit_note)
+ROUTES = (get_invoices, get_invoice, get_line_explanation, get_credit_notes, get_credit_note)

@@ -27,7 +27,8 @@ Groups = Annotated[
 Cut = Annotated[UsageWindow, QueryParameter(description="`hour`, `day` or `month`.")]
 
 
-def _instant(at: datetime, *, pointer: str) -> datetime:
+def utc_instant(at: datetime, *, pointer: str) -> datetime:
+    """A query's instant in UTC; one without an offset is refused."""
     if at.tzinfo is None:
         detail = "an instant names its offset from UTC, such as Z"
         raise invalid_field(pointer=pointer, code="invalid", detail=detail)
@@ -61,8 +62,8 @@ async def get_usage(
         connection=connection,
         customer=customer,
         meter=meter,
-        start=_instant(start, pointer="/from"),
-        end=_instant(end, pointer="/to"),
+        start=utc_instant(start, pointer="/from"),
+        end=utc_instant(end, pointer="/to"),
         window=window,
         group_by=tuple(group_by.split(",")) if group_by else (),
     )

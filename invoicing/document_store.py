@@ -1,6 +1,7 @@
 """SQL that reads documents, their lines, and the journal, as they are answered."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any, Final
 
 import msgspec
@@ -66,6 +67,30 @@ FROM line_items l
   LEFT JOIN credit_notes n ON n.seller = a.seller AND n.id = a.document
 WHERE l.seller = current_seller() AND l.document = :document
 """)
+_LINE: Final = text("""
+SELECT l.id, l.document, l.price_key, s.key AS subscription, c.key AS customer_key,
+  c.id AS customer, trim_scale(l.quantity)::text AS quantity, l.amount_minor, l.period_start_at,
+  l.period_end_at, l.reason, l.charge_group, l.adjusts, l.price_interval, l.charge_start_at,
+  p.key AS plan, p.version, coalesce(i.currency, n.currency) AS currency,
+  coalesce(i.issued_at, n.issued_at) AS issued_at, n.id IS NOT NULL AS is_credit
+FROM line_items l
+  JOIN price_intervals v ON v.seller = l.seller AND v.id = l.price_interval
+  JOIN prices r ON r.seller = v.seller AND r.id = v.price
+  JOIN plans p ON p.seller = r.seller AND p.id = r.plan
+  JOIN subscriptions s ON s.seller = l.seller AND s.id = l.subscription
+  JOIN customers c ON c.seller = s.seller AND c.id = s.customer
+  LEFT JOIN invoices i ON i.seller = l.seller AND i.id = l.document
+  LEFT JOIN credit_notes n ON n.seller = l.seller AND n.id = l.document
+WHERE l.seller = current_seller() AND l.id = :line
+""")
+_LINE_POSTINGS: Final = text("""
+SELECT p.entry, p.account, c.key AS customer, p.contract, p.document, p.line, p.currency,
+  p.amount_minor
+FROM line_items l JOIN postings p ON p.seller = l.seller AND p.document = l.document
+  JOIN customers c ON c.seller = p.seller AND c.id = p.customer
+WHERE l.seller = current_seller() AND l.id = :line AND p.line = l.id
+ORDER BY p.entry, p.ordinal
+""")
 _PARTIES: Final = text("""
 SELECT f.body AS issuer, t.body AS recipient FROM (
   SELECT billed_from, billed_to FROM invoices WHERE seller = current_seller() AND id = :document
@@ -94,6 +119,19 @@ FROM accounts a LEFT JOIN postings p ON p.seller = a.seller AND p.account = a.co
 WHERE a.seller = current_seller() GROUP BY a.code, a.type, a.normal_side, p.currency
 ORDER BY a.code, p.currency
 """)
+
+
+class ExplainedLine(msgspec.Struct, frozen=True, kw_only=True):
+    """A posted line with the keys of what it was derived from."""
+
+    item: LineItem
+    customer: str
+    price_interval: str
+    charge_start_at: datetime
+    group: str
+    plan: str
+    version: int
+    issued_at: datetime
 
 
 class PrintedLine(msgspec.Struct, frozen=True, kw_only=True):
@@ -130,13 +168,68 @@ async def _lines_of(
                 amount=format_amount(sign * row.amount_minor, currency=currency),
                 period=(row.period_start_at, row.period_end_at),
                 reason=Reason(row.reason),
-                group=msgspec.json.decode(row.charge_group, type=dict[str, str])
-                if row.charge_group
-                else None,
+                group=_group_of(row.charge_group),
                 adjusts=row.adjusts,
             )
         )
     return found
+
+
+def _group_of(text_of_group: str) -> dict[str, str] | None:
+    if not text_of_group:
+        return None
+    return msgspec.json.decode(text_of_group, type=dict[str, str])
+
+
+def _posting(row: Row[Any]) -> EntryPosting:
+    amount = format_amount(abs(row.amount_minor), currency=row.currency)
+    return EntryPosting(
+        account=row.account,
+        debit=amount if row.amount_minor >= 0 else None,
+        credit=amount if row.amount_minor < 0 else None,
+        customer=row.customer,
+        contract=row.contract or None,
+        document=row.document,
+        line=row.line or None,
+    )
+
+
+async def find_line(*, connection: AsyncConnection, line: str) -> ExplainedLine | None:
+    """A posted line by its id, with what it was derived from."""
+    row = (await connection.execute(_LINE, {"line": line})).one_or_none()
+    if row is None:
+        return None
+    signed = -row.amount_minor if row.is_credit else row.amount_minor
+    item = LineItem(
+        id=row.id,
+        price=row.price_key,
+        subscription=row.subscription,
+        customer=row.customer_key,
+        quantity=row.quantity,
+        amount=format_amount(signed, currency=row.currency),
+        period=(row.period_start_at, row.period_end_at),
+        reason=Reason(row.reason),
+        group=_group_of(row.charge_group),
+        adjusts=row.adjusts,
+    )
+    return ExplainedLine(
+        item=item,
+        customer=row.customer,
+        price_interval=row.price_interval,
+        charge_start_at=row.charge_start_at,
+        group=row.charge_group,
+        plan=row.plan,
+        version=row.version,
+        issued_at=row.issued_at,
+    )
+
+
+async def postings_of_line(
+    *, connection: AsyncConnection, line: str
+) -> tuple[str, list[EntryPosting]]:
+    """The journal entry that posted a line, and the line's own postings in it."""
+    rows = (await connection.execute(_LINE_POSTINGS, {"line": line})).all()
+    return rows[0].entry, [_posting(row) for row in rows]
 
 
 async def list_invoices(
@@ -244,19 +337,8 @@ async def list_entries(
     postings: dict[str, list[EntryPosting]] = {}
     currencies: dict[str, str] = {}
     for row in await connection.execute(_POSTINGS, {"entries": [row.id for row in rows]}):
-        amount = format_amount(abs(row.amount_minor), currency=row.currency)
         currencies[row.entry] = row.currency
-        postings.setdefault(row.entry, []).append(
-            EntryPosting(
-                account=row.account,
-                debit=amount if row.amount_minor >= 0 else None,
-                credit=amount if row.amount_minor < 0 else None,
-                customer=row.customer,
-                contract=row.contract or None,
-                document=row.document,
-                line=row.line or None,
-            )
-        )
+        postings.setdefault(row.entry, []).append(_posting(row))
     return [
         JournalEntryAnswer(
             id=row.id,

@@ -111,7 +111,7 @@ async def _whole(
     usage = [index for index, charge in enumerate(charges) if charge.is_usage]
     digits, measured = NANO_DIGITS, None
     if usage:
-        windows = _windows(meters, [charges[index] for index in usage])
+        windows = charge_windows(meters=meters, charges=[charges[index] for index in usage])
         by_number = {meter.number: meter for meter in meters.values()}
         measured = await measure(connection=connection, meters=by_number, windows=windows)
         digits = max(digits, measured.digits)
@@ -149,7 +149,7 @@ async def _parts(
     """Usage kept apart by dimensions or by event, gathered into a line per group."""
     charges = priced.charges
     names = [dimensions_of(price=charge.stretch.price) for charge in charges]
-    windows = _windows(meters, charges)
+    windows = charge_windows(meters=meters, charges=charges)
     by_number = {meter.number: meter for meter in meters.values()}
     usage: GroupedUsage | EventUsage
     if feed is Feed.EVENTS:
@@ -296,7 +296,8 @@ def _rated(
     return found
 
 
-def _windows(meters: Mapping[str, Meter], charges: Sequence[Charge]) -> Windows:
+def charge_windows(*, meters: Mapping[str, Meter], charges: Sequence[Charge]) -> Windows:
+    """What the meters of usage charges are asked for: their customers and active parts."""
     numbers: list[int] = []
     for charge in charges:
         key = charge.stretch.price.meter

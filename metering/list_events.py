@@ -13,7 +13,7 @@ from metering import store
 from metering.columns import parse_value
 from metering.dimensions import passes
 from metering.intake import read_data
-from metering.model import EventList, EventReason, EventRow, EventStatus, StoredEvent
+from metering.model import EventFilter, EventList, EventReason, EventRow, EventStatus, StoredEvent
 from plans.model import Aggregation, Meter
 
 _CURSOR: Final = re.compile(r"(\d{1,18})\.(\d{1,9})\Z", re.ASCII)
@@ -68,10 +68,23 @@ def _reason(
     return "no_subscription"
 
 
+def _is_asked_for(
+    event: StoredEvent, data: Mapping[str, Any], *, number: int, wanted: EventFilter
+) -> bool:
+    meter = wanted.meter
+    if wanted.customer is not None and wanted.customer != number:
+        return False
+    if meter is not None and not (
+        meter.event_type == event.type and passes(filters=meter.filters, data=data)
+    ):
+        return False
+    return wanted.holds(event.time)
+
+
 async def list_events(
-    *, connection: AsyncConnection, status: EventStatus | None, limit: int, cursor: str | None
+    *, connection: AsyncConnection, wanted: EventFilter, limit: int, cursor: str | None
 ) -> EventList:
-    """A page of events in the order of their commits, only those of `status` if given.
+    """A page of the events wanted, in the order of their commits.
 
     Looks at a bounded number of events: a page may be short, even empty, and still have a next
     one. Errors: `invalid_cursor`.
@@ -81,27 +94,32 @@ async def list_events(
     subjects = store.SubjectNumbers(connection=connection)
     rows: list[EventRow] = []
     looked_at = 0
-    async for batch, events in store.stream_events(connection=connection, first=after.batch):
+    stream = store.stream_events(
+        connection=connection, first=after.batch, start=wanted.start, end=wanted.end
+    )
+    async for batch, events in stream:
         numbers = await subjects.find({each.subject for each in events})
-        wanted = {numbers[each.subject] for each in events}
-        intervals = await store.find_usage_intervals(connection=connection, customers=wanted)
+        intervals = await store.find_usage_intervals(
+            connection=connection, customers={numbers[each.subject] for each in events}
+        )
         datas = read_data(events)
         for ordinal, event in enumerate(events):
             if batch == after.batch and ordinal <= after.ordinal:
                 continue
-            number = numbers[event.subject]
-            reason = _reason(
-                event,
-                datas[ordinal],
-                meters=meters,
-                number=number,
-                intervals=intervals.get(number, ()),
-            )
-            found: EventStatus = "measured" if reason is None else "unmatched"
-            if status is None or status == found:
-                rows.append(_row(event, found, reason))
             looked_at += 1
-            if len(rows) == limit or looked_at == _LOOKED_AT:
+            number = numbers[event.subject]
+            if _is_asked_for(event, datas[ordinal], number=number, wanted=wanted):
+                reason = _reason(
+                    event,
+                    datas[ordinal],
+                    meters=meters,
+                    number=number,
+                    intervals=intervals.get(number, ()),
+                )
+                found: EventStatus = "measured" if reason is None else "unmatched"
+                if wanted.status is None or wanted.status == found:
+                    rows.append(_row(event, found, reason))
+            if len(rows) == limit or looked_at >= _LOOKED_AT:
                 return EventList(data=tuple(rows), next_cursor=f"{batch}.{ordinal}")
     return EventList(data=tuple(rows), next_cursor=None)
 

@@ -8,6 +8,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from plans.model import Meter
+
 Instant = Annotated[datetime, msgspec.Meta(tz=True)]
 EventText = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
 
@@ -161,6 +163,21 @@ class EventRow(msgspec.Struct, frozen=True, kw_only=True):
     data: msgspec.Raw
     status: EventStatus
     reason: EventReason | None
+
+
+class EventFilter(msgspec.Struct, frozen=True, kw_only=True):
+    """Which stored events are asked for: a customer's (number), a meter's, in [start, end)."""
+
+    status: EventStatus | None = None
+    customer: int | None = None
+    meter: Meter | None = None
+    start: datetime | None = None
+    end: datetime | None = None
+
+    def holds(self, at: datetime) -> bool:
+        """Whether the instant is in the window asked for."""
+        after = self.start is None or self.start <= at
+        return after and (self.end is None or at < self.end)
 
 
 class EventList(msgspec.Struct, frozen=True, kw_only=True):

@@ -66,7 +66,9 @@ _READ_INBOX: Final = text("SELECT batch FROM event_inbox WHERE seller = current_
 
 _EVENTS: Final = """
 SELECT batch, payload FROM event_batches
-WHERE seller = current_seller() AND batch >= $1 ORDER BY batch
+WHERE seller = current_seller() AND batch >= $1
+  AND ($2::timestamptz IS NULL OR last_at >= $2) AND ($3::timestamptz IS NULL OR first_at < $3)
+ORDER BY batch
 """
 _INTERVALS: Final = text("""
 SELECT c.number, p.body->>'meter' AS meter, i.start_at, i.end_at
@@ -307,11 +309,18 @@ async def stream_inbox(
 
 
 async def stream_events(
-    *, connection: AsyncConnection, first: int
+    *,
+    connection: AsyncConnection,
+    first: int,
+    start: datetime | None = None,
+    end: datetime | None = None,
 ) -> AsyncIterator[tuple[int, list[StoredEvent]]]:
-    """(batch, its events by ordinal) of the batches from number `first` on."""
+    """(batch, its events by ordinal) of the batches from number `first` on.
+
+    Only of those that have an event in [start, end), as far as that is given.
+    """
     raw = await driver(connection)
-    async for rows in _pages(raw, _EVENTS, first, weigh=_weigh_payload):
+    async for rows in _pages(raw, _EVENTS, first, start, end, weigh=_weigh_payload):
         for row in rows:
             yield row["batch"], decode_payload(row["payload"])
 

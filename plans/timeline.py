@@ -11,7 +11,7 @@ import msgspec
 from engine.errors import BillingError, ErrorKind, FieldError, invalid_field
 from engine.ids import new_id
 from engine.money import format_plain, parse_scaled
-from engine.period import Calendar, period_holding, zone
+from engine.period import BillingPeriod, Calendar, Period, period_holding, zone
 from plans.agreement import (
     Agreement,
     CancelDraft,
@@ -227,6 +227,16 @@ def cancel_intervals(
             )
         )
     return tuple(closed)
+
+
+def period_starting(
+    *, agreement: Agreement, stretch: PriceInterval, start: datetime
+) -> BillingPeriod | Period:
+    """The billing period of a charge key; a one-time price has a moment."""
+    if stretch.price.kind is Kind.ONE_TIME:
+        return Period(start, start)
+    calendar = calendar_of(agreement=agreement, interval=stretch.interval)
+    return period_holding(calendar=calendar, at=start)
 
 
 def status_at(*, agreement: Agreement, now: datetime) -> SubscriptionStatus:

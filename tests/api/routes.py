@@ -98,6 +98,7 @@ ROWS: dict[tuple[str, str], Row] = {
     ("POST", "/v1/test_clock/advance"): Row("billing", body={"to": "2026-03-02T00:00:00Z"}),
     ("GET", "/v1/invoices"): Row("read"),
     ("GET", "/v1/invoices/{reference}"): Row("read", path={"reference": "invoice"}),
+    ("GET", "/v1/invoices/lines/{line}/explain"): Row("read", path={"line": "line"}),
     ("GET", "/v1/credit_notes"): Row("read"),
     ("GET", "/v1/credit_notes/{reference}"): Row("read", path={"reference": "credit_note"}),
     ("GET", "/v1/journal_entries"): Row("read"),

@@ -172,6 +172,8 @@ async def bill(world: World, seller: Seller) -> None:
         listed = (await world.send("GET", path, key=key)).json()["data"]
         assert listed, path
         seller.ids[name] = listed[0]["id"]
+        if name == "invoice":
+            seller.ids["line"] = listed[0]["lines"][0]["id"]
 
 
 @asynccontextmanager

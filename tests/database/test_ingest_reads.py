@@ -8,7 +8,7 @@ from sqlalchemy import text
 
 from engine.errors import BillingError
 from metering.list_events import list_events
-from metering.model import UsageWindow
+from metering.model import EventFilter, UsageWindow
 from metering.usage import read_usage
 from tests.database.test_ingest_http import served
 from tests.metering_world import NOW, World, event, world
@@ -34,7 +34,7 @@ async def listed(world: World, **wanted) -> list[tuple[str, str, str | None]]:
         async with world.database.transaction(seller=world.seller) as connection:
             page = await list_events(
                 connection=connection,
-                status=wanted.get("status"),
+                wanted=EventFilter(status=wanted.get("status")),
                 limit=wanted.get("limit", 50),
                 cursor=cursor,
             )
