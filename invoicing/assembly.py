@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from functools import cached_property
 from typing import Final
 
 import msgspec
@@ -24,36 +23,28 @@ class BilledCustomer(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     po_number: str | None
 
 
-class Draft(msgspec.Struct, frozen=True, kw_only=True, dict=True):
+class Draft(msgspec.Struct, frozen=True, kw_only=True):
     """A document about to be posted: everything but its number and what settles it.
 
-    `total_minor` is Σ of the lines; below zero it is a credit note. `body` are the 128 bits that
-    the ids of the document, its lines and its entries share.
+    `total_minor` is Σ of the lines; below zero it is a credit note. `ids` are those of what
+    belongs to the document, `id` is its own.
     """
+
+    id: str
+    ids: DerivedIds
 
     customer: BilledCustomer
     currency: str
     billed_at: datetime
     issued_at: datetime
     due_at: datetime
-    body: int
     differences: tuple[Difference, ...]
     total_minor: int
 
-    @cached_property
+    @property
     def is_credit_note(self) -> bool:
         """Whether the customer is owed rather than owes."""
         return self.total_minor < 0
-
-    @cached_property
-    def id(self) -> str:
-        """The id of the invoice or credit note."""
-        return self.ids.find("cn" if self.is_credit_note else "inv")
-
-    @cached_property
-    def ids(self) -> DerivedIds:
-        """The ids of what belongs to the document."""
-        return DerivedIds(body=self.body)
 
 
 def assemble(
@@ -78,19 +69,24 @@ def assemble(
     for currency in sorted(by_currency):
         lines = sorted(by_currency[currency], key=_line_order)
         terms = _terms_days(lines, customer, default_terms_days)
+        total = sum([line.amount_minor for line in lines])
+        ids = DerivedIds(
+            body=derived_body(
+                at=billed_at,
+                parts=(seller_id, customer.id, billed_at.isoformat(), currency, "", ordinal),
+            )
+        )
         drafts.append(
             Draft(
+                id=ids.find("cn" if total < 0 else "inv"),
+                ids=ids,
                 customer=customer,
                 currency=currency,
                 billed_at=billed_at,
                 issued_at=issued_at,
                 due_at=issued_at + timedelta(days=terms),
-                body=derived_body(
-                    at=billed_at,
-                    parts=(seller_id, customer.id, billed_at.isoformat(), currency, "", ordinal),
-                ),
                 differences=tuple(lines),
-                total_minor=sum(line.amount_minor for line in lines),
+                total_minor=total,
             )
         )
     return drafts

@@ -103,10 +103,9 @@ async def derive(
     for item, group in zip(work, charges, strict=True):
         differences: list[Difference] = []
         for charge in group:
+            key = charge.key
             differences += differences_of(
-                rated=by_charge.get(charge.key, ()),
-                charge=charge,
-                posted=posted.get(charge.key, ()),
+                rated=by_charge.get(key, ()), charge=charge, posted=posted.get(key, ())
             )
         results.append(
             Derived(due=item.due, differences=tuple(differences), progress=_progress(item))

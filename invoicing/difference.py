@@ -66,6 +66,8 @@ def differences_of(
 
     `posted` are all lines of the charge, in the order of their sequence within each group.
     """
+    if not posted:
+        return [_first(line) for line in rated if line.amount_minor]
     by_group: dict[str, list[PostedLine]] = {}
     for line in posted:
         by_group.setdefault(line.group, []).append(line)
@@ -77,6 +79,20 @@ def differences_of(
             wanted.append(gone)
     found = [difference_of(rated=line, posted=by_group.get(line.group, ())) for line in wanted]
     return [difference for difference in found if difference is not None]
+
+
+def _first(rated: RatedCharge) -> Difference:
+    return Difference(
+        charge=rated.charge,
+        group=rated.group,
+        sequence=1,
+        amount_minor=rated.amount_minor,
+        quantity_nanos=rated.quantity_nanos,
+        period=rated.charge.active,
+        reason=Reason.INITIAL,
+        adjusts=None,
+        adjusted_documents=(),
+    )
 
 
 def difference_of(*, rated: RatedCharge, posted: Sequence[PostedLine]) -> Difference | None:
