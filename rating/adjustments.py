@@ -105,8 +105,10 @@ def adjusted(
     touched = np.flatnonzero(arrays.touched[price])
     if touched.size == 0:
         return quantity, None
-    row = price[touched]
-    part = np.maximum(quantity[touched] - arrays.included[row], 0)
+    everything = touched.size == quantity.size
+    row = price if everything else price[touched]
+    part = quantity if everything else quantity[touched]
+    part = np.maximum(part - arrays.included[row], 0)
     if arrays.has_steps:
         step = arrays.step[row]
         part = (part + arrays.step_add[row]) // step * step
@@ -114,11 +116,14 @@ def adjusted(
     if arrays.has_packages:
         part = (part + arrays.package_add[row]) // arrays.package[row]
         counted = arrays.counted[row]
-        if limit is not None and not (fits := part < limit // counted).all():
+        if limit is not None and int(part.max()) * int(counted.max()) >= limit:
+            fits = part < limit // counted
             inside = np.ones(quantity.shape, dtype=np.bool_)
             inside[touched] = fits
             part = np.where(fits, part, 0)
         part = part * counted
+    if everything:
+        return part, inside
     result = quantity.copy()
     result[touched] = part
     return result, inside

@@ -76,14 +76,15 @@ class _Run(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     tables: PriceTables
     rounding: Rounding
     digits: int
+    start: NDArray[np.int64]
 
 
 class _Cells(msgspec.Struct, frozen=True, kw_only=True, eq=False):
-    """n lines and their m cells: matrix row (-1 none) and quantity, not negative."""
+    """n lines and their m cells: place among the unit amounts, and quantity, not negative."""
 
     price: Lines
     offsets: Offsets
-    row: Lines
+    place: Lines
     quantity: Integers
 
     def only(self, lines: NDArray[np.intp]) -> "_Cells":
@@ -91,12 +92,13 @@ class _Cells(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         return _Cells(
             price=self.price[lines],
             offsets=own,
-            row=self.row[elements],
+            place=self.place[elements],
             quantity=self.quantity[elements],
         )
 
 
-_Answer = tuple[NDArray[np.int64], NDArray[np.bool_]]  # amounts, and which of them hold
+_Answer = tuple[NDArray[np.int64] | None, NDArray[np.bool_]]
+"""Amounts and which of them hold; None when the lane is not worth trying."""
 
 
 def rate_cells(
@@ -120,7 +122,8 @@ def rate_cells(
     is_matrix = np.array([isinstance(item, MatrixPrice) for item in tables.prices], dtype=bool)
     assert is_matrix[price].all(), "only matrix prices have cells"
     mantissa, digits = shortest(quantity.mantissa, quantity.digits)
-    run = _Run(tables=tables, rounding=rounding, digits=digits)
+    start = _arrays_of(tables, _OBJECTS, digits).start
+    run = _Run(tables=tables, rounding=rounding, digits=digits, start=start)
     out = np.empty(len(price), dtype=np.int64)
     parted = np.zeros(len(price), dtype=bool)
     if fraction_numerator is not None and fraction_denominator is not None:
@@ -131,10 +134,11 @@ def rate_cells(
             shares[line] = Fraction(int(fraction_numerator[line]), int(fraction_denominator[line]))
     for begin, end in blocks(offsets):
         inside = slice(int(offsets[begin]), int(offsets[end]))
+        rows, own = price[begin:end].astype(np.intp), offsets[begin : end + 1]
         cells = _Cells(
-            price=price[begin:end].astype(np.intp),
-            offsets=offsets[begin : end + 1] - offsets[begin],
-            row=row[inside],
+            price=rows,
+            offsets=own - own[0],
+            place=np.repeat(start[rows] + 1, np.diff(own)) + row[inside],
             quantity=np.maximum(mantissa[inside], 0),
         )
         own_shares = shares[begin:end]
@@ -157,68 +161,91 @@ def _block(run: _Run, cells: _Cells) -> NDArray[np.int64]:
         return _by_objects(run, cells)
     quantity = cells.quantity.astype(np.int64, copy=False)
     cells = msgspec.structs.replace(cells, quantity=quantity)
-    amounts, holds = _by_plain(run, cells)
-    left = np.flatnonzero(~holds)
-    for digits in LIMB_QUANTITY_DIGITS:
-        if left.size and run.digits <= digits:
-            wider, holds = _by_limbs(run, cells.only(left), digits)
-            amounts[left] = wider
-            left = left[~holds]
-    if left.size:
-        amounts[left] = _by_objects(run, cells.only(left))
-    return amounts
+    if (amounts := _by_plain(run, cells, whole=True)[0]) is not None:
+        return amounts
+    out = np.empty(len(cells.price), dtype=np.int64)
+    left: NDArray[np.intp] | None = None  # None is all of them
+    for digits in (*(x for x in LIMB_QUANTITY_DIGITS if run.digits <= x), None):
+        some = cells if left is None else cells.only(left)
+        if digits is None:
+            amounts, holds = _by_plain(run, some, whole=False)
+        else:
+            amounts, holds = _by_limbs(run, some, digits)
+        if amounts is None:
+            continue
+        if left is None and holds.all():
+            return amounts
+        target = np.arange(len(out)) if left is None else left
+        out[target[holds]] = amounts[holds]
+        left = target[~holds]
+        if left.size == 0:
+            return out
+    if left is None:
+        return _by_objects(run, cells)
+    out[left] = _by_objects(run, cells.only(left))
+    return out
 
 
-def _by_plain(run: _Run, cells: _Cells) -> _Answer:
+def _by_plain(run: _Run, cells: _Cells, *, whole: bool) -> _Answer:
+    """In one int64 a cell; with `whole` only if no cell of the block is too wide."""
     arrays = _arrays_of(run.tables, _PLAIN, run.digits)
     holds = arrays.usable[cells.price]
+    if whole and not holds.all():
+        return None, holds
     if largest(cells.quantity) >= WIDE:
         holds &= segment_all(cells.quantity < WIDE, cells.offsets)
         cells = msgspec.structs.replace(cells, quantity=np.minimum(cells.quantity, WIDE))
-    quantity, inside = _priced(arrays, cells)
-    unit = _unit_of(cells, arrays.start, arrays.unit)
+    quantity = _priced(arrays, cells)
+    unit = arrays.unit.take(cells.place)
     room = ROOM // max(longest(cells.offsets), 1)
-    if inside is not None or largest(quantity) * largest(unit) >= room:
+    if largest(quantity) * largest(unit) >= room:
+        if whole:
+            return None, holds
         fits = quantity < room // np.maximum(unit, 1)
-        fits = fits if inside is None else fits & inside
         holds &= segment_all(fits, cells.offsets)
         quantity = np.where(fits, quantity, 0)
     sums = segment_sums(quantity * unit, cells.offsets)
-    amounts = rounded(numerator=sums, denominator=arrays.scale[cells.price], rounding=run.rounding)
+    scale = arrays.scale[cells.price]
+    amounts = rounded(numerator=sums, denominator=scale, rounding=run.rounding)
+    if whole and not holds.all():
+        return None, holds
     return limited(arrays=arrays.limits, price=cells.price, amount=amounts), holds
 
 
 def _by_limbs(run: _Run, cells: _Cells, digits: int) -> _Answer:
+    """In decimal limbs; None when a sum of them might not fit."""
     arrays = _arrays_of(run.tables, _LIMBS, digits)
     holds = arrays.usable[cells.price]
     factor = 10 ** (digits - run.digits)
-    small = cells.quantity < WIDE // factor
-    scaled = np.where(small, cells.quantity, 0) * factor
-    cells = msgspec.structs.replace(cells, quantity=scaled)
-    quantity, inside = _priced(arrays, cells)
-    small &= quantity < WIDE
-    if inside is not None:
-        small &= inside
+    quantity = cells.quantity
+    if largest(quantity) * factor >= WIDE:
+        small = quantity < WIDE // factor
+        holds &= segment_all(small, cells.offsets)
+        quantity = np.where(small, quantity, 0)
+    quantity = quantity * factor if factor > 1 else quantity
+    quantity = _priced(arrays, msgspec.structs.replace(cells, quantity=quantity))
+    if arrays.quantities.has_steps and largest(quantity) >= WIDE:
+        small = quantity < WIDE
+        holds &= segment_all(small, cells.offsets)
+        quantity = np.where(small, quantity, 0)
     pairs = limb_products(
-        quantity=np.where(small, quantity, 0),
-        unit_high=_unit_of(cells, arrays.start, arrays.unit_high),
-        unit_low=_unit_of(cells, arrays.start, arrays.unit),
+        quantity=quantity,
+        unit_high=arrays.unit_high.take(cells.place),
+        unit_low=arrays.unit.take(cells.place),
     )
     if largest(pairs.high) * longest(cells.offsets) >= ROOM:
-        return np.zeros(len(cells.price), dtype=np.int64), np.zeros(len(cells.price), dtype=bool)
+        return None, holds
     sums = segment_pair_sums(pairs, cells.offsets)
     amounts = rounded_pairs(pairs=sums, rounding=run.rounding)
-    amounts = limited(arrays=arrays.limits, price=cells.price, amount=amounts)
-    return amounts, holds & segment_all(small, cells.offsets)
+    return limited(arrays=arrays.limits, price=cells.price, amount=amounts), holds
 
 
 def _by_objects(run: _Run, cells: _Cells) -> NDArray[np.int64]:
     """Amounts in Python ints; OverflowError beyond int64."""
     arrays = _arrays_of(run.tables, _OBJECTS, run.digits)
     exact = cells.quantity.astype(object) * 10 ** (arrays.digits - run.digits)
-    cells = msgspec.structs.replace(cells, quantity=exact)
-    quantity, _ = _priced(arrays, cells)
-    sums = segment_sums(quantity * _unit_of(cells, arrays.start, arrays.unit), cells.offsets)
+    quantity = _priced(arrays, msgspec.structs.replace(cells, quantity=exact))
+    sums = segment_sums(quantity * arrays.unit.take(cells.place), cells.offsets)
     coarse = 10**arrays.digits
     sums = np.maximum(sums, arrays.limits.minimum[cells.price] * coarse)
     sums = np.minimum(sums, arrays.limits.maximum[cells.price] * coarse)
@@ -226,21 +253,12 @@ def _by_objects(run: _Run, cells: _Cells) -> NDArray[np.int64]:
     return rounded(numerator=sums, denominator=scale, rounding=run.rounding).astype(np.int64)
 
 
-def _priced(arrays: _Arrays, cells: _Cells) -> tuple[Integers, NDArray[np.bool_] | None]:
-    """Quantities rounded as their price says, and which of them still fit (None: all)."""
+def _priced(arrays: _Arrays, cells: _Cells) -> Integers:
+    """Quantities rounded as their price says; below 10^18 they cannot overflow on the way."""
     if not arrays.quantities.any_touched:
-        return cells.quantity, None
+        return cells.quantity
     price = cells.price[segment_of(cells.offsets)]
-    quantity, inside = adjusted(
-        arrays=arrays.quantities, price=price, quantity=cells.quantity, limit=None
-    )
-    return quantity, inside
-
-
-def _unit_of(cells: _Cells, start: NDArray[np.int64], units: Integers) -> Integers:
-    """The unit amount of each cell."""
-    begin = np.repeat(start[cells.price], np.diff(cells.offsets))
-    return units.take(begin + cells.row + 1)
+    return adjusted(arrays=arrays.quantities, price=price, quantity=cells.quantity, limit=None)[0]
 
 
 def _arrays_of(tables: PriceTables, name: str, digits: int) -> _Arrays:
@@ -317,11 +335,12 @@ def _one(run: _Run, cells: _Cells, line: int, share: Fraction) -> int:
     """The amount of one line by ratios; OverflowError is left to the array that takes it."""
     own = slice(int(cells.offsets[line]), int(cells.offsets[line + 1]))
     price, unit = int(cells.price[line]), 10**run.digits
+    places = cells.place[own] - run.start[price] - 1
     amount = exact_amount(
         price=run.tables.prices[price],
         cells=[
-            (int(row), Fraction(int(value), unit))
-            for row, value in zip(cells.row[own], cells.quantity[own].tolist(), strict=True)
+            (int(place), Fraction(int(value), unit))
+            for place, value in zip(places.tolist(), cells.quantity[own].tolist(), strict=True)
         ],
         fraction=share,
         currency=run.tables.currencies[price],

@@ -25,6 +25,7 @@ from rating.segments import (
     exact_sums,
     largest,
     longest,
+    segment_all,
     segment_of,
     segment_sums,
 )
@@ -212,18 +213,19 @@ def _paying(arrays: EventPrices, lines: _Lines) -> _Paying:
     rows, offsets, values = lines.price, lines.offsets, lines.values
     if not arrays.any_free:
         return _Paying(base=values, flags=None)
-    line = segment_of(offsets)
-    row = rows[line]
-    counted = np.arange(len(values)) - offsets[line] >= arrays.free_events[row]
+    counts = np.diff(offsets)
+    first = np.repeat(offsets[:-1], counts)  # of each element's line
+    first_paying = offsets[:-1] + np.minimum(arrays.free_events[rows], counts)
+    counted = np.arange(len(values)) >= np.repeat(first_paying, counts)
     if not arrays.any_free_amount:
         return _Paying(base=np.where(counted, values, 0), flags=counted)
     total = np.zeros(len(values) + 1, dtype=values.dtype)
     np.cumsum(values, out=total[1:])
-    running = total[1:] - total[offsets[line]]
-    beyond = running - arrays.free_amount[row]
+    before = total.take(offsets[:-1]) + arrays.free_amount[rows]
+    beyond = total[1:] - np.repeat(before, counts)
     ends = np.zeros(len(values) + 1, dtype=np.int64)
     np.cumsum(counted | (beyond > 0), out=ends[1:])
-    so_far = ends[1:] - ends[offsets[line]]
+    so_far = ends[1:] - ends.take(first)
     crosses = (so_far == 1) & (beyond > 0) & ~counted & (ends[1:] > ends[:-1])
     flags = so_far > 0
     base = np.where(crosses, beyond, values)
@@ -263,7 +265,7 @@ def _bounded(
         half = room // 2
         small = np.abs(paying.base) < half // np.maximum(arrays.unit[row], 1)
         fits = arrays.usable[rows] & (arrays.fixed[rows] < half) & (least < half)
-        fits &= segment_sums((~small).astype(np.int64), offsets) == 0
+        fits &= segment_all(small, offsets)
         base = np.where(fits[segment_of(offsets)], paying.base, 0)
         paying = _Paying(base=base, flags=paying.flags)
     amounts = _event_amounts(arrays, row, paying)

@@ -38,13 +38,14 @@ def elements_of(offsets: Offsets, chosen: NDArray[np.intp]) -> tuple[NDArray[np.
 
 
 def segment_sums(values: NDArray[Any], offsets: Offsets) -> NDArray[Any]:
-    """Sums of n segments in the type of `values`, which must hold them; an empty one is zero."""
-    out = np.zeros(len(offsets) - 1, dtype=values.dtype)
-    filled = np.flatnonzero(offsets[1:] > offsets[:-1])
-    if filled.size:
-        inner = values[offsets[0] : offsets[-1]]
-        out[filled] = np.add.reduceat(inner, offsets[filled] - offsets[0])
-    return out
+    """Sums of n segments in the type of `values`, which must hold them; an empty one is zero.
+
+    The running sum may pass the bounds of int64 and wrap: differences of it come back exact.
+    """
+    running = np.zeros(int(offsets[-1]) + 1, dtype=values.dtype)
+    np.cumsum(values[: offsets[-1]], out=running[1:])
+    ends = running.take(offsets)
+    return ends[1:] - ends[:-1]
 
 
 def segment_all(flags: NDArray[np.bool_], offsets: Offsets) -> NDArray[np.bool_]:
