@@ -19,9 +19,7 @@ UnsignedText = Annotated[str, msgspec.Meta(pattern=UNSIGNED_PATTERN, max_length=
 CurrencyCode = Annotated[str, msgspec.Meta(pattern=r"^[A-Z]{3}\Z")]
 
 _DECIMAL: Final = re.compile(DECIMAL_PATTERN, re.ASCII)
-_NO_DIGITS: Final = (
-    "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF".split()
-)
+_NO_DIGITS: Final = "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF".split()
 _THREE_DIGITS: Final = "BHD IQD JOD KWD LYD OMR TND".split()
 _TWO_DIGITS: Final = """
 AED AFN ALL AMD AOA ARS AUD AWG AZN BAM BBD BDT BGN BMD BND BOB BOV BRL BSD BTN BWP BYN BZD CAD CDF
