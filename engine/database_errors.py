@@ -4,7 +4,7 @@ import re
 from typing import Final
 
 import asyncpg
-from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from engine.errors import BillingError, ErrorKind, FieldError
@@ -27,13 +27,6 @@ _BUSY: Final = (
     ConnectionError,
     TimeoutError,
 )
-CONSTRAINT_ERRORS: Final = (
-    IntegrityError,
-    DataError,
-    asyncpg.IntegrityConstraintViolationError,
-    asyncpg.DataError,
-)
-"""What the database raises when a row may not be as it is, from statements and from COPY."""
 
 
 def _origin(error: BaseException) -> BaseException:

@@ -22,7 +22,6 @@ OWNER_ROLE: Final = "usance_owner"
 _NAME: Final = re.compile(r"^[a-z_][a-z0-9_]*$")
 
 _LOCK: Final = text("SELECT pg_advisory_lock(hashtextextended(:key, 0))")
-_UNLOCK: Final = text("SELECT pg_advisory_unlock(hashtextextended(:key, 0))")
 _LOCK_WAIT: Final = text("SELECT set_config('lock_timeout', :wait, false)")
 _SELLER: Final = text("SELECT set_config('app.seller', :seller, true)")
 
@@ -104,24 +103,27 @@ def open_database(
 async def exclusive(*, database: Database, name: str, wait_seconds: int) -> AsyncIterator[bool]:
     """Hold the advisory lock `name` on a connection of its own; yields False if it stays taken.
 
-    The lock ends with the block or with the connection. It keeps workers out of each other's way;
-    what must never happen twice is guarded in the transactions themselves.
+    The lock ends with the connection, and that with the block: nothing of it returns to the pool,
+    however the block ends. It keeps workers out of each other's way; what must never happen twice
+    is guarded in the transactions themselves.
     """
     async with database.engine.connect() as connection:
         await connection.execution_options(isolation_level="AUTOCOMMIT")
-        key = {"key": name}
-        await connection.execute(_LOCK_WAIT, {"wait": f"{wait_seconds}s"})
         try:
-            await connection.execute(_LOCK, key)
-        except DBAPIError as error:
-            if not isinstance(error.orig and error.orig.__cause__, asyncpg.LockNotAvailableError):
-                raise
-            yield False
-            return
-        try:
-            yield True
+            await connection.execute(_LOCK_WAIT, {"wait": f"{wait_seconds}s"})
+            yield await _locked(connection, name)
         finally:
-            await connection.execute(_UNLOCK, key)
+            await connection.invalidate()
+
+
+async def _locked(connection: AsyncConnection, name: str) -> bool:
+    try:
+        await connection.execute(_LOCK, {"key": name})
+    except DBAPIError as error:
+        if isinstance(error.orig and error.orig.__cause__, asyncpg.LockNotAvailableError):
+            return False
+        raise
+    return True
 
 
 async def driver(connection: AsyncConnection) -> Any:
