@@ -27,6 +27,9 @@ _TIME: Final = re.compile(
     r"^(\d{4}-\d{2}-\d{2})[Tt ](\d{2}:\d{2}:\d{2})(?:\.(\d{1,12}))?\s*([Zz]|[+-]\d{2}:?\d{2})?\Z",
     re.ASCII,
 )
+KEEP_BYTES: Final = "surrogateescape"
+"""How bytes that are no UTF-8 are read, so that they spoil their own row and no other."""
+NOT_UTF_8: Final = "is not UTF-8 text"
 _DATE: Final = re.compile(r"^\d{4}-\d{2}-\d{2}\Z", re.ASCII)
 
 
@@ -68,16 +71,16 @@ def read_rows(*, path: Path, kind: Kind, columns: Columns | None = None) -> Iter
             raise unreadable(path, "must end in .csv, .ndjson or .jsonl")
     except OSError as error:
         raise unreadable(path, error.strerror or "cannot be opened") from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise unreadable(path, f"is not UTF-8 text in rows: {error}") from error
+    except csv.Error as error:
+        raise unreadable(path, f"is not text in rows: {error}") from error
 
 
 def header_of(*, path: Path) -> tuple[str, ...]:
     """The column names of a CSV; `("line",)` for NDJSON, whose refusals carry the whole line."""
     if path.suffix.lower() != ".csv":
         return ("line",)
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        return tuple(next(csv.reader(file), ()))
+    with path.open(encoding="utf-8-sig", errors=KEEP_BYTES, newline="") as file:
+        return _shown(next(csv.reader(file), ()))
 
 
 def unreadable(path: Path, detail: str) -> BillingError:
@@ -85,13 +88,20 @@ def unreadable(path: Path, detail: str) -> BillingError:
     return BillingError("unreadable_file", f"{path}: {detail}", kind=ErrorKind.MALFORMED)
 
 
+def _shown(cells: Sequence[str]) -> tuple[str, ...]:
+    """The cells as text that can be written, a mark in place of each byte that is no UTF-8."""
+    return tuple(cell.encode(errors=KEEP_BYTES).decode(errors="replace") for cell in cells)
+
+
 def _csv_rows(*, path: Path, kind: Kind, columns: Columns) -> Iterator[Row]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
+    with path.open(encoding="utf-8-sig", errors=KEEP_BYTES, newline="") as file:
         reader = csv.reader(file)
         header = next(reader, None)
         if header is None:
             raise unreadable(path, "is empty")
         twice = {name for name in header if header.count(name) > 1}
+        if _shown(header) != tuple(header):
+            raise unreadable(path, "has a header that is not UTF-8 text")
         if twice:
             raise unreadable(path, f"has two columns called {', '.join(sorted(twice))}")
         if kind == "events":
@@ -102,7 +112,10 @@ def _csv_rows(*, path: Path, kind: Kind, columns: Columns) -> Iterator[Row]:
                 continue
             if len(cells) != len(header):
                 refusal = f"has {len(cells)} cells, the header has {len(header)}"
-                yield Row(number=number, text=text, refusal=refusal)
+                yield Row(number=number, text=_shown(text), refusal=refusal)
+                continue
+            if _shown(text) != text:
+                yield Row(number=number, text=_shown(text), refusal=NOT_UTF_8)
                 continue
             fields = dict(zip(header, cells, strict=True))
             try:
@@ -130,10 +143,13 @@ def _check_columns(*, path: Path, header: Sequence[str], columns: Columns) -> No
 
 
 def _json_rows(*, path: Path) -> Iterator[Row]:
-    with path.open(encoding="utf-8") as file:
+    with path.open(encoding="utf-8", errors=KEEP_BYTES) as file:
         for number, line in enumerate(file, start=1):
             text = line.strip()
             if not text:
+                continue
+            if _shown((text,)) != (text,):
+                yield Row(number=number, text=_shown((text,)), refusal=NOT_UTF_8)
                 continue
             try:
                 body = msgspec.json.decode(text)

@@ -122,3 +122,22 @@ def test_instants_are_read_to_the_microsecond() -> None:
     assert read_time("2026-01-01", name="t") == datetime(2026, 1, 1, tzinfo=UTC)
     with pytest.raises(ValueError, match="t: '1 May' is not an instant"):
         read_time("1 May", name="t")
+
+
+def test_bytes_that_are_no_text_spoil_their_own_row_only(tmp_path: Path) -> None:
+    path = tmp_path / "e.csv"
+    path.write_bytes(
+        b"id,type,subject,time,tokens\n"
+        b"1,call,acme,2026-01-10T00:00:00Z,5\n"
+        b"2,call,ac\xffme,2026-01-10T00:00:00Z,5\n"
+        b"3,call,acme,2026-01-10T00:00:00Z,7\n"
+    )
+    first, spoilt, last = read_rows(path=path, kind="events")
+    assert [row.body and row.body["id"] for row in (first, last)] == ["1", "3"]
+    assert spoilt.body is None
+    assert spoilt.refusal == "is not UTF-8 text"
+    assert spoilt.text[2] == "ac\ufffdme"
+    lines = tmp_path / "e.ndjson"
+    lines.write_bytes(b'{"id": "1"}\n{"id": "\xff"}\n{"id": "3"}\n')
+    found = list(read_rows(path=lines, kind="events"))
+    assert [row.refusal for row in found] == ["", "is not UTF-8 text", ""]
