@@ -1,18 +1,20 @@
 """`/v1/invoices` and `/v1/credit_notes`, as JSON and as PDF."""
 
+from datetime import datetime
 from typing import Annotated, Any, Final
 
-from litestar import Response, get
+from litestar import Response, get, post
 from litestar.di import NamedDependency
-from litestar.params import FromPath, FromQuery, QueryParameter
+from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api.pagination import Page, PageRequest
 from engine.errors import not_found
 from invoicing.document_store import list_credit_notes, list_invoices
 from invoicing.explain_line import LineExplanation, explain_line
-from invoicing.model import CreditNote, CreditNoteStatus, Invoice, InvoiceStatus
+from invoicing.model import CreditNote, CreditNoteStatus, Invoice, InvoiceStatus, VoidDraft
 from invoicing.print_document import print_document
+from invoicing.void_invoice import void_invoice
 from plans.api_keys import Scope
 from plans.model import Seller
 
@@ -82,6 +84,31 @@ async def get_line_explanation(
     return await explain_line(connection=connection, seller=seller, line=line)
 
 
+@post(
+    "/v1/invoices/{reference:str}/void",
+    operation_id="voidInvoice",
+    summary="Void an invoice",
+    tags=["Invoices"],
+    status_code=200,
+    opt={"scope": Scope.BILLING},
+)
+async def post_void_invoice(
+    reference: FromPath[str],
+    data: JSONBody[VoidDraft],
+    connection: NamedDependency[AsyncConnection],
+    seller: NamedDependency[Seller],
+    now: NamedDependency[datetime],
+) -> Invoice:
+    """Take an open invoice back: its entry is mirrored today and what it charged is billed anew.
+
+    The next document of the customer, or the next billing run, posts it again. What a balance or
+    a credit note had paid becomes customer balance. An invoice that is paid stays.
+    """
+    del data
+    voided = await void_invoice(connection=connection, seller=seller, reference=reference, now=now)
+    return (await list_invoices(connection=connection, limit=1, reference=voided))[0]
+
+
 @get(
     "/v1/credit_notes",
     operation_id="listCreditNotes",
@@ -141,4 +168,11 @@ async def _answer(
     )
 
 
-ROUTES = (get_invoices, get_invoice, get_line_explanation, get_credit_notes, get_credit_note)
+ROUTES = (
+    get_invoices,
+    get_invoice,
+    get_line_explanation,
+    post_void_invoice,
+    get_credit_notes,
+    get_credit_note,
+)

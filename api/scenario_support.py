@@ -11,7 +11,7 @@ from typing import Any, Final, cast
 import msgspec
 
 from api.scenario_file import Scenario, Step, as_sent
-from invoicing.model import BillingRunDraft, CreditNote, Invoice, LineItem
+from invoicing.model import BillingRunDraft, CreditNote, Invoice, LineItem, VoidDraft
 from plans.agreement import CancelDraft, Subscription, SubscriptionDraft
 from plans.model import Customer, CustomerDraft, MeterDraft, PlanDraft, SellerPatch
 
@@ -27,7 +27,7 @@ VERB_BODIES: Final[Mapping[str, type]] = {"subscribe": SubscriptionDraft, "cance
 
 VERB_NAMES: Final[Mapping[str, str]] = {"cancel": "subscription"}
 USAGE_FIELDS: Final = frozenset({"id", "source", "customer", "type", "time", "data", "repeat"})
-INVOICE_VERBS: Final[frozenset[str]] = frozenset()
+INVOICE_VERBS: Final = frozenset({"void"})
 """Verbs that act on an issued invoice and need no body."""
 
 POSTS: Final[Mapping[str, type]] = {
@@ -37,6 +37,7 @@ POSTS: Final[Mapping[str, type]] = {
     r"/v1/plans": PlanDraft,
     r"/v1/subscriptions": SubscriptionDraft,
     r"/v1/subscriptions/[^/]+/cancel": CancelDraft,
+    r"/v1/invoices/[^/]+/void": VoidDraft,
 }
 """Paths that `post` may use: patterns of the whole path."""
 

@@ -70,10 +70,11 @@ WHERE n.applied_minor <> coalesce(s.amount, 0)""",
     ),
     Check(
         name="invoice_status",
-        sentence="An invoice is paid exactly when nothing is due.",
+        sentence="An invoice is paid exactly when nothing is due, and of a void one nothing is.",
         sql="""
 SELECT seller, id, format('%s with %s due', status, amount_due_minor) FROM invoices
-WHERE status IN ('open', 'paid') AND (status = 'paid') <> (amount_due_minor = 0)""",
+WHERE status IN ('open', 'paid') AND (status = 'paid') <> (amount_due_minor = 0)
+  OR status = 'void' AND amount_due_minor <> 0""",
     ),
     Check(
         name="document_lines",
@@ -182,6 +183,29 @@ FROM {_DOCUMENTS} d FULL JOIN (
   SELECT seller, source, id FROM journal_entries WHERE kind = 'issued'
 ) e ON e.seller = d.seller AND e.source = d.id
 GROUP BY 1, 2 HAVING count(DISTINCT d.id) <> 1 OR count(DISTINCT e.id) <> 1""",
+    ),
+    Check(
+        name="void_entry",
+        sentence="Every void document has one entry that mirrors its issue, and no other has one.",
+        sql=f"""
+SELECT coalesce(d.seller, e.seller), coalesce(d.id, e.source),
+  format('%s void documents, %s entries', count(DISTINCT d.id), count(DISTINCT e.id))
+FROM (SELECT * FROM {_DOCUMENTS} every WHERE status = 'void') d FULL JOIN (
+  SELECT seller, source, id FROM journal_entries WHERE kind = 'voided'
+) e ON e.seller = d.seller AND e.source = d.id
+GROUP BY 1, 2 HAVING count(DISTINCT d.id) <> 1 OR count(DISTINCT e.id) <> 1""",
+    ),
+    Check(
+        name="void_amount",
+        sentence="The entry of a void gives every line's contract balance back.",
+        sql="""
+SELECT e.seller, e.source, format('%s %s remains', p.contract, sum(p.amount_minor))
+FROM journal_entries e
+  JOIN journal_entries b ON b.seller = e.seller AND b.source = e.source
+    AND b.kind IN ('issued', 'voided')
+  JOIN postings p ON p.seller = b.seller AND p.entry = b.id AND p.account = 'contract_balance'
+WHERE e.kind = 'voided'
+GROUP BY e.seller, e.source, p.contract, p.line, p.currency HAVING sum(p.amount_minor) <> 0""",
     ),
     Check(
         name="entry_amount",

@@ -23,7 +23,8 @@ from plans.model import Party
 
 _INVOICES: Final = text("""
 SELECT i.id, i.number, c.key AS customer, i.currency, i.status, i.issued_at, i.due_at,
-  i.subtotal_minor, i.total_minor, i.balance_applied_minor, i.amount_due_minor, i.po_number
+  i.subtotal_minor, i.total_minor, i.balance_applied_minor, i.amount_due_minor, i.po_number,
+  i.voided_at
 FROM invoices i JOIN customers c ON c.seller = i.seller AND c.id = i.customer
 WHERE i.seller = current_seller()
   AND (CAST(:reference AS text) IS NULL OR i.id = :reference OR i.number = :reference)
@@ -265,6 +266,7 @@ async def list_invoices(
             balance_applied=format_amount(row.balance_applied_minor, currency=row.currency),
             amount_due=format_amount(row.amount_due_minor, currency=row.currency),
             po_number=row.po_number,
+            voided_at=row.voided_at,
             lines=tuple(lines.get(row.id, ())),
         )
         for row in rows

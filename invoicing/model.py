@@ -68,6 +68,7 @@ class Invoice(Record, frozen=True, kw_only=True):
     balance_applied: str
     amount_due: str
     po_number: str | None
+    voided_at: datetime | None
     lines: tuple[LineItem, ...]
 
 
@@ -89,6 +90,10 @@ class CreditNote(Record, frozen=True, kw_only=True):
     applied: str
     credited: str
     lines: tuple[LineItem, ...]
+
+
+class VoidDraft(Body, frozen=True, kw_only=True):
+    """`POST /v1/invoices/{id}/void`: there is nothing to say."""
 
 
 class BillingRunDraft(Body, frozen=True, kw_only=True):

@@ -189,12 +189,14 @@ def _invoice_totals(invoice: Invoice, figures: Figures) -> tuple[Fact, ...]:
         Fact(label="Subtotal", value=figures.amount(invoice.subtotal)),
         Fact(label="Total", value=figures.amount(invoice.total)),
     ]
+    if invoice.status is InvoiceStatus.VOID:
+        void = Fact(label=f"Void amount ({currency})", value=figures.amount(invoice.total))
+        return (*rows, void)
     for label, minor in (("Balance applied", applied), ("Already settled", settled)):
         if minor:
             deducted = figures.amount(format_amount(-minor, currency=currency))
             rows.append(Fact(label=label, value=deducted))
-    last = "Void amount" if invoice.status is InvoiceStatus.VOID else "Amount due"
-    rows.append(Fact(label=f"{last} ({currency})", value=figures.amount(invoice.amount_due)))
+    rows.append(Fact(label=f"Amount due ({currency})", value=figures.amount(invoice.amount_due)))
     return tuple(rows)
 
 
@@ -235,12 +237,12 @@ def _invoice_paper(
     ]
     if invoice.po_number:
         facts.append(Fact(label="PO number", value=bounded(invoice.po_number), free=True))
-    due = figures.amount(invoice.amount_due)
     is_void = invoice.status is InvoiceStatus.VOID
     is_open = parse_amount(invoice.amount_due, currency=invoice.currency) > 0 and not is_void
     note = f"Due {dates.date_of(invoice.due_at)}" if is_open else "Nothing to pay"
     label = "Void amount" if is_void else "Amount due"
-    headline = Fact(label=label, value=f"{due} {invoice.currency}")
+    shown = figures.amount(invoice.total if is_void else invoice.amount_due)
+    headline = Fact(label=label, value=f"{shown} {invoice.currency}")
     return tuple(facts), headline, note, (_terms(invoice, dates),)
 
 

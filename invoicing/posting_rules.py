@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+import msgspec
+
 from engine.journal import (
     ACCOUNTS_RECEIVABLE,
     CONTRACT_BALANCE,
@@ -61,6 +63,25 @@ def balance_postings(*, draft: Draft, document: str, amount_minor: int) -> list[
             ),
         ]
     )
+
+
+def void_postings(*, issued: Sequence[Posting], due_minor: int) -> list[Posting]:
+    """A void: the issue of the invoice the other way round.
+
+    Receivables go down by what is still due; what was settled of the total is customer balance.
+    """
+    mirrored: list[Posting] = []
+    for posting in issued:
+        amounts = {posting.account: -posting.amount_minor}
+        if posting.account == ACCOUNTS_RECEIVABLE:
+            settled = posting.amount_minor - due_minor
+            amounts = {ACCOUNTS_RECEIVABLE: -due_minor, CUSTOMER_BALANCE: -settled}
+        mirrored.extend(
+            msgspec.structs.replace(posting, account=account, amount_minor=amount)
+            for account, amount in amounts.items()
+            if amount or account == posting.account
+        )
+    return _checked(mirrored)
 
 
 def _contract_side(*, draft: Draft, document: str, lines: Sequence[str]) -> list[Posting]:

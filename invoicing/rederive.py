@@ -88,7 +88,7 @@ async def _compare(
     pending = 0
     for agreement in agreements:
         for charge in _all_charges(agreement, starts, terms):
-            if _is_pending(charge, late):
+            if _is_pending(charge, agreement.dirty_from_at, late):
                 pending += 1
             else:
                 settled.append(charge)
@@ -146,9 +146,8 @@ def _all_charges(
     return charges
 
 
-def _is_pending(charge: Charge, late: dict[int, int]) -> bool:
+def _is_pending(charge: Charge, dirty: datetime | None, late: dict[int, int]) -> bool:
     """Whether a fact that no run has billed yet touches the charge."""
-    dirty = charge.agreement.dirty_from_at
     if dirty is not None and charge.period.end > dirty:
         return True
     earliest = late.get(charge.agreement.customer_number)

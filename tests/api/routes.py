@@ -99,6 +99,9 @@ ROWS: dict[tuple[str, str], Row] = {
     ("GET", "/v1/invoices"): Row("read"),
     ("GET", "/v1/invoices/{reference}"): Row("read", path={"reference": "invoice"}),
     ("GET", "/v1/invoices/lines/{line}/explain"): Row("read", path={"line": "line"}),
+    ("POST", "/v1/invoices/{reference}/void"): Row(
+        "billing", path={"reference": "invoice"}, body={}
+    ),
     ("GET", "/v1/credit_notes"): Row("read"),
     ("GET", "/v1/credit_notes/{reference}"): Row("read", path={"reference": "credit_note"}),
     ("GET", "/v1/journal_entries"): Row("read"),

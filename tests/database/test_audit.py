@@ -114,6 +114,23 @@ PLANTS = [
         "inv_1",
     ),
     (
+        (
+            "INSERT INTO journal_entries (id, kind, source, entry_on, accounting_month, posted_at)"
+            " SELECT 'je_9', 'voided', source, entry_on, accounting_month, posted_at"
+            " FROM journal_entries WHERE seller = 1 AND id = 'je_3'"
+        ),
+        {"void_entry", "void_amount", "entry_whole"},
+        "cn_1",
+    ),
+    (
+        (
+            "UPDATE invoices SET status = 'void', voided_at = issued_at, amount_due_minor = 1"
+            " WHERE id = 'inv_2'"
+        ),
+        {"invoice_status", "void_entry", "receivable_control"},
+        "inv_2",
+    ),
+    (
         "UPDATE customer_balances SET amount_minor = 101",
         {"customer_balance_control"},
         "cus_a EUR",

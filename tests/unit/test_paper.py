@@ -55,6 +55,7 @@ def invoice(total="10.00", **fields) -> Invoice:
             "status": InvoiceStatus.OPEN, "issued_at": berlin(2026, 2, 1, 6),
             "due_at": berlin(2026, 3, 3, 6), "subtotal": total, "total": total,
             "balance_applied": "0.00", "amount_due": total, "po_number": None, "lines": (),
+            "voided_at": None,
         }
         | fields
     )  # fmt: skip

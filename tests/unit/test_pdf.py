@@ -43,6 +43,7 @@ def invoice_of(lines, **fields) -> Invoice:
             "status": InvoiceStatus.OPEN, "issued_at": JANUARY[1],
             "due_at": datetime(2026, 3, 3, tzinfo=UTC), "subtotal": total, "total": total,
             "balance_applied": "0.00", "amount_due": total, "po_number": None, "lines": (),
+            "voided_at": None,
         }
         | fields
     )  # fmt: skip

@@ -2,7 +2,12 @@ import pytest
 
 from engine.journal import imbalance_minor
 from invoicing.assembly import assemble
-from invoicing.posting_rules import balance_postings, credit_note_postings, invoice_postings
+from invoicing.posting_rules import (
+    balance_postings,
+    credit_note_postings,
+    invoice_postings,
+    void_postings,
+)
 from tests.agreements import ACME, at, line
 
 
@@ -68,3 +73,21 @@ def test_a_balance_that_is_used_pays_receivables():
 def test_every_line_has_its_posting():
     with pytest.raises(ValueError, match="zip"):
         invoice_postings(draft=draft(line(1), line(2)), document="doc", lines=["l1"])
+
+
+@pytest.mark.parametrize(
+    ("due", "sides"),
+    [
+        (9000, [("accounts_receivable", -9000, "", "")]),
+        (2000, [("accounts_receivable", -2000, "", ""), ("customer_balance", -7000, "", "")]),
+    ],
+)
+def test_a_void_turns_the_issue_round_and_makes_balance_of_what_was_settled(due, sides):
+    made = draft(line(7000, key="a"), line(3000, key="b"), line(-1000, key="c"))
+    issued = invoice_postings(draft=made, document="doc", lines=["l1", "l2", "l3"])
+    assert told(void_postings(issued=issued, due_minor=due)) == [
+        *sides,
+        ("contract_balance", 7000, "a", "l1"),
+        ("contract_balance", 3000, "b", "l2"),
+        ("contract_balance", -1000, "c", "l3"),
+    ]

@@ -1,0 +1,68 @@
+"""Verb: void an issued invoice. Its entry is mirrored today and its charge keys are free again."""
+
+from datetime import datetime
+from typing import Final
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from engine.errors import BillingError, ErrorKind, not_found
+from engine.ids import DerivedIds, derived_body
+from engine.period import local_date
+from invoicing.model import InvoiceStatus
+from invoicing.posting_rules import void_postings
+from invoicing.store import add_balances, lock_billing
+from invoicing.void_store import (
+    issued_postings,
+    lock_invoice,
+    mark_void,
+    tell_void,
+    write_void_entry,
+)
+from plans.model import Seller
+
+_REFUSALS: Final = {
+    InvoiceStatus.PAID: ("invoice_paid", "what settled it stands: correct it by a credit note"),
+    InvoiceStatus.VOID: ("already_void", "it was voided before"),
+    InvoiceStatus.UNCOLLECTIBLE: ("invoice_not_open", "it was written off"),
+}
+
+
+async def void_invoice(
+    *, connection: AsyncConnection, seller: Seller, reference: str, now: datetime
+) -> str:
+    """Take back an open invoice (id or number); gives its id.
+
+    What a customer's balance or a credit note paid of it becomes customer balance again. What its
+    lines charged is owed as before: the customer's next document bills it once more. Errors:
+    `not_found`, `invoice_paid`, `already_void`, `invoice_not_open`.
+    """
+    # A run that derived before this must derive again: to it the lines counted.
+    await lock_billing(connection=connection, sweep=True)
+    invoice = await lock_invoice(connection=connection, reference=reference)
+    if invoice is None:
+        raise not_found(noun="invoice", reference=reference)
+    status = InvoiceStatus(invoice.status)
+    if status is not InvoiceStatus.OPEN:
+        code, reason = _REFUSALS[status]
+        detail = f"the invoice {reference!r} cannot be voided: {reason}"
+        raise BillingError(code, detail, kind=ErrorKind.CONFLICT)
+    ids = DerivedIds(body=derived_body(at=now, parts=(seller.id, invoice.id, "voided")))
+    postings = void_postings(
+        issued=await issued_postings(connection=connection, invoice=invoice.id),
+        due_minor=invoice.amount_due_minor,
+    )
+    await mark_void(connection=connection, invoice=invoice.id, now=now)
+    await write_void_entry(
+        connection=connection,
+        entry=ids.find("je"),
+        invoice=invoice,
+        entry_on=local_date(at=now, timezone=seller.timezone),
+        now=now,
+        postings=postings,
+    )
+    await tell_void(connection=connection, event=ids.find("evt"), invoice=invoice, now=now)
+    given_back = {
+        (invoice.customer, invoice.currency): invoice.total_minor - invoice.amount_due_minor
+    }
+    await add_balances(connection=connection, changes=given_back)
+    return invoice.id

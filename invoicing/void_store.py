@@ -1,0 +1,125 @@
+"""SQL that voids an issued invoice: its lock, the postings to mirror, the keys that it frees."""
+
+from collections.abc import Sequence
+from datetime import date, datetime
+from typing import Final
+
+import msgspec
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from engine.journal import Posting
+
+_LOCK: Final = text("""
+SELECT id, customer, currency, status, total_minor, amount_due_minor, version FROM invoices
+WHERE seller = current_seller() AND (id = :reference OR number = :reference)
+ORDER BY id = :reference DESC LIMIT 1 FOR UPDATE
+""")
+_ISSUED: Final = text("""
+SELECT p.account, p.dimension, p.customer, p.contract, p.document, p.line, p.amount_minor
+FROM journal_entries e JOIN postings p ON p.seller = e.seller AND p.entry = e.id
+WHERE e.seller = current_seller() AND e.source = :invoice AND e.kind = 'issued'
+ORDER BY p.ordinal
+""")
+_VOID: Final = text("""
+UPDATE invoices SET status = 'void', amount_due_minor = 0, voided_at = :now, version = version + 1
+WHERE seller = current_seller() AND id = :invoice
+""")
+# A microsecond earlier, so that a key without duration (a one-time price) is touched too.
+_FREE: Final = text("""
+UPDATE subscriptions s SET dirty_from_at = least(s.dirty_from_at, f.first_at)
+FROM (
+  SELECT subscription, min(charge_start_at) - interval '1 microsecond' AS first_at
+  FROM line_items WHERE seller = current_seller() AND document = :invoice GROUP BY subscription
+) f
+WHERE s.seller = current_seller() AND s.id = f.subscription
+""")
+_ENTRY: Final = text("""
+INSERT INTO journal_entries (id, kind, source, entry_on, accounting_month, posted_at)
+VALUES (:entry, 'voided', :invoice, :entry_on, :month, :now)
+""")
+_POSTINGS: Final = text("""
+INSERT INTO postings (entry, ordinal, account, dimension, customer, contract, document, line,
+  currency, amount_minor)
+SELECT :entry, u.ordinal, u.account, u.dimension, u.customer, u.contract, u.document, u.line,
+  :currency, u.amount
+FROM unnest(CAST(:accounts AS text[]), CAST(:dimensions AS text[]), CAST(:customers AS text[]),
+  CAST(:contracts AS text[]), CAST(:documents AS text[]), CAST(:lines AS text[]),
+  CAST(:amounts AS bigint[])) WITH ORDINALITY
+  AS u (account, dimension, customer, contract, document, line, amount, ordinal)
+""")
+_TELL: Final = text("""
+INSERT INTO outbox (id, type, object, version, occurred_at)
+VALUES (:event, 'invoice.voided', :invoice, :version, :now)
+""")
+
+
+class IssuedInvoice(msgspec.Struct, frozen=True, kw_only=True):
+    """An invoice locked against every other change."""
+
+    id: str
+    customer: str
+    currency: str
+    status: str
+    total_minor: int
+    amount_due_minor: int
+    version: int
+
+
+async def lock_invoice(*, connection: AsyncConnection, reference: str) -> IssuedInvoice | None:
+    """The invoice of that id or number, locked until the transaction ends."""
+    row = (await connection.execute(_LOCK, {"reference": reference})).mappings().one_or_none()
+    return None if row is None else msgspec.convert(dict(row), IssuedInvoice)
+
+
+async def issued_postings(*, connection: AsyncConnection, invoice: str) -> list[Posting]:
+    """What the entry of the invoice's issue moved, in order."""
+    rows = (await connection.execute(_ISSUED, {"invoice": invoice})).mappings()
+    return [msgspec.convert(dict(row), Posting) for row in rows]
+
+
+async def mark_void(*, connection: AsyncConnection, invoice: str, now: datetime) -> None:
+    """Void the invoice: nothing is due of it, and its lines count no longer.
+
+    The subscriptions that it charged are derived again from the first charge it held.
+    """
+    await connection.execute(_FREE, {"invoice": invoice})
+    await connection.execute(_VOID, {"invoice": invoice, "now": now})
+
+
+async def write_void_entry(
+    *,
+    connection: AsyncConnection,
+    entry: str,
+    invoice: IssuedInvoice,
+    entry_on: date,
+    now: datetime,
+    postings: Sequence[Posting],
+) -> None:
+    """The journal entry of the void, in the month of its date."""
+    month = entry_on.replace(day=1)
+    head = {"entry": entry, "invoice": invoice.id, "entry_on": entry_on, "month": month, "now": now}
+    await connection.execute(_ENTRY, head)
+    await connection.execute(
+        _POSTINGS,
+        {
+            "entry": entry,
+            "currency": invoice.currency,
+            "accounts": [each.account for each in postings],
+            "dimensions": [each.dimension for each in postings],
+            "customers": [each.customer for each in postings],
+            "contracts": [each.contract for each in postings],
+            "documents": [each.document for each in postings],
+            "lines": [each.line for each in postings],
+            "amounts": [each.amount_minor for each in postings],
+        },
+    )
+
+
+async def tell_void(
+    *, connection: AsyncConnection, event: str, invoice: IssuedInvoice, now: datetime
+) -> None:
+    """What the outside world will hear of it."""
+    version = invoice.version + 1
+    told = {"event": event, "invoice": invoice.id, "version": version, "now": now}
+    await connection.execute(_TELL, told)
