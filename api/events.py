@@ -1,18 +1,26 @@
-"""`GET /v1/events`: stored usage events with what became of them."""
+"""`/v1/events`: stored usage events with what became of them, and their correction."""
 
 from datetime import datetime
 from typing import Annotated
 
-from litestar import get
+from litestar import get, post
 from litestar.di import NamedDependency
-from litestar.params import QueryParameter
+from litestar.params import FromPath, JSONBody, QueryParameter
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api.pagination import DEFAULT_LIMIT, Cursor, Limit
 from api.usage import utc_instant
 from engine.errors import not_found
+from metering.correct_event import amend_event, void_event
 from metering.list_events import list_events
-from metering.model import EventFilter, EventList, EventStatus
+from metering.model import (
+    EventAmendDraft,
+    EventFilter,
+    EventList,
+    EventRow,
+    EventStatus,
+    EventVoidDraft,
+)
 from plans.api_keys import Scope
 from plans.model import Meter
 from plans.store import find_customer, find_meter
@@ -27,6 +35,9 @@ Person = Annotated[
 ]
 Wanted = Annotated[
     str | None, QueryParameter(description="Only those that this meter (key or id) measures.")
+]
+Source = Annotated[
+    str, QueryParameter(description="The source of the event; empty where it named none.")
 ]
 Start = Annotated[
     datetime | None, QueryParameter(name="from", description="Only those from this instant on.")
@@ -43,7 +54,8 @@ End = Annotated[
     description=(
         "In the order they were stored. An `unmatched` event has a `reason`: `no_meter`,"
         " `unknown_customer`, `bad_value` or `no_subscription`; it is measured as soon as what is"
-        " missing is there. A page may be short and still have a next one."
+        " missing is there. A `voided` one was taken back, and replaced where its reason is"
+        " `amended`. A page may be short and still have a next one."
     ),
     tags=["Usage"],
     opt={"scope": Scope.READ, "problems": (404,)},
@@ -87,4 +99,48 @@ async def _meter(connection: AsyncConnection, reference: str | None) -> Meter | 
     return found
 
 
-ROUTES = (get_events,)
+@post(
+    "/v1/events/{event_id:str}/void",
+    operation_id="voidEvent",
+    summary="Take an event back",
+    tags=["Usage"],
+    status_code=200,
+    opt={"scope": Scope.BILLING},
+)
+async def post_void_event(
+    event_id: FromPath[str],
+    data: JSONBody[EventVoidDraft],
+    connection: NamedDependency[AsyncConnection],
+    now: NamedDependency[datetime],
+    source: Source = "",
+) -> EventRow:
+    """It is measured no longer, and its id stays taken; what was billed becomes a difference."""
+    del data
+    return await void_event(connection=connection, event_id=event_id, source=source, now=now)
+
+
+@post(
+    "/v1/events/{event_id:str}/amend",
+    operation_id="amendEvent",
+    summary="Correct an event",
+    tags=["Usage"],
+    status_code=200,
+    opt={"scope": Scope.BILLING},
+)
+async def post_amend_event(
+    event_id: FromPath[str],
+    data: JSONBody[EventAmendDraft],
+    connection: NamedDependency[AsyncConnection],
+    now: NamedDependency[datetime],
+    source: Source = "",
+) -> EventRow:
+    """Put another type, subject, time or data in its place; the first one is voided.
+
+    A time that is named lies from 35 days back to 5 minutes ahead.
+    """
+    return await amend_event(
+        connection=connection, event_id=event_id, source=source, draft=data, now=now
+    )
+
+
+ROUTES = (get_events, post_void_event, post_amend_event)

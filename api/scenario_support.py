@@ -12,6 +12,7 @@ import msgspec
 
 from api.scenario_file import Scenario, Step, as_sent
 from invoicing.model import BillingRunDraft, CreditNote, Invoice, LineItem, VoidDraft
+from metering.model import EventAmendDraft, EventVoidDraft
 from plans.agreement import CancelDraft, Subscription, SubscriptionDraft
 from plans.model import Customer, CustomerDraft, MeterDraft, PlanDraft, SellerPatch
 
@@ -22,10 +23,19 @@ SETUP: Final[Mapping[str, type]] = {
 }
 """Lists of bodies that have a route, and the struct it decodes."""
 
-VERB_BODIES: Final[Mapping[str, type]] = {"subscribe": SubscriptionDraft, "cancel": CancelDraft}
+VERB_BODIES: Final[Mapping[str, type]] = {
+    "subscribe": SubscriptionDraft,
+    "cancel": CancelDraft,
+    "void_event": EventVoidDraft,
+    "amend_event": EventAmendDraft,
+}
 """Verbs that send one body; what names the object (`subscription`) is taken out before."""
 
-VERB_NAMES: Final[Mapping[str, str]] = {"cancel": "subscription"}
+VERB_NAMES: Final[Mapping[str, str]] = {
+    "cancel": "subscription",
+    "void_event": "id",
+    "amend_event": "id",
+}
 USAGE_FIELDS: Final = frozenset({"id", "source", "customer", "type", "time", "data", "repeat"})
 INVOICE_VERBS: Final = frozenset({"void"})
 """Verbs that act on an issued invoice and need no body."""
@@ -38,6 +48,8 @@ POSTS: Final[Mapping[str, type]] = {
     r"/v1/subscriptions": SubscriptionDraft,
     r"/v1/subscriptions/[^/]+/cancel": CancelDraft,
     r"/v1/invoices/[^/]+/void": VoidDraft,
+    r"/v1/events/[^/]+/void(\?.*)?": EventVoidDraft,
+    r"/v1/events/[^/]+/amend(\?.*)?": EventAmendDraft,
 }
 """Paths that `post` may use: patterns of the whole path."""
 

@@ -27,6 +27,8 @@ _REFERENCES: Final = (
     ("event_keys", "key", "batch", "event_batches", "batch"),
     ("event_measures", "batch || ' ' || c.meter", "batch", "event_batches", "batch"),
     ("event_measures", "batch || ' ' || c.meter", "meter", "meters", "number"),
+    ("event_voids", "batch || ' ' || c.ordinal", "batch", "event_batches", "batch"),
+    ("event_voids", "batch || ' ' || c.ordinal", "replacement", "event_batches", "batch"),
     ("event_inbox", "batch", "batch", "event_batches", "batch"),
 )
 _WITHOUT_FOREIGN_KEY: Final = (
@@ -40,6 +42,8 @@ _WITHOUT_FOREIGN_KEY: Final = (
     "event_keys",
     "event_batches",
     "event_measures",
+    "event_voids",
+    "event_void_positions",
     "event_inbox",
 )
 
@@ -97,5 +101,26 @@ WHERE m.events > b.events OR m.first_at < b.first_at OR m.last_at > b.last_at
   OR octet_length(m.times) <> 8 * m.events
   OR octet_length(m.quantities) NOT IN (0, CASE WHEN m.wide THEN 16 ELSE 8 END * m.events)
   OR octet_length(m.codes) NOT IN (0, 4 * m.events)""",
+    ),
+    Check(
+        name="event_voids",
+        sentence="A void takes back an event that is there, replaced by a batch of one or by none.",
+        sql="""
+SELECT v.seller, v.batch || ' ' || v.ordinal, format('of %s events, replaced by %s', b.events,
+  r.events)
+FROM event_voids v JOIN event_batches b ON b.seller = v.seller AND b.batch = v.batch
+  LEFT JOIN event_batches r ON r.seller = v.seller AND r.batch = v.replacement
+WHERE v.ordinal >= b.events OR r.events <> 1""",
+    ),
+    Check(
+        name="event_void_positions",
+        sentence="What measuring leaves out is a measured position of an event taken back.",
+        sql="""
+SELECT p.seller, p.batch || ' ' || p.meter, format('position %s of %s events', p.position,
+  m.events)
+FROM event_void_positions p
+  LEFT JOIN event_measures m ON m.seller = p.seller AND m.batch = p.batch AND m.meter = p.meter
+  LEFT JOIN event_voids v ON v.seller = p.seller AND v.batch = p.batch AND v.ordinal = p.ordinal
+WHERE v.seller IS NULL OR NOT coalesce(p.position < m.events AND p.position <= p.ordinal, false)""",
     ),
 )

@@ -13,6 +13,8 @@ _GUARDS: Final[dict[str, tuple[str, ...]]] = {
     "postings": ("guard", "guard_truncate", "balance"),
     "parties": ("guard", "guard_truncate"),
     "event_keys": ("guard", "guard_truncate"),
+    "event_voids": ("guard", "guard_truncate"),
+    "event_void_positions": ("guard", "guard_truncate"),
     "outbox": ("guard", "guard_truncate"),
     "number_series": ("guard", "guard_truncate", "gapless"),
 }

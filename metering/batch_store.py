@@ -185,6 +185,12 @@ async def write_batch(
         )
     except asyncpg.UniqueViolationError:
         raise KeysTakenError from None
+    await insert_batch(raw, row=row, measures=measures)
+    await raw.execute("COMMIT")
+
+
+async def insert_batch(raw: Any, *, row: BatchRow, measures: Sequence[MeterColumns]) -> None:
+    """Write a batch with its measured columns, but for its keys, and put it into the inbox."""
     await raw.execute(
         _WRITE,
         row.batch,
@@ -196,7 +202,6 @@ async def write_batch(
         row.payload,
         *_measure_arrays(measures),
     )
-    await raw.execute("COMMIT")
 
 
 def _measure_arrays(measures: Sequence[MeterColumns]) -> list[list[Any]]:

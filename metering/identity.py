@@ -10,6 +10,7 @@ from decimal import Decimal
 from enum import IntEnum
 from hashlib import blake2b
 from typing import Final, cast
+from uuid import UUID
 
 import msgspec
 import numpy as np
@@ -76,6 +77,18 @@ def event_keys(ids: Sequence[str]) -> tuple[NDArray[np.bool_], NDArray[np.uint64
         )
         words[others] = np.frombuffer(hashed, dtype=">u8").reshape(len(others), 2)
     return is_uuid, words
+
+
+def event_key(event_id: str) -> tuple[bool, UUID]:
+    """(is a UUID, key) of one id."""
+    is_uuid, words = event_keys([event_id])
+    return bool(is_uuid[0]), UUID(bytes=words[0].astype(">u8").tobytes())
+
+
+def amendment_key(event_id: str, *, revision: int) -> UUID:
+    """The key of the nth amendment of an id, in the stream of its source's amendments."""
+    told = f"{revision} {event_id}".encode()
+    return UUID(bytes=blake2b(told, digest_size=16).digest())
 
 
 def payload_digests(events: Sequence[EventIn]) -> NDArray[np.int64]:

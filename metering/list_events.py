@@ -68,6 +68,28 @@ def _reason(
     return "no_subscription"
 
 
+def _voided(
+    stored: store.StoredBatch, ordinal: int
+) -> tuple[EventStatus, EventReason | None] | None:
+    """Status and reason of an event that was taken back; None for one that stands."""
+    if ordinal not in stored.voided:
+        return None
+    return "voided", "amended" if ordinal in stored.amended else None
+
+
+def _became(
+    event: StoredEvent,
+    data: Mapping[str, Any],
+    *,
+    meters: Sequence[Meter],
+    number: int,
+    intervals: Sequence[store.UsageInterval],
+) -> tuple[EventStatus, EventReason | None]:
+    """Status and reason of an event that stands."""
+    reason = _reason(event, data, meters=meters, number=number, intervals=intervals)
+    return "measured" if reason is None else "unmatched", reason
+
+
 def _is_asked_for(
     event: StoredEvent, data: Mapping[str, Any], *, number: int, wanted: EventFilter
 ) -> bool:
@@ -97,7 +119,8 @@ async def list_events(
     stream = store.stream_events(
         connection=connection, first=after.batch, start=wanted.start, end=wanted.end
     )
-    async for batch, events in stream:
+    async for stored in stream:
+        batch, events = stored.batch, stored.events
         numbers = await subjects.find({each.subject for each in events})
         intervals = await store.find_usage_intervals(
             connection=connection, customers={numbers[each.subject] for each in events}
@@ -109,19 +132,38 @@ async def list_events(
             looked_at += 1
             number = numbers[event.subject]
             if _is_asked_for(event, datas[ordinal], number=number, wanted=wanted):
-                reason = _reason(
+                found, reason = _voided(stored, ordinal) or _became(
                     event,
                     datas[ordinal],
                     meters=meters,
                     number=number,
                     intervals=intervals.get(number, ()),
                 )
-                found: EventStatus = "measured" if reason is None else "unmatched"
                 if wanted.status is None or wanted.status == found:
                     rows.append(_row(event, found, reason))
             if len(rows) == limit or looked_at >= _LOOKED_AT:
                 return EventList(data=tuple(rows), next_cursor=f"{batch}.{ordinal}")
     return EventList(data=tuple(rows), next_cursor=None)
+
+
+async def tell_event(*, connection: AsyncConnection, event: StoredEvent) -> EventRow:
+    """One event that stands, with what became of it."""
+    subjects = store.SubjectNumbers(connection=connection)
+    number = (await subjects.find([event.subject]))[event.subject]
+    intervals = await store.find_usage_intervals(connection=connection, customers=[number])
+    status, reason = _became(
+        event,
+        read_data([event])[0],
+        meters=await store.load_meters(await driver(connection)),
+        number=number,
+        intervals=intervals.get(number, ()),
+    )
+    return _row(event, status, reason)
+
+
+def tell_voided(*, event: StoredEvent) -> EventRow:
+    """One event that was taken back."""
+    return _row(event, "voided", None)
 
 
 def _row(event: StoredEvent, status: EventStatus, reason: EventReason | None) -> EventRow:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plans.model import Meter
+from plans.shape import Body
 
 Instant = Annotated[datetime, msgspec.Meta(tz=True)]
 EventText = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
@@ -149,7 +150,7 @@ class UsageAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 EventStatus = Literal["measured", "unmatched", "ignored", "voided"]
-EventReason = Literal["no_meter", "unknown_customer", "no_subscription", "bad_value"]
+EventReason = Literal["no_meter", "unknown_customer", "no_subscription", "bad_value", "amended"]
 
 
 class EventRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -163,6 +164,19 @@ class EventRow(msgspec.Struct, frozen=True, kw_only=True):
     data: msgspec.Raw
     status: EventStatus
     reason: EventReason | None
+
+
+class EventVoidDraft(Body, frozen=True, kw_only=True):
+    """`POST /v1/events/{id}/void`: there is nothing to say."""
+
+
+class EventAmendDraft(Body, frozen=True, kw_only=True):
+    """`POST /v1/events/{id}/amend`: what is named takes the place of what was sent."""
+
+    type: EventText | None = None
+    subject: EventText | None = None
+    time: datetime | None = None
+    data: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
 class EventFilter(msgspec.Struct, frozen=True, kw_only=True):

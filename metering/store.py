@@ -29,12 +29,16 @@ _Ints = NDArray[np.int64]
 
 _MEASURES: Final = """
 SELECT batch, events, digits, wide, customers, times, quantities, unknown,
-  CASE WHEN $4 THEN groups ELSE '' END AS groups, CASE WHEN $4 THEN codes ELSE '' END AS codes
-FROM event_measures
+  CASE WHEN $4 THEN groups ELSE '' END AS groups, CASE WHEN $4 THEN codes ELSE '' END AS codes,
+  ARRAY(SELECT v.position FROM event_void_positions v
+    WHERE v.seller = m.seller AND v.meter = m.meter AND v.batch = m.batch) AS voided
+FROM event_measures m
 WHERE seller = current_seller() AND meter = $1 AND first_at < $2 AND last_at >= $3
 """
 _UNMEASURED: Final = """
-SELECT batch, payload FROM event_batches
+SELECT batch, payload, ARRAY(SELECT v.ordinal FROM event_voids v
+    WHERE v.seller = b.seller AND v.batch = b.batch) AS voided
+FROM event_batches b
 WHERE seller = current_seller() AND NOT meters @> ARRAY[$1::integer]
   AND first_at < $2 AND last_at >= $3
 """
@@ -65,7 +69,12 @@ _READ_INBOX: Final = text("SELECT batch FROM event_inbox WHERE seller = current_
 
 
 _EVENTS: Final = """
-SELECT batch, payload FROM event_batches
+SELECT batch, payload,
+  ARRAY(SELECT v.ordinal FROM event_voids v
+    WHERE v.seller = b.seller AND v.batch = b.batch) AS voided,
+  ARRAY(SELECT v.ordinal FROM event_voids v
+    WHERE v.seller = b.seller AND v.batch = b.batch AND v.replacement IS NOT NULL) AS amended
+FROM event_batches b
 WHERE seller = current_seller() AND batch >= $1
   AND ($2::timestamptz IS NULL OR last_at >= $2) AND ($3::timestamptz IS NULL OR first_at < $3)
 ORDER BY batch
@@ -78,6 +87,15 @@ FROM customers c
   JOIN prices p ON p.seller = i.seller AND p.id = i.price
 WHERE c.seller = current_seller() AND c.number = ANY(:customers) AND p.body->>'meter' IS NOT NULL
 """)
+
+
+class StoredBatch(msgspec.Struct, frozen=True, kw_only=True):
+    """The events of a batch by ordinal; some were taken back, and some of those replaced."""
+
+    batch: int
+    events: list[StoredEvent]
+    voided: frozenset[int]
+    amended: frozenset[int]
 
 
 class UsageInterval(msgspec.Struct, frozen=True):
@@ -179,6 +197,32 @@ async def _customers(parts: Sequence[tuple[bytes, bytes]], subjects: SubjectNumb
     return joined
 
 
+def _left(block: Block, voided: Sequence[int]) -> Block:
+    """The block without the events at the positions that were taken back."""
+    if not voided:
+        return block
+    kept = np.ones(len(block.customer), dtype=np.bool_)
+    kept[list(voided)] = False
+    return Block(
+        customer=block.customer[kept],
+        time_micros=block.time_micros[kept],
+        batch=block.batch[kept],
+        quantity=None if block.quantity is None else block.quantity[kept],
+        digits=block.digits,
+        combination=None if block.combination is None else block.combination[kept],
+    )
+
+
+def _voided(rows: Sequence[Any]) -> list[int]:
+    """The positions taken back in the columns of rows that are joined end to end."""
+    found: list[int] = []
+    start = 0
+    for row in rows:
+        found.extend(start + position for position in row["voided"])
+        start += row["events"]
+    return found
+
+
 async def _block(
     columns: Sequence[tuple[int, MeterColumns]],
     *,
@@ -230,9 +274,10 @@ def _columns_of_row(row: Any, meter: int) -> tuple[int, MeterColumns]:
     return row["batch"], columns
 
 
-def _columns_of_payload(payload: bytes, meter: Meter) -> MeterColumns | None:
-    """What the meter measures of a batch that was stored before it was known."""
-    events = decode_payload(payload)
+def columns_of_events(events: Sequence[StoredEvent], meter: Meter) -> MeterColumns | None:
+    """What the meter measures of events whose customers are still to be found."""
+    if not events:
+        return None
     return measure_columns(
         meter=meter,
         types=[each.type for each in events],
@@ -261,16 +306,26 @@ async def stream_blocks(
     bounds = (meter.number, at_micros(end_micros), at_micros(start_micros))
     kept = bool(combinations is not None and meter.group_by)
     async for rows in _pages(raw, _MEASURES, *bounds, kept, weigh=_weigh_columns):
-        groups: dict[tuple[int, bool], list[tuple[int, MeterColumns]]] = {}
+        groups: dict[tuple[int, bool], list[Any]] = {}
         for row in rows:
-            groups.setdefault((row["digits"], row["wide"]), []).append(
-                _columns_of_row(row, meter.number)
-            )
+            groups.setdefault((row["digits"], row["wide"]), []).append(row)
         for group in groups.values():
-            yield await _block(group, meter=meter, subjects=subjects, combinations=combinations)
+            block = await _block(
+                [_columns_of_row(row, meter.number) for row in group],
+                meter=meter,
+                subjects=subjects,
+                combinations=combinations,
+            )
+            yield _left(block, _voided(group))
     async for rows in _pages(raw, _UNMEASURED, *bounds, weigh=_weigh_payload):
         for row in rows:
-            columns = _columns_of_payload(row["payload"], meter)
+            voided = frozenset[int](row["voided"])
+            events = [
+                each
+                for ordinal, each in enumerate(decode_payload(row["payload"]))
+                if ordinal not in voided
+            ]
+            columns = columns_of_events(events, meter)
             if columns is not None:
                 yield await _block(
                     [(row["batch"], columns)],
@@ -314,15 +369,20 @@ async def stream_events(
     first: int,
     start: datetime | None = None,
     end: datetime | None = None,
-) -> AsyncIterator[tuple[int, list[StoredEvent]]]:
-    """(batch, its events by ordinal) of the batches from number `first` on.
+) -> AsyncIterator[StoredBatch]:
+    """The batches from number `first` on, in order.
 
     Only of those that have an event in [start, end), as far as that is given.
     """
     raw = await driver(connection)
     async for rows in _pages(raw, _EVENTS, first, start, end, weigh=_weigh_payload):
         for row in rows:
-            yield row["batch"], decode_payload(row["payload"])
+            yield StoredBatch(
+                batch=row["batch"],
+                events=decode_payload(row["payload"]),
+                voided=frozenset(row["voided"]),
+                amended=frozenset(row["amended"]),
+            )
 
 
 async def find_usage_intervals(

@@ -233,7 +233,7 @@ async def write_documents(raw: Any) -> None:
 
 
 async def write_usage(raw: Any) -> None:
-    """One batch of two measured events."""
+    """One batch of two measured events, one of them taken back."""
     await insert(raw, "event_streams", {"source": "", "form": "text"})
     stream = await raw.fetchval("SELECT max(stream) FROM event_streams")
     meter = await raw.fetchval("SELECT max(number) FROM meters")
@@ -254,6 +254,9 @@ async def write_usage(raw: Any) -> None:
         raw, "event_measures", seen | {"meter": meter, "digits": 0, "wide": False} | arrays
     )
     await insert(raw, "event_inbox", {"batch": 1})
+    voided = {"batch": 1, "ordinal": 1}
+    await insert(raw, "event_voids", voided | {"voided_at": START})
+    await insert(raw, "event_void_positions", voided | {"meter": meter, "position": 1})
 
 
 async def write_books(raw: Any, *, id: str = "sel_a") -> int:

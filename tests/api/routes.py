@@ -71,6 +71,12 @@ ROWS: dict[tuple[str, str], Row] = {
         body=[{"id": "e1", "type": "completion", "subject": "acme", "data": {"tokens": 5}}],
     ),
     ("GET", "/v1/events"): Row("read"),
+    ("POST", "/v1/events/{event_id}/void"): Row(
+        "billing", path={"event_id": "wrong_event"}, body={}
+    ),
+    ("POST", "/v1/events/{event_id}/amend"): Row(
+        "billing", path={"event_id": "event"}, body={"data": {"tokens": 7}}
+    ),
     ("GET", "/v1/usage"): Row(
         "read",
         query={

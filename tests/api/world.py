@@ -164,6 +164,11 @@ async def bill(world: World, seller: Seller) -> None:
         assert answer.is_success, answer.text
         if name is not None:
             seller.ids[name] = answer.json()["id"]
+    for name in ("event", "wrong_event"):
+        seller.ids[name] = f"{name}_{seller.id.partition('_')[2]}"
+        sent = {"id": seller.ids[name], "type": "completion", "subject": "acme"}
+        answer = await world.send("POST", "/v1/events", key=key, json=sent)
+        assert answer.json()["accepted"] == 1, answer.text
     for name, path in (
         ("invoice", "/v1/invoices"),
         ("credit_note", "/v1/credit_notes"),

@@ -167,8 +167,25 @@ PLANTS = [
     ),
     ("DELETE FROM event_keys WHERE ordinal = 0", {"event_batches"}, "1"),
     ("UPDATE event_keys SET ordinal = 5 WHERE ordinal = 1", {"event_batches"}, "1"),
-    ("UPDATE event_measures SET events = 1", {"event_measures"}, "1 "),
+    (
+        "UPDATE event_measures SET events = 1",
+        {"event_measures", "event_void_positions"},
+        "1 ",
+    ),
     ("UPDATE event_batches SET meters = '{}'", {"event_measures"}, "1 "),
+    (
+        "INSERT INTO event_voids (seller, batch, ordinal, voided_at) VALUES (1, 1, 2, now())",
+        {"event_voids"},
+        "1 2",
+    ),
+    (
+        (
+            "INSERT INTO event_void_positions (seller, meter, batch, ordinal, position)"
+            " SELECT seller, meter, batch, 0, 0 FROM event_measures WHERE seller = 1"
+        ),
+        {"event_void_positions"},
+        "1 ",
+    ),
     ("ALTER TABLE postings DISABLE TRIGGER balance", {"guards"}, "postings balance"),
     ("ALTER TABLE invoices ENABLE REPLICA TRIGGER guard", {"guards"}, "invoices guard"),
     ("DROP TRIGGER gapless ON number_series", {"guards"}, "number_series gapless"),

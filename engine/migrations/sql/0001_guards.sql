@@ -39,12 +39,13 @@ CREATE TRIGGER guard BEFORE UPDATE OR DELETE ON credit_notes FOR EACH ROW EXECUT
 DO $$
 DECLARE name text;
 BEGIN
-  FOREACH name IN ARRAY ARRAY['line_items', 'settlements', 'journal_entries', 'postings', 'parties', 'event_keys', 'outbox']
+  FOREACH name IN ARRAY ARRAY['line_items', 'settlements', 'journal_entries', 'postings', 'parties', 'event_keys',
+    'event_voids', 'event_void_positions', 'outbox']
   LOOP
     EXECUTE format('CREATE TRIGGER guard BEFORE UPDATE OR DELETE ON %I FOR EACH ROW EXECUTE FUNCTION refuse_change()', name);
   END LOOP;
   FOREACH name IN ARRAY ARRAY['invoices', 'credit_notes', 'line_items', 'settlements', 'journal_entries', 'postings',
-    'parties', 'event_keys', 'outbox', 'number_series']
+    'parties', 'event_keys', 'event_voids', 'event_void_positions', 'outbox', 'number_series']
   LOOP
     EXECUTE format('CREATE TRIGGER guard_truncate BEFORE TRUNCATE ON %I FOR EACH STATEMENT EXECUTE FUNCTION refuse_change()', name);
   END LOOP;
@@ -197,9 +198,10 @@ END $$;
 CREATE POLICY make ON sellers FOR INSERT TO usance_owner WITH CHECK (true);
 
 GRANT SELECT, INSERT, UPDATE ON sellers, api_keys, customers, customer_balances, subscriptions, price_intervals,
-  number_series, billing_state, billing_runs, parked_accounts, invoices, credit_notes, idempotency_keys TO usance_app;
+  number_series, billing_state, billing_runs, parked_accounts, invoices, credit_notes, idempotency_keys, event_inbox
+  TO usance_app;
 GRANT SELECT, INSERT ON parties, meters, plans, prices, accounts, line_items, settlements, journal_entries, postings,
-  outbox, event_streams, event_keys, event_batches, event_measures, event_inbox TO usance_app;
+  outbox, event_streams, event_keys, event_batches, event_measures, event_voids, event_void_positions TO usance_app;
 GRANT DELETE ON event_inbox, idempotency_keys, parked_accounts TO usance_app;
 GRANT USAGE ON SEQUENCE event_batch_numbers TO usance_app;
 REVOKE INSERT ON sellers FROM usance_app;

@@ -172,13 +172,13 @@ CREATE TABLE price_intervals (
 );
 
 -- Usage. Identity is (seller, source, id) for ever: a stream is one source with one form of id (a UUID kept as it
--- is, or the 128-bit hash of any other text), so the two forms cannot meet. A commit writes one batch with the
+-- is, the 128-bit hash of any other text, or that of an id and which amendment of it), so the forms cannot meet. A commit writes one batch with the
 -- events as they came, and per meter the measured columns (customer numbers, times, values) as arrays.
 CREATE TABLE event_streams (
   seller integer NOT NULL DEFAULT current_seller() REFERENCES sellers,
   stream integer GENERATED ALWAYS AS IDENTITY,
   source text NOT NULL,
-  form text NOT NULL CHECK (form IN ('uuid', 'text')),
+  form text NOT NULL CHECK (form IN ('uuid', 'text', 'amendment')),
   PRIMARY KEY (seller, source, form),
   UNIQUE (seller, stream)
 );
@@ -229,6 +229,26 @@ ALTER TABLE event_measures ALTER COLUMN customers SET STORAGE EXTERNAL;
 ALTER TABLE event_measures ALTER COLUMN times SET STORAGE EXTERNAL;
 ALTER TABLE event_measures ALTER COLUMN quantities SET STORAGE EXTERNAL;
 ALTER TABLE event_measures ALTER COLUMN codes SET STORAGE EXTERNAL;
+
+-- Events that were taken back, and by which batch of one event an amendment replaced them. What is stored of an event
+-- stays as it came: measuring leaves out the positions that a void names in the measured columns.
+CREATE TABLE event_voids (
+  seller integer NOT NULL DEFAULT current_seller(),
+  batch bigint NOT NULL,
+  ordinal integer NOT NULL CHECK (ordinal >= 0),
+  voided_at timestamptz NOT NULL,
+  replacement bigint,
+  PRIMARY KEY (seller, batch, ordinal)
+);
+
+CREATE TABLE event_void_positions (
+  seller integer NOT NULL DEFAULT current_seller(),
+  meter integer NOT NULL,
+  batch bigint NOT NULL,
+  ordinal integer NOT NULL,
+  position integer NOT NULL CHECK (position >= 0),
+  PRIMARY KEY (seller, meter, batch, position)
+);
 
 -- Batches that no billing run has looked at for late usage yet: a set, not a watermark, because commits do not
 -- become visible in the order of their numbers.
