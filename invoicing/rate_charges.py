@@ -1,6 +1,7 @@
 """Verb: measure and rate charges. A charge of grouped usage becomes one line for each group."""
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from fractions import Fraction
 from typing import Final
 
@@ -15,6 +16,7 @@ from invoicing.charges import Charge
 from invoicing.difference import RatedCharge, group_text
 from metering.measure import measure, measure_events, measure_groups
 from metering.model import EventUsage, GroupedUsage, Windows
+from metering.windows import closes_at
 from plans.model import Meter, Seller
 from plans.prices import MatrixPrice, Price
 from plans.store import meters_by_key
@@ -308,6 +310,17 @@ def charge_windows(*, meters: Mapping[str, Meter], charges: Sequence[Charge]) ->
         customer=np.array([c.agreement.customer_number for c in charges], dtype=np.int64),
         start_micros=np.array([unix_micros(c.active.start) for c in charges], dtype=np.int64),
         end_micros=np.array([unix_micros(c.active.end) for c in charges], dtype=np.int64),
+        closes_micros=np.array([unix_micros(_closes_at(c)) for c in charges], dtype=np.int64),
+    )
+
+
+def _closes_at(charge: Charge) -> datetime:
+    """From when on usage of the charge is late."""
+    cancelled = charge.stretch.end_is_cancellation
+    return closes_at(
+        active_end=charge.active.end,
+        period_end=charge.period.end,
+        cancelled_at=charge.agreement.cancelled_at if cancelled else None,
     )
 
 

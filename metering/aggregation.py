@@ -24,7 +24,8 @@ class Block(msgspec.Struct, frozen=True, kw_only=True):
     """m events of one meter with a common number of fractional digits.
 
     `quantity` is None for a counting meter; `batch` and the order of the events break the ties of
-    `latest`. `combination` numbers the values of each event's dimensions, where they are asked for.
+    `latest`. `combination` numbers the values of each event's dimensions, and
+    `received_micros` tells when it came, where they are asked for.
     """
 
     customer: _Ints
@@ -33,6 +34,7 @@ class Block(msgspec.Struct, frozen=True, kw_only=True):
     quantity: Quantities | None
     digits: int
     combination: _Ints | None = None
+    received_micros: _Ints | None = None
 
 
 class _Layer:

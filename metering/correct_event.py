@@ -71,7 +71,9 @@ async def amend_event(
         measures=measures,
     )
     assert written, "who takes an event back first may replace it"
-    return await tell_event(connection=connection, event=_stored(event))
+    return await tell_event(
+        connection=connection, event=_stored(event), received_at=place.received_at
+    )
 
 
 async def _find(raw: Any, *, event_id: str, source: str) -> EventPlace:

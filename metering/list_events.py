@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any, Final
 
 import msgspec
@@ -9,12 +10,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from engine.db import driver
 from engine.errors import BillingError, ErrorKind
-from metering import store
+from metering import event_store, store
 from metering.columns import parse_value
 from metering.dimensions import passes
 from metering.intake import read_data
 from metering.model import EventFilter, EventList, EventReason, EventRow, EventStatus, StoredEvent
-from plans.model import Aggregation, Meter
+from plans.model import Aggregation, LateUsage, Meter
 
 _CURSOR: Final = re.compile(r"(\d{1,18})\.(\d{1,9})\Z", re.ASCII)
 _LOOKED_AT: Final = 20_000
@@ -42,9 +43,10 @@ def _reason(
     *,
     meters: Sequence[Meter],
     number: int,
-    intervals: Sequence[store.UsageInterval],
+    intervals: Sequence[event_store.UsageInterval],
+    received_at: datetime,
 ) -> EventReason | None:
-    """Why an event is measured for nobody; None when it is."""
+    """Why an event is measured for nobody, or came too late to count; None when it counts."""
     mine = [
         meter
         for meter in meters
@@ -55,21 +57,22 @@ def _reason(
     if not number:
         return "unknown_customer"
     good = {
-        meter.key
+        meter.key: meter.late_usage is LateUsage.IGNORE
         for meter in mine
         if meter.aggregation is Aggregation.COUNT
         or parse_value(data.get(meter.value or "")) is not None
     }
     if not good:
         return "bad_value"
-    for each in intervals:
-        if each.meter in good and each.holds(event.time):
+    held = [each for each in intervals if each.meter in good and each.holds(event.time)]
+    for each in held:
+        if not (good[each.meter] and each.is_late(event.time, received_at=received_at)):
             return None
-    return "no_subscription"
+    return "late_usage" if held else "no_subscription"
 
 
 def _voided(
-    stored: store.StoredBatch, ordinal: int
+    stored: event_store.StoredBatch, ordinal: int
 ) -> tuple[EventStatus, EventReason | None] | None:
     """Status and reason of an event that was taken back; None for one that stands."""
     if ordinal not in stored.voided:
@@ -83,11 +86,21 @@ def _became(
     *,
     meters: Sequence[Meter],
     number: int,
-    intervals: Sequence[store.UsageInterval],
+    intervals: Sequence[event_store.UsageInterval],
+    received_at: datetime,
 ) -> tuple[EventStatus, EventReason | None]:
     """Status and reason of an event that stands."""
-    reason = _reason(event, data, meters=meters, number=number, intervals=intervals)
-    return "measured" if reason is None else "unmatched", reason
+    reason = _reason(
+        event,
+        data,
+        meters=meters,
+        number=number,
+        intervals=intervals,
+        received_at=received_at,
+    )
+    if reason is None:
+        return "measured", None
+    return "ignored" if reason == "late_usage" else "unmatched", reason
 
 
 def _is_asked_for(
@@ -116,13 +129,13 @@ async def list_events(
     subjects = store.SubjectNumbers(connection=connection)
     rows: list[EventRow] = []
     looked_at = 0
-    stream = store.stream_events(
+    stream = event_store.stream_events(
         connection=connection, first=after.batch, start=wanted.start, end=wanted.end
     )
     async for stored in stream:
         batch, events = stored.batch, stored.events
         numbers = await subjects.find({each.subject for each in events})
-        intervals = await store.find_usage_intervals(
+        intervals = await event_store.find_usage_intervals(
             connection=connection, customers={numbers[each.subject] for each in events}
         )
         datas = read_data(events)
@@ -138,6 +151,7 @@ async def list_events(
                     meters=meters,
                     number=number,
                     intervals=intervals.get(number, ()),
+                    received_at=stored.received_at,
                 )
                 if wanted.status is None or wanted.status == found:
                     rows.append(_row(event, found, reason))
@@ -146,17 +160,20 @@ async def list_events(
     return EventList(data=tuple(rows), next_cursor=None)
 
 
-async def tell_event(*, connection: AsyncConnection, event: StoredEvent) -> EventRow:
+async def tell_event(
+    *, connection: AsyncConnection, event: StoredEvent, received_at: datetime
+) -> EventRow:
     """One event that stands, with what became of it."""
     subjects = store.SubjectNumbers(connection=connection)
     number = (await subjects.find([event.subject]))[event.subject]
-    intervals = await store.find_usage_intervals(connection=connection, customers=[number])
+    intervals = await event_store.find_usage_intervals(connection=connection, customers=[number])
     status, reason = _became(
         event,
         read_data([event])[0],
         meters=await store.load_meters(await driver(connection)),
         number=number,
         intervals=intervals.get(number, ()),
+        received_at=received_at,
     )
     return _row(event, status, reason)
 

@@ -204,6 +204,7 @@ async def _find(
     real = start < end
     if not bool(np.any(real)):
         return
+    closes = None if windows.closes_micros is None else windows.closes_micros[lines]
     index = WindowIndex(customer=windows.customer[lines], start_micros=start, end_micros=end)
     async for block in store.stream_blocks(
         connection=connection,
@@ -214,7 +215,11 @@ async def _find(
         combinations=combinations,
     ):
         for line, position in index.find(customer=block.customer, time_micros=block.time_micros):
-            yield block, line, position
+            if closes is None or block.received_micros is None:
+                yield block, line, position
+                continue
+            in_time = block.received_micros[position] < closes[line]
+            yield block, line[in_time], position[in_time]
 
 
 def _rows(parts: Sequence[_Part]) -> tuple[_Ints, _Ints, tuple[tuple[str, ...], ...]]:

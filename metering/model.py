@@ -74,13 +74,15 @@ class EventAnswer(msgspec.Struct, frozen=True, kw_only=True):
 class Windows(msgspec.Struct, frozen=True, kw_only=True):
     """n lines to be measured: what `meter` counted of `customer` in [start, end) microseconds.
 
-    Meters and customers are given by their numbers; instants are microseconds since 1970 UTC.
+    Meters and customers are given by their numbers; instants are microseconds since 1970 UTC. A
+    meter that ignores late usage leaves out what was received from `closes_micros` on.
     """
 
     meter: NDArray[np.int32]
     customer: NDArray[np.int64]
     start_micros: NDArray[np.int64]
     end_micros: NDArray[np.int64]
+    closes_micros: NDArray[np.int64] | None = None
 
 
 class Measured(msgspec.Struct, frozen=True, kw_only=True):
@@ -150,7 +152,9 @@ class UsageAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 EventStatus = Literal["measured", "unmatched", "ignored", "voided"]
-EventReason = Literal["no_meter", "unknown_customer", "no_subscription", "bad_value", "amended"]
+EventReason = Literal[
+    "no_meter", "unknown_customer", "no_subscription", "bad_value", "amended", "late_usage"
+]
 
 
 class EventRow(msgspec.Struct, frozen=True, kw_only=True):

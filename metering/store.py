@@ -16,7 +16,7 @@ from metering.columns import MeterColumns, decode_quantities, measure_columns
 from metering.dimensions import Combinations
 from metering.intake import EPOCH, micros_of, read_data
 from metering.model import StoredEvent
-from plans.model import Aggregation, Meter
+from plans.model import Aggregation, LateUsage, Meter
 
 FETCH_BYTES: Final = 4_000_000
 _FETCH_ROWS: Final = 2_000
@@ -31,12 +31,14 @@ _MEASURES: Final = """
 SELECT batch, events, digits, wide, customers, times, quantities, unknown,
   CASE WHEN $4 THEN groups ELSE '' END AS groups, CASE WHEN $4 THEN codes ELSE '' END AS codes,
   ARRAY(SELECT v.position FROM event_void_positions v
-    WHERE v.seller = m.seller AND v.meter = m.meter AND v.batch = m.batch) AS voided
+    WHERE v.seller = m.seller AND v.meter = m.meter AND v.batch = m.batch) AS voided,
+  CASE WHEN $5 THEN (SELECT b.received_at FROM event_batches b
+    WHERE b.seller = m.seller AND b.batch = m.batch) END AS received_at
 FROM event_measures m
 WHERE seller = current_seller() AND meter = $1 AND first_at < $2 AND last_at >= $3
 """
 _UNMEASURED: Final = """
-SELECT batch, payload, ARRAY(SELECT v.ordinal FROM event_voids v
+SELECT batch, payload, received_at, ARRAY(SELECT v.ordinal FROM event_voids v
     WHERE v.seller = b.seller AND v.batch = b.batch) AS voided
 FROM event_batches b
 WHERE seller = current_seller() AND NOT meters @> ARRAY[$1::integer]
@@ -59,55 +61,14 @@ SELECT key, number, 1 FROM customers WHERE seller = current_seller() AND key = A
 ORDER BY rank
 """
 _METERS: Final = """
-SELECT id, number, key, name, event_type, aggregation, value, filters, group_by, created_at
+SELECT id, number, key, name, event_type, aggregation, value, filters, group_by, late_usage,
+  created_at
 FROM meters WHERE seller = current_seller() ORDER BY number
 """
 
 
 _TAKE_INBOX: Final = text("DELETE FROM event_inbox WHERE seller = current_seller() RETURNING batch")
 _READ_INBOX: Final = text("SELECT batch FROM event_inbox WHERE seller = current_seller()")
-
-
-_EVENTS: Final = """
-SELECT batch, payload,
-  ARRAY(SELECT v.ordinal FROM event_voids v
-    WHERE v.seller = b.seller AND v.batch = b.batch) AS voided,
-  ARRAY(SELECT v.ordinal FROM event_voids v
-    WHERE v.seller = b.seller AND v.batch = b.batch AND v.replacement IS NOT NULL) AS amended
-FROM event_batches b
-WHERE seller = current_seller() AND batch >= $1
-  AND ($2::timestamptz IS NULL OR last_at >= $2) AND ($3::timestamptz IS NULL OR first_at < $3)
-ORDER BY batch
-"""
-_INTERVALS: Final = text("""
-SELECT c.number, p.body->>'meter' AS meter, i.start_at, i.end_at
-FROM customers c
-  JOIN subscriptions s ON s.seller = c.seller AND s.customer = c.id
-  JOIN price_intervals i ON i.seller = s.seller AND i.subscription = s.id
-  JOIN prices p ON p.seller = i.seller AND p.id = i.price
-WHERE c.seller = current_seller() AND c.number = ANY(:customers) AND p.body->>'meter' IS NOT NULL
-""")
-
-
-class StoredBatch(msgspec.Struct, frozen=True, kw_only=True):
-    """The events of a batch by ordinal; some were taken back, and some of those replaced."""
-
-    batch: int
-    events: list[StoredEvent]
-    voided: frozenset[int]
-    amended: frozenset[int]
-
-
-class UsageInterval(msgspec.Struct, frozen=True):
-    """The time over which a customer pays a price that rates `meter` (its key)."""
-
-    meter: str
-    start_at: datetime
-    end_at: datetime | None
-
-    def holds(self, at: datetime) -> bool:
-        """Whether the instant lies in [start, end)."""
-        return self.start_at <= at and (self.end_at is None or at < self.end_at)
 
 
 def in_utc(at: datetime) -> datetime:
@@ -163,7 +124,7 @@ class SubjectNumbers:
         return self._known
 
 
-async def _pages(
+async def pages(
     raw: Any, statement: str, *arguments: object, weigh: Callable[[Any], int]
 ) -> AsyncIterator[list[Any]]:
     """Rows by the page, each of about FETCH_BYTES."""
@@ -179,7 +140,8 @@ def _weigh_columns(row: Any) -> int:
     return len(row["customers"]) + len(row["times"]) + len(row["unknown"]) + 64
 
 
-def _weigh_payload(row: Any) -> int:
+def weigh_payload(row: Any) -> int:
+    """About how many bytes a row with a payload takes once its events are decoded."""
     return 4 * len(row["payload"]) + 64
 
 
@@ -210,7 +172,17 @@ def _left(block: Block, voided: Sequence[int]) -> Block:
         quantity=None if block.quantity is None else block.quantity[kept],
         digits=block.digits,
         combination=None if block.combination is None else block.combination[kept],
+        received_micros=None if block.received_micros is None else block.received_micros[kept],
     )
+
+
+def _received(block: Block, rows: Sequence[Any], meter: Meter) -> Block:
+    """The block with when its events were received, where the meter asks for that."""
+    if meter.late_usage is LateUsage.ADJUST:
+        return block
+    received = [micros_of(row["received_at"]) for row in rows]
+    told = np.repeat(np.array(received, dtype=np.int64), [row["events"] for row in rows])
+    return msgspec.structs.replace(block, received_micros=told)
 
 
 def _voided(rows: Sequence[Any]) -> list[int]:
@@ -300,12 +272,14 @@ async def stream_blocks(
     """All events of a meter in batches that reach into [start, end), a few megabytes at a time.
 
     A batch stored while the meter was not known to who stored it is measured from its payload.
-    With `combinations` the blocks tell each event's, numbered there.
+    With `combinations` the blocks tell each event's, numbered there. What was taken back is left
+    out; a meter that ignores late usage is told when each event was received.
     """
     raw = await driver(connection)
     bounds = (meter.number, at_micros(end_micros), at_micros(start_micros))
     kept = bool(combinations is not None and meter.group_by)
-    async for rows in _pages(raw, _MEASURES, *bounds, kept, weigh=_weigh_columns):
+    late = meter.late_usage is LateUsage.IGNORE
+    async for rows in pages(raw, _MEASURES, *bounds, kept, late, weigh=_weigh_columns):
         groups: dict[tuple[int, bool], list[Any]] = {}
         for row in rows:
             groups.setdefault((row["digits"], row["wide"]), []).append(row)
@@ -316,8 +290,8 @@ async def stream_blocks(
                 subjects=subjects,
                 combinations=combinations,
             )
-            yield _left(block, _voided(group))
-    async for rows in _pages(raw, _UNMEASURED, *bounds, weigh=_weigh_payload):
+            yield _left(_received(block, group, meter), _voided(group))
+    async for rows in pages(raw, _UNMEASURED, *bounds, weigh=weigh_payload):
         for row in rows:
             voided = frozenset[int](row["voided"])
             events = [
@@ -327,12 +301,14 @@ async def stream_blocks(
             ]
             columns = columns_of_events(events, meter)
             if columns is not None:
-                yield await _block(
+                block = await _block(
                     [(row["batch"], columns)],
                     meter=meter,
                     subjects=subjects,
                     combinations=combinations,
                 )
+                one = {"events": columns.events, "received_at": row["received_at"]}
+                yield _received(block, [one], meter)
 
 
 async def stream_inbox(
@@ -348,12 +324,12 @@ async def stream_inbox(
     batches = [row.batch for row in taken]
     if not batches:
         return
-    async for rows in _pages(raw, _INBOX_MEASURES, batches, weigh=_weigh_columns):
+    async for rows in pages(raw, _INBOX_MEASURES, batches, weigh=_weigh_columns):
         customers = await _customers([(row["customers"], row["unknown"]) for row in rows], subjects)
         times = np.frombuffer(b"".join(row["times"] for row in rows), dtype="<i8")
         known = np.flatnonzero(customers)
         yield customers[known], times[known]
-    async for rows in _pages(raw, _INBOX_UNMEASURED, batches, weigh=_weigh_payload):
+    async for rows in pages(raw, _INBOX_UNMEASURED, batches, weigh=weigh_payload):
         for row in rows:
             events = decode_payload(row["payload"])
             numbers = await subjects.find(each.subject for each in events)
@@ -361,36 +337,3 @@ async def stream_inbox(
             times = np.array([micros_of(each.time) for each in events], dtype=np.int64)
             known = np.flatnonzero(customers)
             yield customers[known], times[known]
-
-
-async def stream_events(
-    *,
-    connection: AsyncConnection,
-    first: int,
-    start: datetime | None = None,
-    end: datetime | None = None,
-) -> AsyncIterator[StoredBatch]:
-    """The batches from number `first` on, in order.
-
-    Only of those that have an event in [start, end), as far as that is given.
-    """
-    raw = await driver(connection)
-    async for rows in _pages(raw, _EVENTS, first, start, end, weigh=_weigh_payload):
-        for row in rows:
-            yield StoredBatch(
-                batch=row["batch"],
-                events=decode_payload(row["payload"]),
-                voided=frozenset(row["voided"]),
-                amended=frozenset(row["amended"]),
-            )
-
-
-async def find_usage_intervals(
-    *, connection: AsyncConnection, customers: Iterable[int]
-) -> dict[int, list[UsageInterval]]:
-    """When which meters are billed, by customer number."""
-    found: dict[int, list[UsageInterval]] = {}
-    rows = await connection.execute(_INTERVALS, {"customers": list(customers)})
-    for number, meter, start_at, end_at in rows:
-        found.setdefault(number, []).append(UsageInterval(meter, start_at, end_at))
-    return found

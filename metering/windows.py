@@ -41,3 +41,15 @@ def cut(*, start: datetime, end: datetime, window: UsageWindow, timezone: str) -
             detail = f"an answer holds at most {MOST_WINDOWS} windows: ask for less, or coarser"
             raise BillingError("too_many_windows", detail)
     return periods
+
+
+def closes_at(
+    *, active_end: datetime, period_end: datetime, cancelled_at: datetime | None
+) -> datetime:
+    """From when on usage of a billing period is late: its end, or where the price ended in it.
+
+    What came before a back-dated cancellation was known came in time.
+    """
+    if cancelled_at is None or active_end >= period_end:
+        return active_end
+    return max(active_end, min(period_end, cancelled_at))

@@ -91,11 +91,18 @@ class MeterFilter(Body, frozen=True, kw_only=True, rename={"one_of": "in"}):
     one_of: Annotated[tuple[FilterText, ...], msgspec.Meta(min_length=1, max_length=1000)]
 
 
+class LateUsage(StrEnum):
+    """What becomes of usage that comes after its billing period was closed."""
+
+    ADJUST = "adjust"
+    IGNORE = "ignore"
+
+
 class MeterDraft(Body, frozen=True, kw_only=True):
     """`POST /v1/meters`. `value` names the property of `data` that is measured.
 
     Events pass that pass every filter. `group_by` names the properties by whose values usage is
-    kept apart.
+    kept apart. `late_usage` says whether usage for a closed period adjusts it or is ignored.
     """
 
     key: Key
@@ -105,6 +112,7 @@ class MeterDraft(Body, frozen=True, kw_only=True):
     value: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,99}\Z")] | None = None
     filters: Annotated[tuple[MeterFilter, ...], msgspec.Meta(max_length=20)] = ()
     group_by: Annotated[tuple[Dimension, ...], msgspec.Meta(max_length=8)] = ()
+    late_usage: LateUsage = LateUsage.ADJUST
 
 
 class MeterAnswer(Record, frozen=True, kw_only=True):
@@ -118,6 +126,7 @@ class MeterAnswer(Record, frozen=True, kw_only=True):
     value: str | None
     filters: tuple[MeterFilter, ...] = ()
     group_by: tuple[str, ...] = ()
+    late_usage: LateUsage = LateUsage.ADJUST
     created_at: datetime
 
 

@@ -45,7 +45,8 @@ UPDATE customers SET name = :name, emails = CAST(CAST(:emails AS text) AS jsonb)
 WHERE seller = current_seller() AND id = :id
 """)
 _METERS: Final = """
-SELECT id, number, key, name, event_type, aggregation, value, filters, group_by, created_at
+SELECT id, number, key, name, event_type, aggregation, value, filters, group_by, late_usage,
+  created_at
 FROM meters WHERE seller = current_seller()
 """
 _METER: Final = text(_METERS + "AND (key = :reference OR id = :reference)")
@@ -54,9 +55,10 @@ _METER_PAGE: Final = text(
 )
 _EVERY_METER: Final = text(_METERS + "ORDER BY number")
 _INSERT_METER: Final = text("""
-INSERT INTO meters (id, key, name, event_type, aggregation, value, filters, group_by, created_at)
+INSERT INTO meters (id, key, name, event_type, aggregation, value, filters, group_by, late_usage,
+  created_at)
 VALUES (:id, :key, :name, :event_type, :aggregation, :value,
-  CAST(CAST(:filters AS text) AS jsonb), CAST(:group_by AS text[]), :created_at)
+  CAST(CAST(:filters AS text) AS jsonb), CAST(:group_by AS text[]), :late_usage, :created_at)
 """)
 _METER_DIMENSIONS: Final = text(
     "SELECT key, group_by FROM meters WHERE seller = current_seller() AND key = ANY(:keys)"

@@ -16,7 +16,7 @@ from tests.metering_world import NOW, World, event, world
 __all__ = ["world"]
 PRICED = """
 INSERT INTO plans (id, key, version, currency, interval, alignment, created_at)
-VALUES ('pln_1', 'pro', 1, 'EUR', '{}', 'anniversary', now());
+VALUES ('pln_1', 'pro', 1, 'EUR', CAST('{"unit": "month"}' AS jsonb), 'anniversary', now());
 INSERT INTO prices (id, plan, ordinal, key, body)
 VALUES ('prc_1', 'pln_1', 1, 'tokens', CAST('{"meter": "tokens"}' AS jsonb));
 INSERT INTO subscriptions (id, key, customer, plan, currency, timezone, starts_at, anchor_at,

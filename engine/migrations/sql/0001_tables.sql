@@ -88,6 +88,7 @@ CREATE TABLE meters (
   value text,
   filters jsonb NOT NULL DEFAULT '[]',
   group_by text[] NOT NULL DEFAULT '{}',
+  late_usage text NOT NULL DEFAULT 'adjust' CHECK (late_usage IN ('adjust', 'ignore')),
   created_at timestamptz NOT NULL,
   PRIMARY KEY (seller, id),
   UNIQUE (seller, key),
