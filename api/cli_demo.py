@@ -219,10 +219,10 @@ def _what_next(*, running: "Runtime", key: str, line: str, out: "Console") -> No
     usance = sys.argv[0] if Path(sys.argv[0]).name == "usance" else "usance"
     for entry in (
         "\nNow try:",
-        f"  export USANCE_HOME={running.settings.home} USANCE_KEY={key}",
+        f"  export USANCE_HOME={running.settings.home} KEY={key}",
         f"  {usance} audit",
         f"  {usance} serve &    # documentation at http://127.0.0.1:8400/docs",
-        '  ask() { curl -sS -H "Authorization: Bearer $USANCE_KEY" "http://127.0.0.1:8400$1"; }',
+        '  ask() { curl -sS -H "Authorization: Bearer $KEY" "http://127.0.0.1:8400$1"; }',
         "  ask /v1/invoices",
         f"  ask /v1/invoices/lines/{line}/explain    # why it is this amount",
         f"  {usance} check tests/scenarios    # the rules, as a bookkeeper would read them",
