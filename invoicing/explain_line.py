@@ -98,7 +98,7 @@ async def explain_line(
         period=(charge.period.start, charge.period.end),
         active=(charge.active.start, charge.active.end),
         trace=trace,
-        text=_text(trace, charge),
+        text=_text(trace, charge, found.item),
         posted=tuple(_part(each, agreement.currency) for each in mine),
         posted_total=format_amount(
             sum(each.amount_minor for each in mine), currency=agreement.currency
@@ -197,13 +197,15 @@ async def _events(
     return found
 
 
-def _text(trace: Trace | None, charge: Charge) -> str:
+def _text(trace: Trace | None, charge: Charge, line: LineItem) -> str:
     if trace is not None:
         return explain_text(trace)
     price = charge.stretch.price
-    limits = {"minimum": price.minimum_amount, "maximum": price.maximum_amount}
-    named = ", ".join(f"{name} {limit}" for name, limit in limits.items() if limit is not None)
-    return f"{price.key}: brings the sum of its groups to the {named}\n"
+    raised = not line.amount.startswith("-")
+    name, limit = (
+        ("minimum", price.minimum_amount) if raised else ("maximum", price.maximum_amount)
+    )
+    return f"{price.key}: brings the sum of its groups to the {name} of {limit}\n"
 
 
 def _part(line: PostedLine, currency: str) -> PostedPart:
