@@ -13,7 +13,8 @@ from engine.errors import not_found
 from engine.money import format_amount
 from invoicing.charges import Charge, ProrationTerms, charge_for
 from invoicing.difference import PostedLine
-from invoicing.document_store import ExplainedLine, find_line, postings_of_line
+from invoicing.document_store import ExplainedLine, find_line
+from invoicing.journal_store import postings_of_line
 from invoicing.model import EntryPosting, LineItem
 from invoicing.rate_charges import charge_windows
 from invoicing.store import posted_lines
@@ -202,9 +203,7 @@ def _text(trace: Trace | None, charge: Charge, line: LineItem) -> str:
         return explain_text(trace)
     price = charge.stretch.price
     raised = not line.amount.startswith("-")
-    name, limit = (
-        ("minimum", price.minimum_amount) if raised else ("maximum", price.maximum_amount)
-    )
+    name, limit = ("minimum", price.minimum_amount) if raised else ("maximum", price.maximum_amount)
     return f"{price.key}: brings the sum of its groups to the {name} of {limit}\n"
 
 

@@ -246,7 +246,12 @@ def status_at(
     cancelled_at: datetime | None,
     now: datetime,
 ) -> SubscriptionStatus:
-    """Where a subscription with these instants is in its life."""
+    """Where a subscription with these instants is in its life.
+
+    One that was cancelled for its start or before is over although it never began.
+    """
+    if cancelled_at is not None and ends_at is not None and ends_at <= starts_at:
+        return SubscriptionStatus.CANCELLED
     if now < starts_at:
         return SubscriptionStatus.SCHEDULED
     if ends_at is None or now < ends_at:
