@@ -269,3 +269,12 @@ async def test_an_instant_of_a_query_lies_in_the_years_we_know(
     answer = await world.send("GET", path)
     assert answer.status_code == 422
     assert [error["pointer"] for error in answer.json()["errors"]] == [pointer]
+
+
+async def test_a_misspelt_filter_does_not_answer_with_everything(world: World) -> None:
+    for path in ("/v1/invoices?custommer=acme", "/v1/events?State=unmatched", "/v1/seller?x=1"):
+        answer = await world.send("GET", path)
+        assert answer.status_code == 400, path
+        problem = answer.json()
+        assert problem["code"] == "invalid_parameter"
+        assert problem["errors"][0]["code"] == "unknown_parameter"
