@@ -58,7 +58,7 @@ End = Annotated[
         " `amended`. A page may be short and still have a next one."
     ),
     tags=["Usage"],
-    opt={"scope": Scope.READ, "problems": (404,)},
+    opt={"scope": Scope.READ, "problems": [404, 422]},
 )
 async def get_events(  # noqa: PLR0917 - each is a parameter of the query
     connection: NamedDependency[AsyncConnection],

@@ -12,12 +12,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api.pagination import Page, PageRequest
 from engine.errors import not_found
-from plans.agreement import CancelDraft, Subscription, SubscriptionDraft, SubscriptionStatus
+from plans.agreement import CancelDraft, Subscription, SubscriptionDraft
 from plans.api_keys import Scope
 from plans.cancel import cancel
 from plans.model import Seller
 from plans.subscribe import subscribe
 from plans.subscription_store import list_subscriptions
+from plans.timeline import status_at
 
 CustomerFilter = Annotated[
     str | None, QueryParameter(description="Only those of this customer (key or id).")
@@ -25,14 +26,12 @@ CustomerFilter = Annotated[
 
 
 def _answer(row: Mapping[Any, Any], quantities: Mapping[str, str], now: datetime) -> Subscription:
-    ends_at: datetime | None = row["ends_at"]
-    if now < row["starts_at"]:
-        status = SubscriptionStatus.SCHEDULED
-    elif ends_at is None or now < ends_at:
-        status = SubscriptionStatus.ACTIVE
-    else:
-        cancelled = row["cancelled_at"] is not None
-        status = SubscriptionStatus.CANCELLED if cancelled else SubscriptionStatus.ENDED
+    status = status_at(
+        starts_at=row["starts_at"],
+        ends_at=row["ends_at"],
+        cancelled_at=row["cancelled_at"],
+        now=now,
+    )
     return msgspec.convert({**row, "status": status, "quantities": dict(quantities)}, Subscription)
 
 

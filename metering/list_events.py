@@ -46,7 +46,10 @@ def _reason(
     intervals: Sequence[event_store.UsageInterval],
     received_at: datetime,
 ) -> EventReason | None:
-    """Why an event is measured for nobody, or came too late to count; None when it counts."""
+    """Why an event is not measured by all that should, or came too late to count; None otherwise.
+
+    A meter that is billed and finds no value outweighs one that does: what it refused is shown.
+    """
     mine = [
         meter
         for meter in meters
@@ -62,7 +65,8 @@ def _reason(
         if meter.aggregation is Aggregation.COUNT
         or parse_value(data.get(meter.value or "")) is not None
     }
-    if not good:
+    billed = {each.meter for each in intervals if each.holds(event.time)}
+    if not good or any(meter.key in billed and meter.key not in good for meter in mine):
         return "bad_value"
     held = [each for each in intervals if each.meter in good and each.holds(event.time)]
     for each in held:

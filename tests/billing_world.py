@@ -133,7 +133,9 @@ class Shop:
         async with self.database.transaction(seller=self.seller) as connection:
             await cancel(connection=connection, reference=key, draft=draft, now=now)
 
-    async def use(self, customer: str, when: datetime, tokens: object = 1) -> None:
+    async def use(
+        self, customer: str, when: datetime, tokens: object = 1, **properties: object
+    ) -> None:
         """One usage event, sent the moment it happened."""
         self._events += 1
         body = {
@@ -141,7 +143,7 @@ class Shop:
             "type": "call",
             "subject": customer,
             "time": when.isoformat(),
-            "data": {"tokens": tokens},
+            "data": {"tokens": tokens} | properties,
         }
         intake = read_events(msgspec.json.encode([body]), lines=False)
         answer = await self.ingester.submit(seller=self.seller, intake=intake, now=when)

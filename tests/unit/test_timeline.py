@@ -151,7 +151,23 @@ def test_an_interval_that_begins_later_closes_where_it_begins():
 )
 def test_where_a_subscription_is_in_its_life(now, ends, asked, status):
     agreed = agreement(SEATS, ends_at=ends and at(ends), cancelled_at=at(asked) if asked else None)
-    assert status_at(agreement=agreed, now=at(now)).value == status
+    found = status_at(
+        starts_at=agreed.starts_at,
+        ends_at=agreed.ends_at,
+        cancelled_at=agreed.cancelled_at,
+        now=at(now),
+    )
+    assert found.value == status
+
+
+def test_cancelled_before_its_start_it_is_over_at_once():
+    found = status_at(
+        starts_at=at("2026-03-01"),
+        ends_at=at("2026-03-01"),
+        cancelled_at=at("2026-02-01"),
+        now=at("2026-02-02"),
+    )
+    assert found.value == "cancelled"
 
 
 PLAN = {
