@@ -13,6 +13,7 @@ from litestar.types import ControllerRouterHandler
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api import (
+    backfills,
     billing_runs,
     customers,
     events,
@@ -51,6 +52,7 @@ ROUTES: Final[tuple[ControllerRouterHandler, ...]] = (
     *meters.ROUTES,
     ingest.ingest_events,
     *events.ROUTES,
+    *backfills.ROUTES,
     *usage.ROUTES,
     *plans.ROUTES,
     *subscriptions.ROUTES,

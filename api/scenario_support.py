@@ -12,7 +12,7 @@ import msgspec
 
 from api.scenario_file import Scenario, Step, as_sent
 from invoicing.model import BillingRunDraft, CreditNote, Invoice, LineItem, VoidDraft
-from metering.model import EventAmendDraft, EventVoidDraft
+from metering.model import BackfillDraft, BackfillStep, EventAmendDraft, EventVoidDraft
 from plans.agreement import CancelDraft, Subscription, SubscriptionDraft
 from plans.model import Customer, CustomerDraft, MeterDraft, PlanDraft, SellerPatch
 
@@ -36,7 +36,9 @@ VERB_NAMES: Final[Mapping[str, str]] = {
     "void_event": "id",
     "amend_event": "id",
 }
-USAGE_FIELDS: Final = frozenset({"id", "source", "customer", "type", "time", "data", "repeat"})
+USAGE_FIELDS: Final = frozenset(
+    {"id", "source", "customer", "type", "time", "data", "repeat", "backfill"}
+)
 INVOICE_VERBS: Final = frozenset({"void"})
 """Verbs that act on an issued invoice and need no body."""
 
@@ -48,6 +50,8 @@ POSTS: Final[Mapping[str, type]] = {
     r"/v1/subscriptions": SubscriptionDraft,
     r"/v1/subscriptions/[^/]+/cancel": CancelDraft,
     r"/v1/invoices/[^/]+/void": VoidDraft,
+    r"/v1/backfills": BackfillDraft,
+    r"/v1/backfills/[^/]+/(close|reverse)": BackfillStep,
     r"/v1/events/[^/]+/void(\?.*)?": EventVoidDraft,
     r"/v1/events/[^/]+/amend(\?.*)?": EventAmendDraft,
 }
@@ -57,7 +61,7 @@ GETS: Final = (
     r"/v1/(meters|plans|customers|subscriptions|invoices|credit_notes)(/[^/?]+)?(\?.*)?",
     r"/v1/invoices/lines/[^/?]+/explain",
     r"/v1/(events|usage|accounts|journal_entries|seller)(\?.*)?",
-    r"/v1/billing_runs/[^/?]+",
+    r"/v1/(billing_runs|backfills)/[^/?]+",
 )
 
 EXPECTED_FIELDS: Final[Mapping[str, frozenset[str]]] = {

@@ -29,6 +29,7 @@ _REFERENCES: Final = (
     ("event_measures", "batch || ' ' || c.meter", "meter", "meters", "number"),
     ("event_voids", "batch || ' ' || c.ordinal", "batch", "event_batches", "batch"),
     ("event_voids", "batch || ' ' || c.ordinal", "replacement", "event_batches", "batch"),
+    ("backfill_batches", "batch", "batch", "event_batches", "batch"),
     ("event_inbox", "batch", "batch", "event_batches", "batch"),
 )
 _WITHOUT_FOREIGN_KEY: Final = (

@@ -43,6 +43,11 @@ SELECT s.source, s.form, s.stream FROM event_streams s
 JOIN unnest($1::text[], $2::text[]) AS w (source, form) USING (source, form)
 WHERE s.seller = current_seller()
 """
+_OPEN_BACKFILL: Final = """
+SELECT id FROM backfills
+WHERE seller = current_seller() AND key = $1 AND status = 'open' FOR SHARE
+"""
+_JOIN_BACKFILL: Final = "INSERT INTO backfill_batches (batch, backfill) VALUES ($1, $2)"
 _WRITE: Final = """
 WITH batch AS (
   INSERT INTO event_batches (batch, received_at, events, first_at, last_at, meters, payload)
@@ -166,6 +171,14 @@ def encode_keys(
     """n rows of `event_keys`."""
     batches = np.full(len(streams), batch, dtype=np.int64)
     return encode_copy([streams, words, batches, ordinals, digests])
+
+
+async def hold_backfill(raw: Any, *, key: str, batch: int, used: bool) -> bool:
+    """Whether the backfill is open, and stays so until the commit; a batch that is `used` joins."""
+    backfill = await raw.fetchval(_OPEN_BACKFILL, key)
+    if backfill is not None and used:
+        await raw.execute(_JOIN_BACKFILL, batch, backfill)
+    return backfill is not None
 
 
 async def write_batch(

@@ -10,6 +10,7 @@ from datetime import datetime
 from itertools import chain
 from typing import Any, Final
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -52,6 +53,8 @@ class Job:
     ) -> None:
         """`now` is the seller's clock: an event without a time happened then."""
         self.events, self.datas, self.now = events, datas, now
+        named = events[0].backfill
+        self.backfill = None if isinstance(named, msgspec.UnsetType) else named
         self.done: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         for each in events:
             if each.time is None:
@@ -84,9 +87,10 @@ class Group:
     """The events of one commit, of one seller, in the order they came."""
 
     def __init__(self, *, seller: int, jobs: Sequence[Job]) -> None:
-        """All `jobs` are of one seller."""
+        """All `jobs` are of one seller, and of one backfill or of none."""
         self.seller = seller
         self.jobs = jobs
+        self.backfill = jobs[0].backfill
         self.received_at = max(job.now for job in jobs)
         self.events = list(chain.from_iterable(job.events for job in jobs))
         self.datas = list(chain.from_iterable(job.datas for job in jobs))
@@ -105,7 +109,8 @@ class Group:
         sizes = [len(job.events) for job in self.jobs]
         now = np.repeat([micros_of(job.now) for job in self.jobs], sizes)
         verdicts = np.zeros(len(self.times), dtype=np.int8)
-        verdicts[self.times < now - OLDEST_DAYS * _DAY_MICROS] = Verdict.TOO_OLD
+        if self.backfill is None:
+            verdicts[self.times < now - OLDEST_DAYS * _DAY_MICROS] = Verdict.TOO_OLD
         verdicts[self.times > now + AHEAD_SECONDS * 1_000_000] = Verdict.TOO_FAR_AHEAD
         return verdicts
 
@@ -282,11 +287,17 @@ class Committer:
     async def _write(self, raw: Any, group: Group, batch: int) -> NDArray[np.int8]:
         """One transaction; the verdict of every event."""
         suspects = group.suspects
+        if group.backfill is not None:
+            suspects[:] = True
         looking = bool(suspects.any())
         await begin(raw, seller=group.seller, load=not looking)
         verdicts = np.zeros(len(group.events), dtype=np.int8)
         if looking:
             verdicts = await _judge(raw, group, batch)
+        if group.backfill is not None and not await batch_store.hold_backfill(
+            raw, key=group.backfill, batch=batch, used=bool((verdicts == Verdict.NEW).any())
+        ):
+            verdicts[verdicts == Verdict.NEW] = Verdict.BACKFILL_NOT_OPEN
         chosen = np.flatnonzero(verdicts == Verdict.NEW)
         if not len(chosen):
             await raw.execute("COMMIT")

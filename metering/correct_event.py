@@ -70,6 +70,7 @@ async def amend_event(
         row=row,
         measures=measures,
     )
+    await correction_store.join_backfill(raw, batch=place.batch, replacement=batch)
     assert written, "who takes an event back first may replace it"
     return await tell_event(
         connection=connection, event=_stored(event), received_at=place.received_at

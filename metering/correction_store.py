@@ -46,6 +46,10 @@ _LOOK_AGAIN: Final = """
 INSERT INTO event_inbox (batch) VALUES ($1)
 ON CONFLICT (seller, batch) DO UPDATE SET batch = excluded.batch
 """
+_JOIN: Final = """
+INSERT INTO backfill_batches (batch, backfill) SELECT $2, backfill FROM backfill_batches
+WHERE seller = current_seller() AND batch = $1
+"""
 _NUMBER: Final = "SELECT nextval('event_batch_numbers')"
 _MAKE_STREAM: Final = """
 INSERT INTO event_streams (source, form) VALUES ($1, 'amendment') ON CONFLICT DO NOTHING
@@ -115,6 +119,11 @@ async def insert_void(
     await raw.execute(_POSITIONS, place.batch, place.ordinal, meters, places)
     await raw.execute(_LOOK_AGAIN, place.batch)
     return True
+
+
+async def join_backfill(raw: Any, *, batch: int, replacement: int) -> None:
+    """A replacement belongs to the backfill of what it replaces, if there is one."""
+    await raw.execute(_JOIN, batch, replacement)
 
 
 async def take_batch_number(raw: Any) -> int:

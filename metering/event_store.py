@@ -20,7 +20,10 @@ SELECT batch, payload, received_at,
   ARRAY(SELECT v.ordinal FROM event_voids v
     WHERE v.seller = b.seller AND v.batch = b.batch) AS voided,
   ARRAY(SELECT v.ordinal FROM event_voids v
-    WHERE v.seller = b.seller AND v.batch = b.batch AND v.replacement IS NOT NULL) AS amended
+    WHERE v.seller = b.seller AND v.batch = b.batch AND v.replacement IS NOT NULL) AS amended,
+  (SELECT f.status FROM backfill_batches x
+    JOIN backfills f ON f.seller = x.seller AND f.id = x.backfill
+    WHERE x.seller = b.seller AND x.batch = b.batch) AS backfill
 FROM event_batches b
 WHERE seller = current_seller() AND batch >= $1
   AND ($2::timestamptz IS NULL OR last_at >= $2) AND ($3::timestamptz IS NULL OR first_at < $3)
@@ -41,13 +44,17 @@ WHERE c.seller = current_seller() AND c.number = ANY(:customers) AND p.body->>'m
 
 
 class StoredBatch(msgspec.Struct, frozen=True, kw_only=True):
-    """The events of a batch by ordinal; some were taken back, and some of those replaced."""
+    """The events of a batch by ordinal; some were taken back, and some of those replaced.
+
+    `backfill` is the status of the backfill it came in, if any.
+    """
 
     batch: int
     events: list[StoredEvent]
     received_at: datetime
     voided: frozenset[int]
     amended: frozenset[int]
+    backfill: str | None
 
 
 class UsageInterval(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,6 +98,7 @@ async def stream_events(
                 received_at=row["received_at"],
                 voided=frozenset(row["voided"]),
                 amended=frozenset(row["amended"]),
+                backfill=row["backfill"],
             )
 
 

@@ -37,6 +37,7 @@ class Verdict(IntEnum):
     TOO_OLD = 4
     TOO_FAR_AHEAD = 5
     UNSURE = 6
+    BACKFILL_NOT_OPEN = 7
 
 
 class StoredKey(msgspec.Struct, frozen=True, gc=False):

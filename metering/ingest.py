@@ -8,6 +8,7 @@ grows with the load.
 import asyncio
 from collections import deque
 from datetime import datetime
+from itertools import pairwise
 from typing import Final
 
 from engine.db import Database
@@ -28,6 +29,10 @@ QUEUED_EVENTS: Final = 100_000
 COMMIT_SECONDS: Final = 2.5
 
 _REFUSALS: Final = {
+    Verdict.BACKFILL_NOT_OPEN: (
+        RejectionCode.BACKFILL_NOT_OPEN,
+        "there is no open backfill of that key",
+    ),
     Verdict.CONFLICT: (
         RejectionCode.CONFLICT,
         "this id was taken by an event with another payload",
@@ -50,6 +55,25 @@ def _refused(intake: Intake, verdicts: bytes) -> list[Rejection]:
             code, detail = _REFUSALS[Verdict(verdict)]
             refused.append(Rejection(index=index, id=event.id, code=code, detail=detail))
     return refused
+
+
+def _jobs(intake: Intake, *, now: datetime) -> list[Job]:
+    """The events in parts of a group's size at most, each of one backfill or of none."""
+    count = len(intake.events)
+    bounds = [0, count]
+    if intake.backfilled:
+        named = [each.backfill for each in intake.events]
+        changes = [at for at in range(1, count) if named[at] != named[at - 1]]
+        bounds = [0, *changes, count]
+    return [
+        Job(
+            events=intake.events[start : min(start + GROUP_EVENTS, end)],
+            datas=intake.datas[start : min(start + GROUP_EVENTS, end)],
+            now=now,
+        )
+        for first, end in pairwise(bounds)
+        for start in range(first, end, GROUP_EVENTS)
+    ]
 
 
 class Ingester:
@@ -115,14 +139,7 @@ class Ingester:
         if self._queued and self._queued + count > self._limit:
             detail = "more events wait than can be stored in time; nothing was stored"
             raise BillingError("overloaded", detail, kind=ErrorKind.TOO_MANY)
-        jobs = [
-            Job(
-                events=intake.events[start : start + GROUP_EVENTS],
-                datas=intake.datas[start : start + GROUP_EVENTS],
-                now=now,
-            )
-            for start in range(0, count, GROUP_EVENTS)
-        ]
+        jobs = _jobs(intake, now=now)
         self._waiting.setdefault(seller, deque()).extend(jobs)
         self._queued += count
         self._wake.set()
@@ -142,7 +159,11 @@ class Ingester:
         waiting = self._waiting.pop(seller)
         jobs = [waiting.popleft()]
         events = len(jobs[0].events)
-        while waiting and events + len(waiting[0].events) <= GROUP_EVENTS:
+        while (
+            waiting
+            and waiting[0].backfill == jobs[0].backfill
+            and events + len(waiting[0].events) <= GROUP_EVENTS
+        ):
             jobs.append(waiting.popleft())
             events += len(jobs[-1].events)
         if waiting:

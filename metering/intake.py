@@ -56,12 +56,16 @@ _scan: Final = json.JSONDecoder(strict=False).raw_decode
 
 
 class Intake(msgspec.Struct, frozen=True):
-    """n good events of a body with their data and their place in it, and the rejections."""
+    """n good events of a body with their data and their place in it, and the rejections.
+
+    Unless `backfilled` is set, no event names a backfill.
+    """
 
     events: list[EventIn]
     datas: list[dict[str, Any]]
     indexes: Sequence[int]
     rejected: list[Rejection]
+    backfilled: bool = False
 
 
 def micros_of(at: datetime) -> int:
@@ -120,7 +124,7 @@ def _fast(body: bytes, *, single: bool) -> Intake | None:
         datas = _join_data(raws)
     except ValueError:
         return None
-    return Intake(events, datas, range(len(events)), [])
+    return Intake(events, datas, range(len(events)), [], b'"backfill"' in body)
 
 
 def _scan_items(body: bytes) -> list[bytes]:
@@ -257,4 +261,5 @@ def read_events(body: bytes, *, lines: bool = False) -> Intake:
                 indexes.append(index)
     except RecursionError:
         raise _malformed("nested_too_deep", _NESTED) from None
-    return Intake(events, datas, indexes, rejected)
+    named = any(each.backfill is not msgspec.UNSET for each in events)
+    return Intake(events, datas, indexes, rejected, named)

@@ -19,6 +19,10 @@ from plans.model import Aggregation, LateUsage, Meter
 
 _CURSOR: Final = re.compile(r"(\d{1,18})\.(\d{1,9})\Z", re.ASCII)
 _LOOKED_AT: Final = 20_000
+_BACKFILLED: Final[Mapping[str, tuple[EventStatus, EventReason]]] = {
+    "open": ("unmatched", "backfill_open"),
+    "reversed": ("voided", "backfill_reversed"),
+}
 
 
 class _Place(msgspec.Struct, frozen=True):
@@ -78,9 +82,9 @@ def _reason(
 def _voided(
     stored: event_store.StoredBatch, ordinal: int
 ) -> tuple[EventStatus, EventReason | None] | None:
-    """Status and reason of an event that was taken back; None for one that stands."""
+    """Status and reason of an event that does not count; None for one that stands."""
     if ordinal not in stored.voided:
-        return None
+        return _BACKFILLED.get(stored.backfill or "")
     return "voided", "amended" if ordinal in stored.amended else None
 
 

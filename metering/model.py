@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plans.model import Meter
-from plans.shape import Body
+from plans.shape import Body, Key, Record
 
 Instant = Annotated[datetime, msgspec.Meta(tz=True)]
 EventText = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
@@ -31,6 +31,7 @@ class EventIn(msgspec.Struct, gc=False, kw_only=True):
     subject: EventText
     time: Instant | None = None
     data: msgspec.Raw = EMPTY_DATA
+    backfill: EventText | msgspec.UnsetType = msgspec.UNSET
 
 
 class StoredEvent(msgspec.Struct, gc=False, kw_only=True):
@@ -52,6 +53,7 @@ class RejectionCode(StrEnum):
     TOO_FAR_AHEAD = "too_far_ahead"
     REQUIRED = "required"
     INVALID = "invalid"
+    BACKFILL_NOT_OPEN = "backfill_not_open"
 
 
 class Rejection(msgspec.Struct, frozen=True, kw_only=True):
@@ -153,7 +155,14 @@ class UsageAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
 EventStatus = Literal["measured", "unmatched", "ignored", "voided"]
 EventReason = Literal[
-    "no_meter", "unknown_customer", "no_subscription", "bad_value", "amended", "late_usage"
+    "no_meter",
+    "unknown_customer",
+    "no_subscription",
+    "bad_value",
+    "amended",
+    "late_usage",
+    "backfill_open",
+    "backfill_reversed",
 ]
 
 
@@ -168,6 +177,28 @@ class EventRow(msgspec.Struct, frozen=True, kw_only=True):
     data: msgspec.Raw
     status: EventStatus
     reason: EventReason | None
+
+
+class BackfillDraft(Body, frozen=True, kw_only=True):
+    """`POST /v1/backfills`."""
+
+    key: Key
+
+
+class BackfillStep(Body, frozen=True, kw_only=True):
+    """`POST /v1/backfills/{id}/close` and `/reverse`: there is nothing to say."""
+
+
+class Backfill(Record, frozen=True, kw_only=True):
+    """Usage from outside the window; `status` is open, closed (it counts) or reversed."""
+
+    id: str
+    key: str
+    status: Literal["open", "closed", "reversed"]
+    events: int
+    created_at: datetime
+    closed_at: datetime | None
+    reversed_at: datetime | None
 
 
 class EventVoidDraft(Body, frozen=True, kw_only=True):

@@ -36,6 +36,9 @@ SELECT batch, events, digits, wide, customers, times, quantities, unknown,
     WHERE b.seller = m.seller AND b.batch = m.batch) END AS received_at
 FROM event_measures m
 WHERE seller = current_seller() AND meter = $1 AND first_at < $2 AND last_at >= $3
+  AND NOT EXISTS (SELECT FROM backfill_batches x
+    JOIN backfills f ON f.seller = x.seller AND f.id = x.backfill
+    WHERE x.seller = m.seller AND x.batch = m.batch AND f.status <> 'closed')
 """
 _UNMEASURED: Final = """
 SELECT batch, payload, received_at, ARRAY(SELECT v.ordinal FROM event_voids v
@@ -43,6 +46,9 @@ SELECT batch, payload, received_at, ARRAY(SELECT v.ordinal FROM event_voids v
 FROM event_batches b
 WHERE seller = current_seller() AND NOT meters @> ARRAY[$1::integer]
   AND first_at < $2 AND last_at >= $3
+  AND NOT EXISTS (SELECT FROM backfill_batches x
+    JOIN backfills f ON f.seller = x.seller AND f.id = x.backfill
+    WHERE x.seller = b.seller AND x.batch = b.batch AND f.status <> 'closed')
 """
 _INBOX_MEASURES: Final = """
 SELECT customers, times, unknown FROM event_measures

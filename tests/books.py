@@ -254,6 +254,9 @@ async def write_usage(raw: Any) -> None:
         raw, "event_measures", seen | {"meter": meter, "digits": 0, "wide": False} | arrays
     )
     await insert(raw, "event_inbox", {"batch": 1})
+    late = {"id": "bkf_a", "key": "late", "status": "closed", "created_at": START}
+    await insert(raw, "backfills", late | {"closed_at": START})
+    await insert(raw, "backfill_batches", {"batch": 1, "backfill": "bkf_a"})
     voided = {"batch": 1, "ordinal": 1}
     await insert(raw, "event_voids", voided | {"voided_at": START})
     await insert(raw, "event_void_positions", voided | {"meter": meter, "position": 1})

@@ -77,6 +77,14 @@ ROWS: dict[tuple[str, str], Row] = {
     ("POST", "/v1/events/{event_id}/amend"): Row(
         "billing", path={"event_id": "event"}, body={"data": {"tokens": 7}}
     ),
+    ("POST", "/v1/backfills"): Row("billing", body={"key": "new"}, status=201),
+    ("GET", "/v1/backfills/{backfill}"): Row("read", path={"backfill": "backfill"}),
+    ("POST", "/v1/backfills/{backfill}/close"): Row(
+        "billing", path={"backfill": "backfill"}, body={}
+    ),
+    ("POST", "/v1/backfills/{backfill}/reverse"): Row(
+        "billing", path={"backfill": "backfill"}, body={}
+    ),
     ("GET", "/v1/usage"): Row(
         "read",
         query={

@@ -164,6 +164,8 @@ async def bill(world: World, seller: Seller) -> None:
         assert answer.is_success, answer.text
         if name is not None:
             seller.ids[name] = answer.json()["id"]
+    answer = await world.send("POST", "/v1/backfills", key=key, json={"key": "old"})
+    seller.ids["backfill"] = answer.json()["id"]
     for name in ("event", "wrong_event"):
         seller.ids[name] = f"{name}_{seller.id.partition('_')[2]}"
         sent = {"id": seller.ids[name], "type": "completion", "subject": "acme"}

@@ -251,6 +251,31 @@ CREATE TABLE event_void_positions (
   PRIMARY KEY (seller, meter, batch, position)
 );
 
+-- Usage from outside the window of acceptance comes in named backfills. A batch of one counts while it is closed: not
+-- before, and no longer once it is reversed.
+CREATE TABLE backfills (
+  seller integer NOT NULL DEFAULT current_seller() REFERENCES sellers,
+  id text NOT NULL,
+  key text NOT NULL,
+  status text NOT NULL CHECK (status IN ('open', 'closed', 'reversed')),
+  created_at timestamptz NOT NULL,
+  closed_at timestamptz,
+  reversed_at timestamptz,
+  PRIMARY KEY (seller, id),
+  UNIQUE (seller, key),
+  CHECK ((status = 'reversed') = (reversed_at IS NOT NULL)),
+  CHECK (status <> 'closed' OR closed_at IS NOT NULL)
+);
+
+CREATE TABLE backfill_batches (
+  seller integer NOT NULL DEFAULT current_seller(),
+  batch bigint NOT NULL,
+  backfill text NOT NULL,
+  PRIMARY KEY (seller, batch),
+  FOREIGN KEY (seller, backfill) REFERENCES backfills (seller, id)
+);
+CREATE INDEX backfill_batches_backfill ON backfill_batches (seller, backfill);
+
 -- Batches that no billing run has looked at for late usage yet: a set, not a watermark, because commits do not
 -- become visible in the order of their numbers.
 CREATE TABLE event_inbox (
