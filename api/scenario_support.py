@@ -12,7 +12,13 @@ import msgspec
 
 from api.scenario_file import Scenario, Step, as_sent
 from invoicing.model import BillingRunDraft, CreditNote, Invoice, LineItem
-from plans.agreement import CancelDraft, Subscription, SubscriptionDraft
+from plans.agreement import (
+    CancelDraft,
+    ChangeDraft,
+    PauseDraft,
+    Subscription,
+    SubscriptionDraft,
+)
 from plans.model import Customer, CustomerDraft, MeterDraft, PlanDraft, SellerPatch
 
 SETUP: Final[Mapping[str, type]] = {
@@ -22,10 +28,18 @@ SETUP: Final[Mapping[str, type]] = {
 }
 """Lists of bodies that have a route, and the struct it decodes."""
 
-VERB_BODIES: Final[Mapping[str, type]] = {"subscribe": SubscriptionDraft, "cancel": CancelDraft}
+VERB_BODIES: Final[Mapping[str, type]] = {
+    "subscribe": SubscriptionDraft,
+    "change": ChangeDraft,
+    "cancel": CancelDraft,
+    "pause": PauseDraft,
+    "resume": PauseDraft,
+}
 """Verbs that send one body; what names the object (`subscription`) is taken out before."""
 
-VERB_NAMES: Final[Mapping[str, str]] = {"cancel": "subscription"}
+VERB_NAMES: Final[Mapping[str, str]] = dict.fromkeys(
+    ("change", "cancel", "pause", "resume"), "subscription"
+)
 USAGE_FIELDS: Final = frozenset({"id", "source", "customer", "type", "time", "data", "repeat"})
 INVOICE_VERBS: Final[frozenset[str]] = frozenset()
 """Verbs that act on an issued invoice and need no body."""
@@ -37,11 +51,14 @@ POSTS: Final[Mapping[str, type]] = {
     r"/v1/plans": PlanDraft,
     r"/v1/subscriptions": SubscriptionDraft,
     r"/v1/subscriptions/[^/]+/cancel": CancelDraft,
+    r"/v1/subscriptions/[^/]+/change": ChangeDraft,
+    r"/v1/subscriptions/[^/]+/(pause|resume)": PauseDraft,
 }
 """Paths that `post` may use: patterns of the whole path."""
 
 GETS: Final = (
     r"/v1/(meters|plans|customers|subscriptions|invoices|credit_notes)(/[^/?]+)?(\?.*)?",
+    r"/v1/subscriptions/[^/?]+/scheduled_changes",
     r"/v1/invoices/[^/?]+/lines/[^/?]+/explain",
     r"/v1/(events|usage|accounts|journal_entries|seller)(\?.*)?",
     r"/v1/billing_runs/[^/?]+",

@@ -197,7 +197,7 @@ END $$;
 CREATE POLICY make ON sellers FOR INSERT TO usance_owner WITH CHECK (true);
 
 GRANT SELECT, INSERT, UPDATE ON sellers, api_keys, customers, customer_balances, subscriptions, price_intervals,
-  number_series, billing_state, billing_runs, parked_accounts, invoices, credit_notes, idempotency_keys TO usance_app;
+  subscription_changes, number_series, billing_state, billing_runs, parked_accounts, invoices, credit_notes, idempotency_keys TO usance_app;
 GRANT SELECT, INSERT ON parties, meters, plans, prices, accounts, line_items, settlements, journal_entries, postings,
   outbox, event_streams, event_keys, event_batches, event_measures, event_inbox TO usance_app;
 GRANT DELETE ON event_inbox, idempotency_keys, parked_accounts TO usance_app;
