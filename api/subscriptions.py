@@ -139,7 +139,7 @@ async def cancel_subscription(
     status_code=200,
     opt={"scope": Scope.BILLING},
 )
-async def change_subscription(
+async def change_subscription(  # noqa: PLR0917 - each is injected by its name
     reference: FromPath[str],
     data: JSONBody[ChangeDraft],
     connection: NamedDependency[AsyncConnection],
@@ -170,7 +170,7 @@ async def change_subscription(
     status_code=200,
     opt={"scope": Scope.BILLING},
 )
-async def pause_subscription(
+async def pause_subscription(  # noqa: PLR0917 - each is injected by its name
     reference: FromPath[str],
     data: JSONBody[PauseDraft],
     connection: NamedDependency[AsyncConnection],
@@ -194,7 +194,7 @@ async def pause_subscription(
     status_code=200,
     opt={"scope": Scope.BILLING},
 )
-async def resume_subscription(
+async def resume_subscription(  # noqa: PLR0917 - each is injected by its name
     reference: FromPath[str],
     data: JSONBody[PauseDraft],
     connection: NamedDependency[AsyncConnection],

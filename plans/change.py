@@ -39,10 +39,10 @@ async def change(
     with `invoice_now`. Errors: `not_found`, `subscription_over`, `invalid_body`.
     """
     agreement = await _lock(connection, reference)
-    if draft.plan is None and draft.plan_version is None:
-        if not draft.quantities and not draft.overrides:
-            detail = "a change names a plan, quantities or overrides"
-            raise invalid_field(pointer="", code="required", detail=detail)
+    named = (draft.plan, draft.plan_version, draft.quantities, draft.overrides)
+    if not any(named):
+        detail = "a change names a plan, quantities or overrides"
+        raise invalid_field(pointer="", code="required", detail=detail)
     effective = change_instant(agreement=agreement, effective=draft.effective, now=now)
     life = await load_life(connection=connection, agreement=agreement)
     before = life.state_at(effective)

@@ -7,7 +7,7 @@ import msgspec
 
 from engine.period import period_holding
 from plans.agreement import Agreement, PriceInterval
-from plans.life import Run
+from plans.life import Run, plain_quantity
 from plans.prices import Kind
 from plans.timeline import calendar_of
 
@@ -103,7 +103,7 @@ def _interval_of(
         if (
             stretch.id not in taken
             and stretch.price_id == run.terms.price_id
-            and stretch.quantity == run.terms.quantity
+            and plain_quantity(stretch.quantity) == run.terms.quantity
             and stretch.start_at == run.start_at
             and stretch.anchor == run.anchor
         ):
