@@ -26,10 +26,10 @@ help: ## this list
 demo: $(USANCE) ## events in, invoices out, end to end on the embedded database
 	@.venv/bin/usance demo
 
-serve: $(USANCE) ## API, portal, console and worker in one process
+serve: $(USANCE) ## the API and the worker in one process
 	@.venv/bin/usance serve
 
-worker: $(USANCE) ## the worker alone: billing runs, dunning, deliveries as they fall due
+worker: $(USANCE) ## the worker alone: bills what falls due
 	@.venv/bin/usance serve --role worker
 
 check: $(USANCE) ## every rule's scenario, as a bookkeeper would read it

@@ -156,7 +156,19 @@ def create_app(
         logging_config=None,
     )
     refuse_undeclared(app)
+    app.state.query_names = _query_names(app)
     return app
+
+
+def _query_names(app: Litestar) -> dict[BaseRouteHandler, frozenset[str]]:
+    """The names that each handler knows in a query."""
+    found: dict[BaseRouteHandler, frozenset[str]] = {}
+    for route in app.routes:
+        pairs = cast("dict[str, Any]", getattr(route, "route_handler_map", {}))
+        for handler, arguments in pairs.values():
+            names = (one.field_alias for one in arguments.expected_query_params)
+            found[handler] = frozenset(names)
+    return found
 
 
 def handlers_of(app: Litestar) -> list[tuple[str, str, BaseRouteHandler]]:

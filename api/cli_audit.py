@@ -24,6 +24,7 @@ class Broken(msgspec.Struct, frozen=True, kw_only=True):
 class Audited(msgspec.Struct, frozen=True, kw_only=True):
     """What an audit looked at and what it found."""
 
+    sellers: int
     checks: int
     charges: int
     pending: int
@@ -57,7 +58,8 @@ def told(done: Audited) -> str:
     """The outcome in a sentence."""
     waiting = f", {done.pending:,} wait for the next billing run" if done.pending else ""
     return (
-        f"{done.checks} invariants checked and {done.charges:,} charges derived again{waiting}: "
+        f"{done.sellers} seller{'' if done.sellers == 1 else 's'}: {done.checks} invariants checked"
+        f" and {done.charges:,} charges derived again{waiting}: "
         f"{len(done.broken) or 'no'} violation{'' if len(done.broken) == 1 else 's'}."
     )
 
@@ -104,4 +106,10 @@ async def audit_all(*, running: "Runtime") -> Audited:
     finally:
         await reader.close()
         await database.close()
-    return Audited(checks=len(CHECKS), charges=charges, pending=pending, broken=tuple(broken))
+    return Audited(
+        sellers=len(sellers),
+        checks=len(CHECKS),
+        charges=charges,
+        pending=pending,
+        broken=tuple(broken),
+    )

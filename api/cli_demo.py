@@ -94,7 +94,8 @@ async def _demo(
             posted = await show.run_again()
             out.print(f"The billing run once more: {posted} documents posted.")
             clean = await _audit(running=running, out=out)
-            _what_next(running=running, key=show.made.secret, out=out)
+            line = invoices[-1]["lines"][-1]["id"]
+            _what_next(running=running, key=show.made.secret, line=line, out=out)
             return agrees and posted == 0 and clean
     finally:
         await database.close()
@@ -152,7 +153,7 @@ def _show_invoices(invoices: Sequence[Mapping[str, Any]], *, out: "Console") -> 
     from rich.table import Table
 
     table = Table("number", "customer", "issued", "lines", box=None, pad_edge=False)
-    for name in ("total", "to pay"):
+    for name in ("total", "amount due"):
         table.add_column(name, justify="right")
     shown = list(invoices)[-SHOWN:]
     for entry in shown:
@@ -192,7 +193,7 @@ def _show_accounts(accounts: Sequence[Mapping[str, Any]], *, out: "Console") -> 
         for currency, amount in entry["balances"].items()
         if Decimal(amount)
     ]
-    out.print(f"Journal: {', '.join(held)}.")
+    out.print(f"Journal: {', '.join(held)}.", soft_wrap=True)
 
 
 async def _keep_pdf(
@@ -201,7 +202,7 @@ async def _keep_pdf(
     last = invoices[-1]
     path = home / f"{last['number']}.pdf"
     path.write_bytes(await show.pdf(last["id"]))
-    out.print(f"Invoice {last['number']} as it is sent: {path}")
+    out.print(f"Invoice {last['number']} as it is sent: {path}", soft_wrap=True)
 
 
 async def _audit(*, running: "Runtime", out: "Console") -> bool:
@@ -214,13 +215,16 @@ async def _audit(*, running: "Runtime", out: "Console") -> bool:
     return not done.broken
 
 
-def _what_next(*, running: "Runtime", key: str, out: "Console") -> None:
-    home = running.settings.home
-    out.print("\nNow try:", style="bold")
-    out.print(f"  USANCE_HOME={home} usance serve", soft_wrap=True)
-    out.print(f"  export KEY={key}", soft_wrap=True)
-    out.print(
-        '  curl -H "Authorization: Bearer $KEY" http://127.0.0.1:8400/v1/invoices',
-        soft_wrap=True,
-    )
-    out.print("  usance check tests/scenarios    # the rules, as a bookkeeper would read them")
+def _what_next(*, running: "Runtime", key: str, line: str, out: "Console") -> None:
+    usance = sys.argv[0] if Path(sys.argv[0]).name == "usance" else "usance"
+    for entry in (
+        "\nNow try:",
+        f"  export USANCE_HOME={running.settings.home} KEY={key}",
+        f"  {usance} audit",
+        f"  {usance} serve &    # documentation at http://127.0.0.1:8400/docs",
+        '  ask() { curl -sS -H "Authorization: Bearer $KEY" "http://127.0.0.1:8400$1"; }',
+        "  ask /v1/invoices",
+        f"  ask /v1/invoices/lines/{line}/explain    # why it is this amount",
+        f"  {usance} check tests/scenarios    # the rules, as a bookkeeper would read them",
+    ):
+        out.print(entry, soft_wrap=True, highlight=False)

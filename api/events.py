@@ -46,7 +46,7 @@ End = Annotated[
         " missing is there. A page may be short and still have a next one."
     ),
     tags=["Usage"],
-    opt={"scope": Scope.READ},
+    opt={"scope": Scope.READ, "problems": [404, 422]},
 )
 async def get_events(  # noqa: PLR0917 - each is a parameter of the query
     connection: NamedDependency[AsyncConnection],

@@ -11,7 +11,7 @@ from api.auth import Principal
 from api.bodies import malformed
 from api.idempotency_store import find_answer
 from api.unit_of_work import STATE, Remembered, UnitOfWork
-from engine.errors import BillingError, ErrorKind
+from engine.errors import BillingError, ErrorKind, FieldError
 
 _KEY: Final = re.compile(r"[\x21-\x7e]{1,255}\Z")
 
@@ -20,10 +20,12 @@ async def before_handler(request: Request[Any, Any, Any]) -> Response[bytes] | N
     """The kept answer of a repeated POST; None lets the handler run.
 
     Errors: `malformed_json` for an empty body, `invalid_parameter` for characters that cannot be
-    stored, `not_found` for a path with them, `invalid_idempotency_key`, and `idempotency_mismatch`
-    for the same key on another request.
+    stored and for a name that the route does not have, `not_found` for a path with such
+    characters, `invalid_idempotency_key`, and `idempotency_mismatch` for the same key on another
+    request.
     """
     _refuse_unfit_address(request)
+    _refuse_unknown_parameters(request)
     if request.route_handler.parsed_data_field is not None and not await request.body():
         raise malformed("malformed_json", "the body is no JSON: it is empty")
     key = request.headers.get("idempotency-key")
@@ -59,6 +61,21 @@ async def before_handler(request: Request[Any, Any, Any]) -> Response[bytes] | N
         media_type=answer.media_type,
         headers={"Idempotency-Replayed": "true"},
     )
+
+
+def _refuse_unknown_parameters(request: Request[Any, Any, Any]) -> None:
+    """A filter that is misspelt must not answer with everything."""
+    known = cast("frozenset[str]", request.app.state.query_names[request.route_handler])
+    unknown = [name for name in request.query_params if name not in known]
+    if unknown:
+        errors = tuple(
+            FieldError(
+                pointer=f"/{name}", code="unknown_parameter", detail="this route has no such"
+            )
+            for name in dict.fromkeys(unknown)
+        )
+        detail = f"{unknown[0][:100]!r} is no parameter of this route"
+        raise BillingError("invalid_parameter", detail, kind=ErrorKind.MALFORMED, errors=errors)
 
 
 def unit_of(request: Request[Any, Any, Any]) -> UnitOfWork:

@@ -11,7 +11,7 @@ from api.pagination import Page, PageRequest
 from engine.errors import not_found
 from engine.journal import Side
 from engine.money import format_amount
-from invoicing.document_store import account_balances, list_entries
+from invoicing.journal_store import account_balances, list_entries
 from invoicing.model import AccountAnswer, JournalEntryAnswer
 from plans.api_keys import Scope
 

@@ -162,6 +162,9 @@ def _complete(
     if "POST" in handler.http_methods and handler.opt.get("idempotent", True) and scope:
         operation["parameters"] = [*parameters, _IDEMPOTENCY_KEY]
         statuses += [400, 409]
+    for status, words in _SUCCESSES.items():
+        if status in operation["responses"]:
+            operation["responses"][status]["description"] = words
     for status in sorted(set(statuses)):
         operation["responses"].setdefault(str(status), {})
         operation["responses"][str(status)] = {
@@ -170,6 +173,7 @@ def _complete(
         }
 
 
+_SUCCESSES: Final = {"200": "What was asked for.", "201": "What was made.", "204": "Done."}
 _IDEMPOTENCY_KEY: Final = {
     "name": "Idempotency-Key",
     "in": "header",

@@ -8,6 +8,7 @@ from litestar.di import NamedDependency
 from litestar.params import QueryParameter
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from api.bodies import EARLIEST_YEAR, LATEST_YEAR
 from engine.errors import invalid_field
 from metering.model import UsageAnswer, UsageWindow
 from metering.usage import read_usage
@@ -31,6 +32,9 @@ def utc_instant(at: datetime, *, pointer: str) -> datetime:
     """A query's instant in UTC; one without an offset is refused."""
     if at.tzinfo is None:
         detail = "an instant names its offset from UTC, such as Z"
+        raise invalid_field(pointer=pointer, code="invalid", detail=detail)
+    if not EARLIEST_YEAR <= at.year <= LATEST_YEAR:
+        detail = f"the year must lie in {EARLIEST_YEAR}–{LATEST_YEAR}"
         raise invalid_field(pointer=pointer, code="invalid", detail=detail)
     return at.astimezone(UTC)
 

@@ -13,10 +13,11 @@ from typing import Final
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
+from api.idempotency_store import forget_answers
 from engine.db import Database
 from engine.errors import BillingError
 from invoicing.run_billing import run_billing
-from plans.seller_directory_store import list_due_sellers
+from plans.seller_directory_store import list_due_sellers, list_sellers
 
 TICK_SECONDS: Final = 5
 _log: Final = logging.getLogger("usance.worker")
@@ -45,6 +46,17 @@ async def tick(*, database: Database, now: datetime) -> int:
     return documents
 
 
+async def tidy_up(*, database: Database, now: datetime) -> int:
+    """Forget the answers kept for idempotency keys past their 30 days; give how many."""
+    async with database.transaction(seller=None) as connection:
+        sellers = await list_sellers(connection=connection)
+    forgotten = 0
+    for entry in sellers:
+        async with database.transaction(seller=entry.seller) as connection:
+            forgotten += await forget_answers(connection=connection, now=now)
+    return forgotten
+
+
 @asynccontextmanager
 async def working(*, database: Database, clock: Callable[[], datetime]) -> AsyncIterator[None]:
     """Tick for the length of the block; a tick under way is finished before it ends."""
@@ -58,7 +70,15 @@ async def working(*, database: Database, clock: Callable[[], datetime]) -> Async
             except Exception:  # noqa: BLE001 logged; the next tick finds the same work
                 _log.exception("a tick failed; the next one tries again")
 
+    async def run_tidy_up() -> None:
+        async with ticking:
+            try:
+                await tidy_up(database=database, now=clock())
+            except Exception:  # noqa: BLE001 logged; nothing depends on it being done in time
+                _log.exception("old answers were not forgotten; the next hour tries again")
+
     scheduler = AsyncIOScheduler(timezone="UTC")
+    scheduler.add_job(run_tidy_up, "interval", hours=1, coalesce=True, max_instances=1)
     scheduler.add_job(
         run_tick,
         "interval",

@@ -6,6 +6,7 @@ from pathlib import Path
 
 SHORT: dict[str, list[str]] = {
     "bench_rating": ["--lines", "100000"],
+    "bench_ingest": ["--seconds", "3", "--rounds", "1"],
     "bench_billing_run": ["--subscriptions", "4000", "--events", "400000"],
 }
 

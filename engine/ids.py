@@ -11,13 +11,9 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Final
 
-import numpy as np
-from numpy.typing import NDArray
-
 ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"
 BODY_LENGTH: Final = 26
 ORDINAL_MAX: Final = 0xFFFF
-_ALPHABET_BYTES: Final = np.frombuffer(ALPHABET.encode(), dtype=np.uint8)
 _PAIRS: Final = tuple(first + second for first in ALPHABET for second in ALPHABET)
 _PAIR_SHIFTS: Final = tuple(range(120, -1, -10))
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -74,30 +70,6 @@ class DerivedIds:
         assert 0 <= ordinal <= ORDINAL_MAX, "documents of more parts are refused"
         last = self._end + ordinal
         return f"{prefix}_{self._begin}{_PAIRS[last >> 10]}{_PAIRS[last & 1023]}"
-
-
-def derived_ids(
-    *, prefix: str, bodies: Sequence[int], ordinals: NDArray[np.int64]
-) -> NDArray[np.bytes_]:
-    """`derived_id` over whole columns: n bodies and n ordinals give n fixed-width texts."""
-    count = len(bodies)
-    raw = b"".join(body.to_bytes(16, "big") for body in bodies)
-    words = np.frombuffer(raw, dtype=">u8").reshape(count, 2).astype(np.uint64)
-    upper, lower = words[:, 0], words[:, 1] | ordinals.astype(np.uint64)
-    start = len(prefix) + 1
-    out = np.empty((count, start + BODY_LENGTH), dtype=np.uint8)
-    out[:, :start] = np.frombuffer(f"{prefix}_".encode(), dtype=np.uint8)
-    mask = np.uint64(31)
-    for position in range(BODY_LENGTH):
-        shift = 125 - 5 * position
-        if shift >= 64:
-            digit = upper >> np.uint64(shift - 64)
-        elif shift > 59:
-            digit = (upper << np.uint64(64 - shift)) | (lower >> np.uint64(shift))
-        else:
-            digit = lower >> np.uint64(shift)
-        out[:, start + position] = _ALPHABET_BYTES[(digit & mask).astype(np.intp)]
-    return out.view(f"S{start + BODY_LENGTH}").reshape(count)
 
 
 def unix_micros(at: datetime) -> int:

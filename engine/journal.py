@@ -1,7 +1,6 @@
-"""The journal: chart of accounts, entries and postings. Pure; a posting's sign is its side."""
+"""The journal: chart of accounts and postings. Pure; a posting's sign is its side."""
 
 from collections.abc import Sequence
-from datetime import date, datetime
 from enum import StrEnum
 from typing import Final
 
@@ -53,18 +52,6 @@ class Posting(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     contract: str = ""
     line: str = ""
     dimension: str = ""
-
-
-class JournalEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """A balanced entry in one currency; unique per (source, kind)."""
-
-    id: str
-    kind: str
-    source: str
-    currency: str
-    entry_on: date
-    posted_at: datetime
-    postings: tuple[Posting, ...]
 
 
 def imbalance_minor(*, postings: Sequence[Posting]) -> int:

@@ -24,7 +24,7 @@ class SettingError(BillingError):
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything the environment decides. Sizes are bytes, times are seconds."""
+    """Everything the environment decides."""
 
     home: Path
     database_url: str | None = None
@@ -36,12 +36,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     host: str = "127.0.0.1"
     port: int = 8400
     log_level: LogLevel = "info"
-    pool_min_size: int = 1
     pool_max_size: int = 12
     statement_timeout_seconds: int = 30
     drain_timeout_seconds: int = 20
-    body_limit_bytes: int = 1 << 20
-    ingest_body_limit_bytes: int = 32 << 20
 
     def __repr__(self) -> str:
         """All fields, with the password in the database's address left out."""
@@ -69,7 +66,7 @@ def load_settings(*, environ: Mapping[str, str], is_root: bool, user_data: Path)
 
     Raises SettingError naming the variable that cannot be used.
     """
-    settings = Settings(
+    return Settings(
         home=_home(environ=environ, is_root=is_root, user_data=user_data),
         database_url=_database_url(environ=environ),
         postgres_bin=_absolute_path(environ=environ, variable="USANCE_POSTGRES_BIN"),
@@ -77,7 +74,6 @@ def load_settings(*, environ: Mapping[str, str], is_root: bool, user_data: Path)
         host=environ.get("USANCE_HOST") or "127.0.0.1",
         port=_integer(environ=environ, variable="USANCE_PORT", default=8400, most=65_535),
         log_level=_log_level(environ=environ),
-        pool_min_size=_integer(environ=environ, variable="USANCE_POOL_MIN_SIZE", default=1),
         pool_max_size=_integer(environ=environ, variable="USANCE_POOL_MAX_SIZE", default=12),
         statement_timeout_seconds=_integer(
             environ=environ, variable="USANCE_STATEMENT_TIMEOUT_SECONDS", default=30
@@ -85,20 +81,7 @@ def load_settings(*, environ: Mapping[str, str], is_root: bool, user_data: Path)
         drain_timeout_seconds=_integer(
             environ=environ, variable="USANCE_DRAIN_TIMEOUT_SECONDS", default=20
         ),
-        body_limit_bytes=_integer(
-            environ=environ, variable="USANCE_BODY_LIMIT_BYTES", default=1 << 20
-        ),
-        ingest_body_limit_bytes=_integer(
-            environ=environ, variable="USANCE_INGEST_BODY_LIMIT_BYTES", default=32 << 20
-        ),
     )
-    if settings.pool_min_size > settings.pool_max_size:
-        raise SettingError(
-            variable="USANCE_POOL_MIN_SIZE",
-            detail=f"is {settings.pool_min_size}, more than USANCE_POOL_MAX_SIZE "
-            f"({settings.pool_max_size})",
-        )
-    return settings
 
 
 def _home(*, environ: Mapping[str, str], is_root: bool, user_data: Path) -> Path:

@@ -1,7 +1,7 @@
 """SQL that reads documents, their lines, and the journal, as they are answered."""
 
-from collections.abc import Sequence
-from datetime import datetime
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import msgspec
@@ -12,41 +12,43 @@ from engine.money import format_amount
 from invoicing.model import (
     CreditNote,
     CreditNoteStatus,
-    EntryPosting,
     Invoice,
     InvoiceStatus,
-    JournalEntryAnswer,
     LineItem,
     Reason,
 )
 from plans.model import Party
 
-_INVOICES: Final = text("""
-SELECT i.id, i.number, c.key AS customer, i.currency, i.status, i.issued_at, i.due_at,
-  i.subtotal_minor, i.total_minor, i.balance_applied_minor, i.amount_due_minor, i.po_number
-FROM invoices i JOIN customers c ON c.seller = i.seller AND c.id = i.customer
-WHERE i.seller = current_seller()
-  AND (CAST(:reference AS text) IS NULL OR i.id = :reference OR i.number = :reference)
-  AND (CAST(:customer AS text) IS NULL OR c.key = :customer OR c.id = :customer)
-  AND (CAST(:status AS text) IS NULL OR i.status = :status)
-  AND (CAST(:after AS text) IS NULL OR (i.issued_at, i.series, i.sequence) >
-    (SELECT a.issued_at, a.series, a.sequence FROM invoices a
-     WHERE a.seller = current_seller() AND a.id = :after))
-ORDER BY i.issued_at, i.series, i.sequence LIMIT :limit
+_INVOICE_COLUMNS: Final = """id, number, customer, currency, status, issued_at, due_at,
+  subtotal_minor, total_minor, balance_applied_minor, amount_due_minor, po_number, series,
+  sequence"""
+_CREDIT_NOTE_COLUMNS: Final = """id, number, customer, currency, status, reason, issued_at,
+  subtotal_minor, total_minor, applied_minor, credited_minor, series, sequence"""
+_ONE: Final = """
+SELECT d.*, c.key AS customer_key FROM {table} d
+  JOIN customers c ON c.seller = d.seller AND c.id = d.customer
+WHERE d.seller = current_seller() AND (d.id = :reference OR d.number = :reference)
+"""
+_PAGE: Final = """
+SELECT d.*, c.key AS customer_key FROM (
+  SELECT seller, {columns} FROM {table}
+  WHERE seller = current_seller()
+    AND (issued_at, series, sequence) >
+      (CAST(:issued_at AS timestamptz), CAST(:series AS text), CAST(:sequence AS integer))
+    AND (CAST(:customer AS text) IS NULL OR customer = :customer)
+    AND (CAST(:status AS text) IS NULL OR status = :status)
+  ORDER BY issued_at, series, sequence LIMIT :limit
+) d JOIN customers c ON c.seller = d.seller AND c.id = d.customer
+ORDER BY d.issued_at, d.series, d.sequence
+"""
+_PLACE: Final = """
+SELECT issued_at, series, sequence FROM {table} WHERE seller = current_seller() AND id = :after
+"""
+_CUSTOMER: Final = text("""
+SELECT id FROM customers
+WHERE seller = current_seller() AND (key = :customer OR id = :customer)
 """)
-_CREDIT_NOTES: Final = text("""
-SELECT n.id, n.number, c.key AS customer, n.currency, n.status, n.reason, n.issued_at,
-  n.subtotal_minor, n.total_minor, n.applied_minor, n.credited_minor
-FROM credit_notes n JOIN customers c ON c.seller = n.seller AND c.id = n.customer
-WHERE n.seller = current_seller()
-  AND (CAST(:reference AS text) IS NULL OR n.id = :reference OR n.number = :reference)
-  AND (CAST(:customer AS text) IS NULL OR c.key = :customer OR c.id = :customer)
-  AND (CAST(:status AS text) IS NULL OR n.status = :status)
-  AND (CAST(:after AS text) IS NULL OR (n.issued_at, n.series, n.sequence) >
-    (SELECT a.issued_at, a.series, a.sequence FROM credit_notes a
-     WHERE a.seller = current_seller() AND a.id = :after))
-ORDER BY n.issued_at, n.series, n.sequence LIMIT :limit
-""")
+_BEGINNING: Final = {"issued_at": datetime(1, 1, 1, tzinfo=UTC), "series": "", "sequence": 0}
 _LINES: Final = text("""
 SELECT l.id, l.document, l.price_key, s.key AS subscription, c.key AS customer,
   trim_scale(l.quantity)::text AS quantity, l.amount_minor, l.period_start_at, l.period_end_at,
@@ -83,14 +85,6 @@ FROM line_items l
   LEFT JOIN credit_notes n ON n.seller = l.seller AND n.id = l.document
 WHERE l.seller = current_seller() AND l.id = :line
 """)
-_LINE_POSTINGS: Final = text("""
-SELECT p.entry, p.account, c.key AS customer, p.contract, p.document, p.line, p.currency,
-  p.amount_minor
-FROM line_items l JOIN postings p ON p.seller = l.seller AND p.document = l.document
-  JOIN customers c ON c.seller = p.seller AND c.id = p.customer
-WHERE l.seller = current_seller() AND l.id = :line AND p.line = l.id
-ORDER BY p.entry, p.ordinal
-""")
 _PARTIES: Final = text("""
 SELECT f.body AS issuer, t.body AS recipient FROM (
   SELECT billed_from, billed_to FROM invoices WHERE seller = current_seller() AND id = :document
@@ -99,25 +93,6 @@ SELECT f.body AS issuer, t.body AS recipient FROM (
   WHERE seller = current_seller() AND id = :document
 ) d JOIN parties f ON f.seller = current_seller() AND f.id = d.billed_from
   JOIN parties t ON t.seller = current_seller() AND t.id = d.billed_to
-""")
-_ENTRIES: Final = text("""
-SELECT e.id, e.kind, e.source, e.entry_on, e.posted_at FROM journal_entries e
-WHERE e.seller = current_seller() AND (CAST(:reference AS text) IS NULL OR e.id = :reference)
-  AND (CAST(:source AS text) IS NULL OR e.source = :source)
-  AND (CAST(:after AS text) IS NULL OR e.id > :after)
-ORDER BY e.id LIMIT :limit
-""")
-_POSTINGS: Final = text("""
-SELECT p.entry, p.account, c.key AS customer, p.contract, p.document, p.line, p.currency,
-  p.amount_minor
-FROM postings p JOIN customers c ON c.seller = p.seller AND c.id = p.customer
-WHERE p.seller = current_seller() AND p.entry = ANY(:entries) ORDER BY p.entry, p.ordinal
-""")
-_BALANCES: Final = text("""
-SELECT a.code, a.type, a.normal_side, p.currency, coalesce(sum(p.amount_minor), 0) AS amount_minor
-FROM accounts a LEFT JOIN postings p ON p.seller = a.seller AND p.account = a.code
-WHERE a.seller = current_seller() GROUP BY a.code, a.type, a.normal_side, p.currency
-ORDER BY a.code, p.currency
 """)
 
 
@@ -139,16 +114,6 @@ class PrintedLine(msgspec.Struct, frozen=True, kw_only=True):
 
     price: Any
     adjusted_number: str | None
-
-
-class AccountBalance(msgspec.Struct, frozen=True, kw_only=True):
-    """The sum of an account's postings in one currency; no currency where there are none."""
-
-    code: str
-    type: str
-    normal_side: str
-    currency: str | None
-    amount_minor: int
 
 
 async def _lines_of(
@@ -181,17 +146,45 @@ def _group_of(text_of_group: str) -> dict[str, str] | None:
     return msgspec.json.decode(text_of_group, type=dict[str, str])
 
 
-def _posting(row: Row[Any]) -> EntryPosting:
-    amount = format_amount(abs(row.amount_minor), currency=row.currency)
-    return EntryPosting(
-        account=row.account,
-        debit=amount if row.amount_minor >= 0 else None,
-        credit=amount if row.amount_minor < 0 else None,
-        customer=row.customer,
-        contract=row.contract or None,
-        document=row.document,
-        line=row.line or None,
-    )
+class _Documents:
+    """The statements of one table of documents."""
+
+    def __init__(self, *, table: str, columns: str) -> None:
+        self._one = text(_ONE.format(table=table))
+        self._page = text(_PAGE.format(table=table, columns=columns))
+        self._place = text(_PLACE.format(table=table))
+
+    async def find(
+        self,
+        connection: AsyncConnection,
+        *,
+        limit: int,
+        after: str | None,
+        reference: str | None,
+        customer: str | None,
+        status: str | None,
+    ) -> Sequence[Row[Any]]:
+        """The one document with that id or number, or a page in the order of issue."""
+        if reference is not None:
+            found = await connection.execute(self._one, {"reference": reference})
+            return found.all()
+        place: Mapping[str, Any] = _BEGINNING
+        if after is not None:
+            row = (await connection.execute(self._place, {"after": after})).mappings().first()
+            if row is None:
+                return []
+            place = {str(name): value for name, value in row.items()}
+        if customer is not None:
+            row = (await connection.execute(_CUSTOMER, {"customer": customer})).first()
+            if row is None:
+                return []
+            customer = row.id
+        wanted = {"limit": limit, "customer": customer, "status": status, **place}
+        return (await connection.execute(self._page, wanted)).all()
+
+
+_INVOICES: Final = _Documents(table="invoices", columns=_INVOICE_COLUMNS)
+_CREDIT_NOTES: Final = _Documents(table="credit_notes", columns=_CREDIT_NOTE_COLUMNS)
 
 
 async def find_line(*, connection: AsyncConnection, line: str) -> ExplainedLine | None:
@@ -224,14 +217,6 @@ async def find_line(*, connection: AsyncConnection, line: str) -> ExplainedLine 
     )
 
 
-async def postings_of_line(
-    *, connection: AsyncConnection, line: str
-) -> tuple[str, list[EntryPosting]]:
-    """The journal entry that posted a line, and the line's own postings in it."""
-    rows = (await connection.execute(_LINE_POSTINGS, {"line": line})).all()
-    return rows[0].entry, [_posting(row) for row in rows]
-
-
 async def list_invoices(
     *,
     connection: AsyncConnection,
@@ -242,20 +227,20 @@ async def list_invoices(
     status: InvoiceStatus | None = None,
 ) -> list[Invoice]:
     """Invoices with their lines, in the order of issue."""
-    parameters = {
-        "limit": limit,
-        "after": after,
-        "reference": reference,
-        "customer": customer,
-        "status": None if status is None else status.value,
-    }
-    rows = (await connection.execute(_INVOICES, parameters)).all()
+    rows = await _INVOICES.find(
+        connection,
+        limit=limit,
+        after=after,
+        reference=reference,
+        customer=customer,
+        status=None if status is None else status.value,
+    )
     lines = await _lines_of(connection, rows, sign=1)
     return [
         Invoice(
             id=row.id,
             number=row.number,
-            customer=row.customer,
+            customer=row.customer_key,
             currency=row.currency,
             status=InvoiceStatus(row.status),
             issued_at=row.issued_at,
@@ -281,20 +266,20 @@ async def list_credit_notes(
     status: CreditNoteStatus | None = None,
 ) -> list[CreditNote]:
     """Credit notes with their lines, in the order of issue; amounts in the customer's favour."""
-    parameters = {
-        "limit": limit,
-        "after": after,
-        "reference": reference,
-        "customer": customer,
-        "status": None if status is None else status.value,
-    }
-    rows = (await connection.execute(_CREDIT_NOTES, parameters)).all()
+    rows = await _CREDIT_NOTES.find(
+        connection,
+        limit=limit,
+        after=after,
+        reference=reference,
+        customer=customer,
+        status=None if status is None else status.value,
+    )
     lines = await _lines_of(connection, rows, sign=-1)
     return [
         CreditNote(
             id=row.id,
             number=row.number,
-            customer=row.customer,
+            customer=row.customer_key,
             currency=row.currency,
             status=CreditNoteStatus(row.status),
             reason=row.reason,
@@ -321,48 +306,3 @@ async def printed_lines(*, connection: AsyncConnection, document: str) -> dict[s
     return {
         row.id: PrintedLine(price=row.price, adjusted_number=row.adjusted_number) for row in rows
     }
-
-
-async def list_entries(
-    *,
-    connection: AsyncConnection,
-    limit: int,
-    after: str | None = None,
-    reference: str | None = None,
-    source: str | None = None,
-) -> list[JournalEntryAnswer]:
-    """Journal entries with their postings, in the order of their ids."""
-    parameters = {"limit": limit, "after": after, "reference": reference, "source": source}
-    rows = (await connection.execute(_ENTRIES, parameters)).all()
-    postings: dict[str, list[EntryPosting]] = {}
-    currencies: dict[str, str] = {}
-    for row in await connection.execute(_POSTINGS, {"entries": [row.id for row in rows]}):
-        currencies[row.entry] = row.currency
-        postings.setdefault(row.entry, []).append(_posting(row))
-    return [
-        JournalEntryAnswer(
-            id=row.id,
-            kind=row.kind,
-            source=row.source,
-            entry_on=row.entry_on,
-            posted_at=row.posted_at,
-            currency=currencies[row.id],
-            postings=tuple(postings[row.id]),
-        )
-        for row in rows
-    ]
-
-
-async def account_balances(*, connection: AsyncConnection) -> list[AccountBalance]:
-    """Every account's debits less credits, by currency."""
-    rows = await connection.execute(_BALANCES)
-    return [
-        AccountBalance(
-            code=row.code,
-            type=row.type,
-            normal_side=row.normal_side,
-            currency=row.currency,
-            amount_minor=int(row.amount_minor),
-        )
-        for row in rows
-    ]

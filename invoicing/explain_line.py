@@ -13,7 +13,8 @@ from engine.errors import not_found
 from engine.money import format_amount
 from invoicing.charges import Charge, ProrationTerms, charge_for
 from invoicing.difference import PostedLine
-from invoicing.document_store import ExplainedLine, find_line, postings_of_line
+from invoicing.document_store import ExplainedLine, find_line
+from invoicing.journal_store import postings_of_line
 from invoicing.model import EntryPosting, LineItem
 from invoicing.rate_charges import charge_windows
 from invoicing.store import posted_lines
@@ -98,7 +99,7 @@ async def explain_line(
         period=(charge.period.start, charge.period.end),
         active=(charge.active.start, charge.active.end),
         trace=trace,
-        text=_text(trace, charge),
+        text=_text(trace, charge, found.item),
         posted=tuple(_part(each, agreement.currency) for each in mine),
         posted_total=format_amount(
             sum(each.amount_minor for each in mine), currency=agreement.currency
@@ -197,13 +198,13 @@ async def _events(
     return found
 
 
-def _text(trace: Trace | None, charge: Charge) -> str:
+def _text(trace: Trace | None, charge: Charge, line: LineItem) -> str:
     if trace is not None:
         return explain_text(trace)
     price = charge.stretch.price
-    limits = {"minimum": price.minimum_amount, "maximum": price.maximum_amount}
-    named = ", ".join(f"{name} {limit}" for name, limit in limits.items() if limit is not None)
-    return f"{price.key}: brings the sum of its groups to the {named}\n"
+    raised = not line.amount.startswith("-")
+    name, limit = ("minimum", price.minimum_amount) if raised else ("maximum", price.maximum_amount)
+    return f"{price.key}: brings the sum of its groups to the {name} of {limit}\n"
 
 
 def _part(line: PostedLine, currency: str) -> PostedPart:

@@ -291,7 +291,9 @@ def build_paper(
     else:
         facts, headline, headline_note, notes = _credit_paper(document, lines, figures, dates)
         title, totals = "Credit note", _credit_totals(document, figures)
-    zone_note = f"Dates and times are those of {timezone}; a period includes its last day."
+    zone_note = (
+        f"Dates and times are those of {timezone}; a period of whole days includes its last."
+    )
     last = "Credit" if isinstance(document, CreditNote) else "Amount"
     return Paper(
         title=title,

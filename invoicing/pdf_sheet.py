@@ -33,7 +33,6 @@ TITLE_SIZE: Final = 23.0
 PARTY_LEFTS: Final = (LEFT, LEFT + 172.0)
 PARTY_WIDTH: Final = 154.0
 FACTS_LEFT: Final = LEFT + 344.0
-FACT_LABEL: Final = 70.0
 SIZE: Final = 8.8
 LABEL_SIZE: Final = 7.4
 PANEL_HEIGHT: Final = 50.0

@@ -5,6 +5,7 @@ from fractions import Fraction
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from engine.money import format_amount, parse_amount
 from invoicing.document_store import PrintedLine, parties_of, printed_lines
 from invoicing.model import CreditNote, Invoice, LineItem, Reason
 from invoicing.paper import build_paper
@@ -18,7 +19,13 @@ from rating.explain import tier_detail
 async def print_document(
     *, connection: AsyncConnection, document: Invoice | CreditNote, timezone: str
 ) -> bytes:
-    """The PDF of an invoice or credit note; equal bytes for equal facts."""
+    """The PDF of an invoice or credit note as it was issued.
+
+    What was paid or credited since is not on it, so one number has one paper; only a void invoice
+    says that it is void.
+    """
+    if isinstance(document, Invoice):
+        document = _as_issued(document)
     seller, customer = await parties_of(connection=connection, document=document.id)
     printed = await printed_lines(connection=connection, document=document.id)
     paper = build_paper(
@@ -29,6 +36,16 @@ async def print_document(
         timezone=timezone,
     )
     return render_pdf(paper=paper)
+
+
+def _as_issued(invoice: Invoice) -> Invoice:
+    """The invoice with what was to be paid when it was issued."""
+    total, applied = (
+        parse_amount(text, currency=invoice.currency)
+        for text in (invoice.total, invoice.balance_applied)
+    )
+    due = format_amount(total - applied, currency=invoice.currency)
+    return msgspec.structs.replace(invoice, amount_due=due)
 
 
 def _paper_line(line: LineItem, printed: PrintedLine, currency: str) -> PaperLine:

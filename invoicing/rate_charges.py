@@ -1,6 +1,7 @@
 """Verb: measure and rate charges. A charge of grouped usage becomes one line for each group."""
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC
 from fractions import Fraction
 from typing import Final
 
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from engine.errors import BillingError
 from engine.ids import unix_micros
 from engine.money import parse_scaled
 from invoicing.charges import Charge
@@ -21,10 +23,11 @@ from plans.store import meters_by_key
 from rating.dimensions import Feed, dimensions_of, feed_of, group_limit_adjustment, matrix_row
 from rating.matrix import rate_cells
 from rating.percentage import rate_events
-from rating.rate import Quantities, rate
+from rating.rate import AmountOutOfRangeError, Quantities, rate
 from rating.tables import PriceTables, compile_prices
 
 NANO_DIGITS: Final = 9
+_LIMIT_NANOS: Final = 10 ** (15 + NANO_DIGITS)
 _Ints = NDArray[np.int64]
 
 
@@ -75,7 +78,8 @@ async def rate_charges(
 
     In the order of the charges; a charge with `group_by` gives a line per group that has usage,
     and one without a group for what its minimum or maximum adds. Amounts are rated from every
-    digit measured; the quantity kept beside them has nine. Errors: `amount_out_of_range`.
+    digit measured; the quantity kept beside them has nine. Errors: `quantity_out_of_range`,
+    `amount_out_of_range`, each with the price, the subscription and the period.
     """
     if not charges:
         return []
@@ -122,19 +126,22 @@ async def _whole(
         scale = 10 ** (digits - measured.digits)
         for index, value in zip(usage, measured.mantissa.tolist(), strict=True):
             values[index] = value * scale
-    amounts = rate(
-        tables=priced.tables,
-        price=priced.row,
-        quantity=_quantities(values, digits),
-        fraction_numerator=priced.numerator,
-        fraction_denominator=priced.denominator,
-        rounding=seller.rounding,
-    )
-    finer = 10 ** (digits - NANO_DIGITS)
+    totals = [_nanos(charge, value, digits) for charge, value in zip(charges, values, strict=True)]
+    try:
+        amounts = rate(
+            tables=priced.tables,
+            price=priced.row,
+            quantity=_quantities(values, digits),
+            fraction_numerator=priced.numerator,
+            fraction_denominator=priced.denominator,
+            rounding=seller.rounding,
+        )
+    except AmountOutOfRangeError as error:
+        raise _amount_beyond(charges[error.line]) from None
     return [
-        (index, RatedCharge(charge=charge, quantity_nanos=value // finer, amount_minor=amount))
-        for index, (charge, value, amount) in enumerate(
-            zip(charges, values, amounts.tolist(), strict=True)
+        (index, RatedCharge(charge=charge, quantity_nanos=total, amount_minor=amount))
+        for index, (charge, total, amount) in enumerate(
+            zip(charges, totals, amounts.tolist(), strict=True)
         )
     ]
 
@@ -163,8 +170,48 @@ async def _parts(
         )
         starts = list(range(len(usage.line) + 1))
     lines = _gather(charges, usage, starts)
-    amounts = _amounts(seller, priced, feed, lines, usage)
-    return _rated(seller, priced, lines, usage, amounts)
+    totals = _totals(charges, lines, usage)
+    try:
+        amounts = _amounts(seller, priced, feed, lines, usage)
+    except AmountOutOfRangeError as error:
+        raise _amount_beyond(charges[lines.charge[error.line]]) from None
+    return _rated(seller, priced, lines, totals, amounts)
+
+
+def _totals(
+    charges: Sequence[Charge], lines: _Lines, usage: GroupedUsage | EventUsage
+) -> list[int]:
+    """What each line measured, in 10^-9 units."""
+    values, digits = usage.mantissa.tolist(), usage.digits
+    totals: list[int] = []
+    for position, index in enumerate(lines.charge):
+        total = sum(values[lines.offsets[position] : lines.offsets[position + 1]])
+        totals.append(_nanos(charges[index], total, digits))
+    return totals
+
+
+def _nanos(charge: Charge, total: int, digits: int) -> int:
+    """A quantity in whole 10^-9 units, which lies below 10^15 on either side of zero."""
+    nanos = total * 10**NANO_DIGITS // 10**digits
+    if abs(nanos) >= _LIMIT_NANOS:
+        message = f"{_name_of(charge)}: the quantity is not below 10^15"
+        raise BillingError("quantity_out_of_range", message)
+    return nanos
+
+
+def _amount_beyond(charge: Charge) -> BillingError:
+    message = f"{_name_of(charge)}: the amount is beyond what minor units can hold"
+    return BillingError("amount_out_of_range", message)
+
+
+def _name_of(charge: Charge) -> str:
+    """The price, the subscription and the period, as an operator looks them up."""
+    price, subscription = charge.stretch.price.key, charge.agreement.key
+    start, end = (
+        at.astimezone(UTC).isoformat().replace("+00:00", "Z")
+        for at in (charge.period.start, charge.period.end)
+    )
+    return f"price {price!r} of subscription {subscription!r}, {start} to {end}"
 
 
 def _gather(
@@ -262,21 +309,19 @@ def _rated(
     seller: Seller,
     priced: _Priced,
     lines: _Lines,
-    usage: GroupedUsage | EventUsage,
+    totals: Sequence[int],
     amounts: Sequence[int],
 ) -> list[tuple[int, RatedCharge]]:
     """The lines with their quantities, and for grouped prices what a limit over them adds."""
-    values, digits = usage.mantissa.tolist(), usage.digits
     found: list[tuple[int, RatedCharge]] = []
     sums: dict[int, list[int]] = {
         index: [] for index, charge in enumerate(priced.charges) if charge.stretch.price.group_by
     }
     for position, (index, group) in enumerate(zip(lines.charge, lines.group, strict=True)):
-        total = sum(values[lines.offsets[position] : lines.offsets[position + 1]])
         line = RatedCharge(
             charge=priced.charges[index],
             group=group,
-            quantity_nanos=total * 10**NANO_DIGITS // 10**digits,
+            quantity_nanos=totals[position],
             amount_minor=amounts[position],
         )
         found.append((index, line))

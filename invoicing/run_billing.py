@@ -26,6 +26,7 @@ from invoicing.run_store import (
     finish_run,
     list_runs,
     park,
+    refresh_statistics,
     unfinished_runs,
     unpark_all,
 )
@@ -45,6 +46,7 @@ SEGMENT: Final = 20_000
 CHUNK: Final = 2_000
 ATTEMPTS: Final = 20
 LOCK_WAIT_SECONDS: Final = 30
+MANY_DOCUMENTS: Final = 1_000
 REFUSED: Final = ("22", "23")
 """SQLSTATE classes of rows that may not be as they are: data exceptions, constraints."""
 
@@ -292,6 +294,9 @@ async def run_billing(
                 await _bill_all(billing, pending=True)
             async with database.transaction(seller=seller) as connection:
                 await finish_run(connection=connection, run=run, now=now)
+            if billing.documents >= MANY_DOCUMENTS:
+                async with database.transaction(seller=seller) as connection:
+                    await refresh_statistics(connection=connection)
         async with database.transaction(seller=seller) as connection:
             return (await list_runs(connection=connection, run=run))[0]
 

@@ -49,6 +49,9 @@ WHERE p.seller = current_seller() AND p.run = ANY(:runs) ORDER BY p.run, c.key
 """)
 
 
+_REFRESH: Final = text("SELECT refresh_statistics()")
+
+
 async def find_running(*, connection: AsyncConnection, as_of: datetime) -> str | None:
     """The id of the unfinished run for that instant."""
     return (await connection.execute(_RUNNING, {"as_of": as_of})).scalar_one_or_none()
@@ -139,3 +142,8 @@ async def list_runs(
         )
         for row in rows
     ]
+
+
+async def refresh_statistics(*, connection: AsyncConnection) -> None:
+    """Let the planner count the documents again; it gives up rather than wait."""
+    await connection.execute(_REFRESH)

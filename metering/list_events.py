@@ -44,7 +44,10 @@ def _reason(
     number: int,
     intervals: Sequence[store.UsageInterval],
 ) -> EventReason | None:
-    """Why an event is measured for nobody; None when it is."""
+    """Why an event is not measured by all that should; None when it is.
+
+    A meter that is billed and finds no value outweighs one that does: what it refused is shown.
+    """
     mine = [
         meter
         for meter in meters
@@ -60,12 +63,10 @@ def _reason(
         if meter.aggregation is Aggregation.COUNT
         or parse_value(data.get(meter.value or "")) is not None
     }
-    if not good:
+    billed = {each.meter for each in intervals if each.holds(event.time)}
+    if not good or any(meter.key in billed and meter.key not in good for meter in mine):
         return "bad_value"
-    for each in intervals:
-        if each.meter in good and each.holds(event.time):
-            return None
-    return "no_subscription"
+    return "no_subscription" if billed.isdisjoint(good) else None
 
 
 def _is_asked_for(

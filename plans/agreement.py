@@ -42,7 +42,7 @@ class SubscriptionDraft(Body, frozen=True, kw_only=True):
     key: Key
     customer: str
     plan: Key
-    plan_version: int | None = None
+    plan_version: Annotated[int, msgspec.Meta(ge=1, le=2_147_483_647)] | None = None
     starts_at: datetime | None = None
     ends_at: datetime | None = None
     anchor: AnchorAt | None = None

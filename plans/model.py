@@ -224,9 +224,11 @@ class SellerPatch(Body, frozen=True, kw_only=True):
     timezone: ShortText | msgspec.UnsetType = msgspec.UNSET
     address: Address | None | msgspec.UnsetType = msgspec.UNSET
     tax_ids: tuple[TaxId, ...] | msgspec.UnsetType = msgspec.UNSET
-    series: Annotated[str, msgspec.Meta(pattern=r"^[A-Z0-9-]{0,20}\Z")] | msgspec.UnsetType = (
-        msgspec.UNSET
-    )
+    # -CN ends the series of credit notes, which must not share their numbers with invoices
+    series: (
+        Annotated[str, msgspec.Meta(pattern=r"^(?!.*-CN\Z)[A-Z0-9][A-Z0-9-]{0,19}\Z")]
+        | msgspec.UnsetType
+    ) = msgspec.UNSET
     rounding: Rounding | msgspec.UnsetType = msgspec.UNSET
     proration: Proration | msgspec.UnsetType = msgspec.UNSET
     last_day: LastDay | msgspec.UnsetType = msgspec.UNSET

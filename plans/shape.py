@@ -4,7 +4,11 @@ from typing import Annotated
 
 import msgspec
 
-Key = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:@-]{0,127}\Z")]
+# What has the form of our own ids is no key: a path that takes either must find one object.
+Key = Annotated[
+    str,
+    msgspec.Meta(pattern=r"^(?![a-z]{2,3}_[0-9a-z]{26}\Z)[A-Za-z0-9][A-Za-z0-9_.:@-]{0,127}\Z"),
+]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
 ShortText = Annotated[str, msgspec.Meta(max_length=500)]
 PositiveCount = Annotated[int, msgspec.Meta(ge=1, le=366)]

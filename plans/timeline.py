@@ -268,8 +268,8 @@ def _instant(text: str) -> datetime:
         instant = msgspec.convert(text, datetime)
     except msgspec.ValidationError:
         instant = None
-    if instant is None or instant.tzinfo is None:
-        detail = "effective is 'now', 'period_end' or an RFC 3339 instant"
+    if instant is None or instant.tzinfo is None or not 1970 <= instant.year <= 2999:
+        detail = "effective is 'now', 'period_end' or an RFC 3339 instant in the years 1970–2999"
         raise invalid_field(pointer="/effective", code="invalid", detail=detail)
     return instant
 
@@ -316,7 +316,12 @@ def status_at(
     paused_at: datetime | None,
     now: datetime,
 ) -> SubscriptionStatus:
-    """Where a subscription is in its life."""
+    """Where a subscription with these instants is in its life.
+
+    One that was cancelled for its start or before is over although it never began.
+    """
+    if cancelled_at is not None and ends_at is not None and ends_at <= starts_at:
+        return SubscriptionStatus.CANCELLED
     if now < starts_at:
         return SubscriptionStatus.SCHEDULED
     if ends_at is None or now < ends_at:

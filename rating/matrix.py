@@ -39,7 +39,7 @@ from rating.segments import (
     Offsets,
     blocks,
     elements_of,
-    largest,
+    highest,
     longest,
     segment_all,
     segment_of,
@@ -122,6 +122,7 @@ def rate_cells(
     is_matrix = np.array([isinstance(item, MatrixPrice) for item in tables.prices], dtype=bool)
     assert is_matrix[price].all(), "only matrix prices have cells"
     mantissa, digits = shortest(quantity.mantissa, quantity.digits)
+    signless = not mantissa.size or int(mantissa.min()) >= 0
     start = _arrays_of(tables, _OBJECTS, digits).start
     run = _Run(tables=tables, rounding=rounding, digits=digits, start=start)
     out = np.empty(len(price), dtype=np.int64)
@@ -139,7 +140,7 @@ def rate_cells(
             price=rows,
             offsets=own - own[0],
             place=np.repeat(start[rows] + 1, np.diff(own)) + row[inside],
-            quantity=np.maximum(mantissa[inside], 0),
+            quantity=mantissa[inside] if signless else np.maximum(mantissa[inside], 0),
         )
         own_shares = shares[begin:end]
         try:
@@ -157,11 +158,13 @@ def rate_cells(
 
 def _block(run: _Run, cells: _Cells) -> NDArray[np.int64]:
     """Amounts of some lines: those that a lane cannot hold go to the next wider one."""
-    if largest(cells.quantity) > INT64_MAX:
+    if highest(cells.quantity) > INT64_MAX:
         return _by_objects(run, cells)
-    quantity = cells.quantity.astype(np.int64, copy=False)
-    cells = msgspec.structs.replace(cells, quantity=quantity)
+    if cells.quantity.dtype == np.object_:
+        cells = msgspec.structs.replace(cells, quantity=cells.quantity.astype(np.int64))
     if (amounts := _by_plain(run, cells, whole=True)[0]) is not None:
+        return amounts
+    if (amounts := _by_halves(run, cells)) is not None:
         return amounts
     out = np.empty(len(cells.price), dtype=np.int64)
     left: NDArray[np.intp] | None = None  # None is all of them
@@ -192,13 +195,13 @@ def _by_plain(run: _Run, cells: _Cells, *, whole: bool) -> _Answer:
     holds = arrays.usable[cells.price]
     if whole and not holds.all():
         return None, holds
-    if largest(cells.quantity) >= WIDE:
+    if highest(cells.quantity) >= WIDE:
         holds &= segment_all(cells.quantity < WIDE, cells.offsets)
         cells = msgspec.structs.replace(cells, quantity=np.minimum(cells.quantity, WIDE))
     quantity = _priced(arrays, cells)
     unit = arrays.unit.take(cells.place)
     room = ROOM // max(longest(cells.offsets), 1)
-    if largest(quantity) * largest(unit) >= room:
+    if highest(quantity) * highest(unit) >= room:
         if whole:
             return None, holds
         fits = quantity < room // np.maximum(unit, 1)
@@ -212,19 +215,50 @@ def _by_plain(run: _Run, cells: _Cells, *, whole: bool) -> _Answer:
     return limited(arrays=arrays.limits, price=cells.price, amount=amounts), holds
 
 
+def _by_halves(run: _Run, cells: _Cells) -> NDArray[np.int64] | None:
+    """Whole units and the rest of each cell apart, in one int64 each, or None if one is too wide.
+
+    The price at its own scale keeps both sums short: half the work of limbs.
+    """
+    arrays = _arrays_of(run.tables, _PLAIN, run.digits)
+    if not arrays.usable[cells.price].all() or highest(cells.quantity) >= WIDE:
+        return None
+    quantity = _priced(arrays, cells)
+    unit = arrays.unit.take(cells.place)
+    one = 10**run.digits
+    whole = quantity // one
+    room = ROOM // max(longest(cells.offsets), 1)
+    widest = highest(unit)
+    if max(highest(whole), one) * widest >= room:
+        return None
+    units = segment_sums(whole * unit, cells.offsets)
+    rest = segment_sums((quantity - whole * one) * unit, cells.offsets)
+    scale = arrays.scale[cells.price]
+    coarse = scale // one
+    above = units // coarse
+    rest += (units - above * coarse) * one  # below scale + ROOM
+    carry = rest // scale
+    above += carry
+    twice = (rest - carry * scale) * 2
+    up = twice >= scale
+    if run.rounding is Rounding.HALF_EVEN:
+        up &= (twice > scale) | ((above & 1) == 1)
+    return limited(arrays=arrays.limits, price=cells.price, amount=above + up)
+
+
 def _by_limbs(run: _Run, cells: _Cells, digits: int) -> _Answer:
     """In decimal limbs; None when a sum of them might not fit."""
     arrays = _arrays_of(run.tables, _LIMBS, digits)
     holds = arrays.usable[cells.price]
     factor = 10 ** (digits - run.digits)
     quantity = cells.quantity
-    if largest(quantity) * factor >= WIDE:
+    if highest(quantity) * factor >= WIDE:
         small = quantity < WIDE // factor
         holds &= segment_all(small, cells.offsets)
         quantity = np.where(small, quantity, 0)
     quantity = quantity * factor if factor > 1 else quantity
     quantity = _priced(arrays, msgspec.structs.replace(cells, quantity=quantity))
-    if arrays.quantities.has_steps and largest(quantity) >= WIDE:
+    if arrays.quantities.has_steps and highest(quantity) >= WIDE:
         small = quantity < WIDE
         holds &= segment_all(small, cells.offsets)
         quantity = np.where(small, quantity, 0)
@@ -233,7 +267,7 @@ def _by_limbs(run: _Run, cells: _Cells, digits: int) -> _Answer:
         unit_high=arrays.unit_high.take(cells.place),
         unit_low=arrays.unit.take(cells.place),
     )
-    if largest(pairs.high) * longest(cells.offsets) >= ROOM:
+    if highest(pairs.high) * longest(cells.offsets) >= ROOM:
         return None, holds
     sums = segment_pair_sums(pairs, cells.offsets)
     amounts = rounded_pairs(pairs=sums, rounding=run.rounding)

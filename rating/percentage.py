@@ -15,7 +15,13 @@ from engine.money import Rounding, round_ratio
 from plans.prices import PercentagePrice
 from rating.event_prices import EventPrices, event_prices
 from rating.exact import FINEST_DIGITS, Integers, rounded
-from rating.rate import Quantities, amount_out_of_range, rate, shortest
+from rating.rate import (
+    AmountOutOfRangeError,
+    Quantities,
+    amount_out_of_range,
+    rate,
+    shortest,
+)
 from rating.ratios import exact_amount
 from rating.segments import (
     ROOM,
@@ -92,7 +98,7 @@ def rate_events(
     the price counts, negative ones too. A percentage price looks at each event, every other one
     is rated on their sum; a line below zero is zero. The fraction (default: whole periods) is
     that of `rating.rate.rate`: with `prorate_tiers` it shrinks what is free, minimum and maximum.
-    `amount_out_of_range` names the first line whose amount does not fit int64.
+    `amount_out_of_range` names a line whose amount does not fit int64.
     """
     if fraction_numerator is None or fraction_denominator is None:
         fraction_numerator = fraction_denominator = np.ones(len(price), dtype=np.int64)
@@ -112,26 +118,29 @@ def rate_events(
         elements, own = elements_of(offsets, lines)
         some = Quantities(mantissa=values.mantissa[elements], digits=values.digits)
         above, below = fraction_numerator[lines], fraction_denominator[lines]
-        if is_event:
-            out[lines] = rate_events(
-                tables=tables,
-                price=price[lines],
-                offsets=own,
-                values=some,
-                rounding=rounding,
-                fraction_numerator=above,
-                fraction_denominator=below,
-            )
-        else:
-            sums = Quantities(mantissa=exact_sums(some.mantissa, own), digits=some.digits)
-            out[lines] = rate(
-                tables=tables,
-                price=price[lines],
-                quantity=sums,
-                rounding=rounding,
-                fraction_numerator=above,
-                fraction_denominator=below,
-            )
+        try:
+            if is_event:
+                out[lines] = rate_events(
+                    tables=tables,
+                    price=price[lines],
+                    offsets=own,
+                    values=some,
+                    rounding=rounding,
+                    fraction_numerator=above,
+                    fraction_denominator=below,
+                )
+            else:
+                sums = Quantities(mantissa=exact_sums(some.mantissa, own), digits=some.digits)
+                out[lines] = rate(
+                    tables=tables,
+                    price=price[lines],
+                    quantity=sums,
+                    rounding=rounding,
+                    fraction_numerator=above,
+                    fraction_denominator=below,
+                )
+        except AmountOutOfRangeError as error:
+            raise AmountOutOfRangeError(int(lines[error.line])) from None
     return out
 
 

@@ -40,6 +40,16 @@ class Quantities(msgspec.Struct, frozen=True, kw_only=True):
     digits: int
 
 
+class AmountOutOfRangeError(BillingError):
+    """`amount_out_of_range`: the amount of `line`, its place in the call, does not fit int64."""
+
+    def __init__(self, line: int) -> None:
+        """Name the line."""
+        message = f"the amount of line {line} is beyond what minor units can hold"
+        super().__init__("amount_out_of_range", message)
+        self.line = line
+
+
 class _Run(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """What all blocks of one call have in common."""
 
@@ -278,15 +288,15 @@ def _one(run: _Run, row: int, value: int, share: Fraction) -> int:
 
 def _out_of_range(
     run: _Run, rows: Rows, values: Integers, shares: list[Fraction], begin: int
-) -> BillingError:
+) -> AmountOutOfRangeError:
     """The error for the first line of a block whose amount does not fit int64."""
     lines = zip(rows.tolist(), values.tolist(), shares, strict=True)
     amounts = (_one(run, row, value, share) for row, value, share in lines)
     return amount_out_of_range(amounts, begin)
 
 
-def amount_out_of_range(amounts: Iterable[int], begin: int) -> BillingError:
+def amount_out_of_range(amounts: Iterable[int], begin: int) -> AmountOutOfRangeError:
     """The error that names the first of these amounts, of lines `begin` on, beyond int64."""
-    line = next(index for index, amount in enumerate(amounts, begin) if amount > INT64_MAX)
-    message = f"the amount of line {line} is beyond what minor units can hold"
-    return BillingError("amount_out_of_range", message)
+    return AmountOutOfRangeError(
+        next(index for index, amount in enumerate(amounts, begin) if amount > INT64_MAX)
+    )

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from rating.exact import LIMB, Integers, Pairs
 
-BLOCK: Final = 16_384
+BLOCK: Final = 32_768
 ROOM: Final = 2**60  # three times this fits int64
 
 Offsets = NDArray[np.int64]
@@ -42,7 +42,8 @@ def segment_sums(values: NDArray[Any], offsets: Offsets) -> NDArray[Any]:
 
     The running sum may pass the bounds of int64 and wrap: differences of it come back exact.
     """
-    running = np.zeros(int(offsets[-1]) + 1, dtype=values.dtype)
+    running = np.empty(int(offsets[-1]) + 1, dtype=values.dtype)
+    running[0] = 0
     np.cumsum(values[: offsets[-1]], out=running[1:])
     ends = running.take(offsets)
     return ends[1:] - ends[:-1]
@@ -68,6 +69,11 @@ def segment_pair_sums(pairs: Pairs, offsets: Offsets) -> Pairs:
 def largest(values: Integers) -> int:
     """The largest magnitude, 0 of nothing."""
     return max(int(values.max()), -int(values.min())) if values.size else 0
+
+
+def highest(values: Integers) -> int:
+    """The largest of values that are not negative, 0 of nothing."""
+    return int(values.max()) if values.size else 0
 
 
 def longest(offsets: Offsets) -> int:

@@ -16,8 +16,9 @@ from invoicing.model import BillingRun
 from invoicing.run_billing import run_billing
 from metering.ingest import Ingester
 from metering.intake import read_events
-from plans.agreement import CancelDraft, SubscriptionDraft
+from plans.agreement import CancelDraft, ChangeDraft, SubscriptionDraft
 from plans.cancel import cancel
+from plans.change import change, pause, resume
 from plans.model import CustomerDraft, MeterDraft, PlanDraft
 from plans.publish import publish_meter, publish_plan
 from plans.register_customer import register_customer
@@ -133,7 +134,9 @@ class Shop:
         async with self.database.transaction(seller=self.seller) as connection:
             await cancel(connection=connection, reference=key, draft=draft, now=now)
 
-    async def use(self, customer: str, when: datetime, tokens: object = 1) -> None:
+    async def use(
+        self, customer: str, when: datetime, tokens: object = 1, **properties: object
+    ) -> None:
         """One usage event, sent the moment it happened."""
         self._events += 1
         body = {
@@ -141,7 +144,7 @@ class Shop:
             "type": "call",
             "subject": customer,
             "time": when.isoformat(),
-            "data": {"tokens": tokens},
+            "data": {"tokens": tokens} | properties,
         }
         intake = read_events(msgspec.json.encode([body]), lines=False)
         answer = await self.ingester.submit(seller=self.seller, intake=intake, now=when)

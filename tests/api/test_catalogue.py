@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from plans.model import Mode
-from tests.api.world import METER, PLAN, START, World, make_seller
+from tests.api.world import CUSTOMER, METER, PLAN, START, World, make_seller
 
 pytestmark = pytest.mark.anyio
 
@@ -164,3 +164,50 @@ async def test_a_plan_names_meters_that_exist(world: World) -> None:
     assert answer.status_code == 422
     errors = [(error["pointer"], error["code"]) for error in answer.json()["errors"]]
     assert errors == [("/prices/1/meter", "unknown_meter")]
+
+
+async def test_no_key_looks_like_an_id(world: World) -> None:
+    acme = (await world.send("GET", "/v1/customers/acme")).json()
+    answer = await world.send("POST", "/v1/customers", json={"key": acme["id"], "name": "Other"})
+    errors = [(error["pointer"], error["code"]) for error in answer.json()["errors"]]
+    assert (answer.status_code, errors) == (422, [("/key", "invalid")])
+    assert (await world.send("GET", f"/v1/customers/{acme['id']}")).json() == acme
+
+
+@pytest.mark.parametrize("series", ["", "-A", "INV-CN"])
+async def test_the_series_of_invoices_is_never_that_of_credit_notes(
+    world: World, series: str
+) -> None:
+    answer = await world.send("PATCH", "/v1/seller", json={"series": series})
+    errors = [(error["pointer"], error["code"]) for error in answer.json()["errors"]]
+    assert (answer.status_code, errors) == (422, [("/series", "invalid")])
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "pointer"),
+    [
+        (
+            "/v1/subscriptions",
+            {"key": "new", "customer": "acme", "plan": "pro", "plan_version": 10**12},
+            "/plan_version",
+        ),
+        (
+            "/v1/subscriptions/s1/cancel",
+            {"effective": "9999-12-31T23:59:59-10:00"},
+            "/effective",
+        ),
+    ],
+)
+async def test_what_no_column_holds_is_refused(
+    world: World, path: str, body: dict[str, Any], pointer: str
+) -> None:
+    for made, draft in (
+        ("/v1/customers", CUSTOMER),
+        ("/v1/meters", METER),
+        ("/v1/plans", PLAN),
+        ("/v1/subscriptions", {"key": "s1", "customer": "acme", "plan": "pro"}),
+    ):
+        assert (await world.send("POST", made, json=draft)).status_code in {201, 409}
+    answer = await world.send("POST", path, json=body)
+    assert answer.status_code == 422
+    assert [error["pointer"] for error in answer.json()["errors"]] == [pointer]

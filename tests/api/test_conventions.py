@@ -250,3 +250,31 @@ async def test_a_body_that_does_not_arrive_is_given_up(world: World) -> None:
         headers = JSON | {"authorization": f"Bearer {world.ours.keys['admin']}"}
         answer = await client.post("/v1/customers", content=trickle(), headers=headers)
     assert (answer.status_code, answer.json()["code"]) == (408, "body_too_slow")
+
+
+@pytest.mark.parametrize(
+    ("path", "pointer"),
+    [
+        ("/v1/events?from=0001-01-01T00:00:00%2B14:00", "/from"),
+        ("/v1/events?to=9999-12-31T23:59:59-14:00", "/to"),
+        (
+            "/v1/usage?customer=acme&meter=tokens&to=2026-01-01T00:00:00Z&from=0001-01-01T00:00:00Z",
+            "/from",
+        ),
+    ],
+)
+async def test_an_instant_of_a_query_lies_in_the_years_we_know(
+    world: World, path: str, pointer: str
+) -> None:
+    answer = await world.send("GET", path)
+    assert answer.status_code == 422
+    assert [error["pointer"] for error in answer.json()["errors"]] == [pointer]
+
+
+async def test_a_misspelt_filter_does_not_answer_with_everything(world: World) -> None:
+    for path in ("/v1/invoices?custommer=acme", "/v1/events?State=unmatched", "/v1/seller?x=1"):
+        answer = await world.send("GET", path)
+        assert answer.status_code == 400, path
+        problem = answer.json()
+        assert problem["code"] == "invalid_parameter"
+        assert problem["errors"][0]["code"] == "unknown_parameter"

@@ -30,7 +30,7 @@ async def test_the_same_request_gets_the_same_answer(world: World) -> None:
 async def test_another_body_or_path_under_the_same_key_is_refused(world: World) -> None:
     await world.send("POST", "/v1/customers", json=NEW, headers=under("a"))
     other = {"key": "new", "name": "Other"}
-    for path, body in (("/v1/customers", other), ("/v1/meters", NEW), ("/v1/customers?x=1", NEW)):
+    for path, body in (("/v1/customers", other), ("/v1/meters", NEW)):
         answer = await world.send("POST", path, json=body, headers=under("a"))
         assert (answer.status_code, answer.json()["code"]) == (409, "idempotency_mismatch")
 

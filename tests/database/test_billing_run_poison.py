@@ -1,16 +1,17 @@
 """An account that cannot be billed is set aside with its reason; all others are billed."""
 
+import msgspec
 import pytest
 from sqlalchemy.exc import DBAPIError
 
-from tests.billing_world import SEATS, TIERS, at, plan, shop
+from plans.model import MeterDraft
+from plans.publish import publish_meter
+from tests.billing_world import METER, OPENED, SEATS, TIERS, at, plan, shop
 
 __all__ = ["shop"]
 
 START = at("2026-01-01")
 JANUARY_END = at("2026-02-01")
-
-
 DEAR = plan(SEATS | {"unit_amount": "90000000000000000.00"}, key="dear")
 
 
@@ -30,6 +31,16 @@ async def too_much_used(shop, superuser):
     await shop.publish_plan(plan(cheap, key="cheap"))
     await shop.subscribe("x1", "c25", plan="cheap")
     await shop.use("c25", at("2026-01-02"), "900000000000000000")
+
+
+async def no_column_holds_it(shop, superuser):
+    await superuser.execute(
+        "CREATE FUNCTION too_wide() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN RAISE numeric_value_out_of_range; END $$;"
+        " CREATE TRIGGER too_wide BEFORE INSERT ON line_items"
+        " FOR EACH ROW WHEN (NEW.quantity = 7) EXECUTE FUNCTION too_wide()"
+    )
+    await shop.subscribe("x1", "c25", quantities={"seats": "7"})
 
 
 async def before_all_time(shop, superuser):
@@ -65,7 +76,8 @@ async def charged_by_somebody_else(shop, superuser):
 POISONS = {
     "amount_out_of_range": too_dear,
     "OverflowError": too_dear_together,
-    "NumericValueOutOfRangeError": too_much_used,
+    "quantity_out_of_range": too_much_used,
+    "NumericValueOutOfRangeError": no_column_holds_it,
     "ValueError: year": before_all_time,
     "ValidationError": unreadable,
     "UniqueViolationError": charged_by_somebody_else,
@@ -98,6 +110,55 @@ async def test_one_of_fifty_accounts_is_parked(shop, superuser, reason):
     assert [key for (key,) in february] == [f"c{n:02}" for n in range(50) if n != 25]
     sequences = await shop.rows("SELECT sequence FROM invoices ORDER BY sequence")
     assert [n for (n,) in sequences] == list(range(1, len(sequences) + 1))
+
+
+DEAR_UNIT = "90000000000000000.00"
+USAGE = {"key": "fee", "kind": "usage", "meter": "regional"}
+MATRIX = USAGE | {
+    "model": "matrix",
+    "matrix": [{"match": {"region": "eu"}, "unit_amount": DEAR_UNIT}],
+    "unit_amount": "0.01",
+}
+PER_UNIT = USAGE | {"model": "per_unit", "unit_amount": "0.000000000001"}
+PERCENTAGE = USAGE | {"model": "percentage", "rate": "0.000000000001"}
+
+
+@pytest.mark.parametrize(
+    ("price", "used", "code"),
+    [
+        (PER_UNIT, "999999999999999.999999999", None),
+        (PER_UNIT, "1000000000000000", "quantity_out_of_range"),
+        (PER_UNIT, "-1000000000000000", "quantity_out_of_range"),
+        (PER_UNIT, "-999999999999999.9999999991", "quantity_out_of_range"),
+        (PER_UNIT | {"group_by": ["region"]}, "1000000000000000", "quantity_out_of_range"),
+        (PERCENTAGE, "500000000000000", "quantity_out_of_range"),
+        (PER_UNIT | {"unit_amount": DEAR_UNIT}, "2", "amount_out_of_range"),
+        (
+            PER_UNIT | {"unit_amount": DEAR_UNIT, "group_by": ["region"]},
+            "2",
+            "amount_out_of_range",
+        ),
+        (PERCENTAGE | {"fixed_amount": DEAR_UNIT}, "2", "amount_out_of_range"),
+        (MATRIX, "2", "amount_out_of_range"),
+    ],
+)
+async def test_what_is_out_of_range_names_the_price_the_subscription_and_the_period(
+    shop, price, used, code
+):
+    meter = METER | {"key": "regional", "group_by": ["region"]}
+    async with shop.database.transaction(seller=shop.seller) as connection:
+        draft = msgspec.convert(meter, MeterDraft)
+        await publish_meter(connection=connection, draft=draft, now=OPENED, wall_now=OPENED)
+    await shop.publish_plan(plan(price, key="odd"))
+    await shop.customer("amy")
+    await shop.subscribe("plain", "acme")
+    await shop.subscribe("x1", "amy", plan="odd")
+    for _ in range(2 if price["model"] == "percentage" else 1):
+        await shop.use("amy", at("2026-01-02"), used, region="eu")
+    run = await shop.bill(JANUARY_END)
+    name = "price 'fee' of subscription 'x1', 2026-01-01T00:00:00Z to 2026-02-01T00:00:00Z: "
+    assert [(one.customer, one.code) for one in run.parked] == ([("amy", code)] if code else [])
+    assert all(one.detail.startswith(name) for one in run.parked)
 
 
 async def test_a_parked_account_is_tried_again_and_billed_once_it_is_repaired(shop, superuser):

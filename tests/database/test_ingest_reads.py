@@ -85,6 +85,64 @@ async def test_every_event_has_its_reason(world):
     assert await listed(world, status="voided") == []
 
 
+UNBILL_TOKENS = "UPDATE price_intervals SET end_at = '2026-11-19Z'"
+COUNTED = """
+INSERT INTO prices (id, plan, ordinal, key, body)
+VALUES ('prc_2', 'pln_1', 2, 'calls', CAST('{"meter": "calls"}' AS jsonb));
+INSERT INTO price_intervals (id, subscription, number, price, quantity, start_at)
+VALUES ('pri_2', 'sub_1', 2, 'prc_2', 1, '2026-11-15Z')
+"""
+
+
+@pytest.mark.parametrize(
+    ("meters", "statements", "bad"),
+    [
+        (("sum", "count"), "", ("unmatched", "bad_value")),
+        (("sum", "count"), COUNTED, ("unmatched", "bad_value")),
+        (("sum", "count"), COUNTED + ";" + UNBILL_TOKENS, ("unmatched", "no_subscription")),
+        (
+            ("sum", "count"),
+            COUNTED + ";" + UNBILL_TOKENS + " WHERE number = 1",
+            ("measured", None),
+        ),
+        (("max", "sum"), COUNTED, ("unmatched", "bad_value")),
+    ],
+)
+async def test_a_count_does_not_hide_what_a_billed_sum_refuses(world, meters, statements, bad):
+    for key, aggregation in zip(("tokens", "calls"), meters, strict=True):
+        await world.meter(key, aggregation)
+    await world.customer("acme")
+    await world.send(
+        [
+            event("text", value="abc"),
+            event("truth", value=True),
+            event("missing", data={}),
+            event("good", value="1.5"),
+        ]
+    )
+    async with world.database.transaction(seller=world.seller) as connection:
+        for statement in f"{PRICED};{statements}".strip(";").split(";"):
+            await connection.execute(text(statement))
+    found = await listed(world)
+    assert found[:3] == [(each, *bad) for each in ("text", "truth", "missing")]
+    good = ("unmatched", "no_subscription") if bad[1] == "no_subscription" else ("measured", None)
+    assert found[3:] == [("good", *good)]
+
+
+async def test_a_value_refused_by_a_meter_nobody_pays_is_no_matter(world):
+    await world.meter("other", "sum", value="seconds")
+    await world.meter("tokens")
+    await world.customer("acme")
+    await world.send([event("good"), event("early", at=NOW - timedelta(days=9))])
+    async with world.database.transaction(seller=world.seller) as connection:
+        for statement in PRICED.split(";"):
+            await connection.execute(text(statement))
+    assert await listed(world) == [
+        ("good", "measured", None),
+        ("early", "unmatched", "no_subscription"),
+    ]
+
+
 async def test_pages_run_through_batches(world):
     for number in range(3):
         await world.send([event(f"{number}-{each}") for each in range(4)])

@@ -8,7 +8,7 @@ import pytest
 
 from api.app import create_app
 from api.in_process import Client, lifespan
-from api.worker import tick, working
+from api.worker import tick, tidy_up, working
 from engine.db import Database
 from plans.create_seller import create_seller
 from plans.drafts import SellerDraft
@@ -79,3 +79,19 @@ async def test_a_worker_that_stops_finishes_its_tick(database: Database) -> None
     async with working(database=database, clock=clock):
         await asyncio.wait_for(ticks.wait(), timeout=10)
     assert await invoices(client) == ["10.00"]
+
+
+async def test_old_answers_are_forgotten_after_thirty_days(database: Database) -> None:
+    draft = SellerDraft(legal_name="Acme", mode=Mode.TEST, clock_at=NOW)
+    made = await create_seller(database=database, draft=draft, now=NOW)
+    application = create_app(database=database, clock=lambda: NOW)
+    body = b'{"key": "c", "name": "C"}'
+    headers = {"content-type": "application/json", "idempotency-key": "once"}
+    async with lifespan(application=application):
+        client = Client(application=application, key=made.secret)
+        first = await client.send("POST", "/v1/customers", content=body, headers=headers)
+        again = await client.send("POST", "/v1/customers", content=body, headers=headers)
+    assert first.ok and again.body == first.body
+    assert await tidy_up(database=database, now=NOW + timedelta(days=29)) == 0
+    assert await tidy_up(database=database, now=NOW + timedelta(days=31)) == 1
+    assert await tidy_up(database=database, now=NOW + timedelta(days=31)) == 0

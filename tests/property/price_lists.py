@@ -122,10 +122,14 @@ def percentage(chance: random.Random, key: str, currency: str, fineness: int) ->
     return body | line_terms(chance, currency)
 
 
-def matrix(chance: random.Random, key: str, currency: str, fineness: int) -> dict:
-    """Rows that name one dimension or two, so that several can match."""
+def matrix(
+    chance: random.Random, key: str, currency: str, fineness: int, *, usual: bool = False
+) -> dict:
+    """Rows that name one dimension or two, so that several can match; `usual` unit amounts."""
 
     def unit() -> str:
+        if usual:
+            return f"0.{chance.randrange(10**8):010d}"
         return chance.choice([decimal(chance, 3, 12), decimal(chance, 2, 4), "0"])
 
     rows = []
@@ -175,6 +179,17 @@ def cell_values(chance: random.Random, body: dict, digits: int) -> list[tuple[di
         quantity = mantissa(chance, {"unit_amount": body["unit_amount"]}, digits)
         cells.append((dimensions, quantity))
     return cells
+
+
+def usual_cells(chance: random.Random, digits: int) -> list[tuple[dict[str, str], int]]:
+    """A million units at most: with usual unit amounts beyond one int64, and not by much."""
+    return [
+        (
+            {name: chance.choice(values) for name, values in DIMENSIONS.items()},
+            chance.randrange(10**6 * 10**digits),
+        )
+        for _ in range(chance.randrange(6))
+    ]
 
 
 def mantissa(chance: random.Random, body: dict, digits: int) -> int:

@@ -3,6 +3,7 @@
 import random
 from collections import Counter
 from fractions import Fraction
+from functools import partial
 
 import msgspec
 import numpy as np
@@ -27,14 +28,14 @@ DIGITS = [2, 0, 6, 9, 12]
 class PriceList:
     """Twelve prices of one feed, and random lines over them."""
 
-    def __init__(self, seed: int, feed: Feed, lines: int = LINES):
+    def __init__(self, seed: int, feed: Feed, lines: int = LINES, *, usual: bool = False):
         self.seed = seed
         self.chance = chance = random.Random(seed)
         self.digits = DIGITS[seed % 5]
         self.rounding = [Rounding.HALF_UP, Rounding.HALF_EVEN][seed // 5 % 2]
         make = {
             Feed.EVENTS: price_lists.percentage,
-            Feed.CELLS: price_lists.matrix,
+            Feed.CELLS: partial(price_lists.matrix, usual=usual),
             Feed.QUANTITY: price_lists.price,
         }[feed]
         self.currencies = [chance.choice(price_lists.CURRENCIES) for _ in range(12)]
@@ -118,10 +119,13 @@ def event_batch(seed: int) -> PriceList:
     return listed
 
 
-def cell_batch(seed: int) -> PriceList:
-    listed = PriceList(seed, Feed.CELLS)
+def cell_batch(seed: int, *, usual: bool = False) -> PriceList:
+    listed = PriceList(seed, Feed.CELLS, usual=usual)
+    chance, digits = listed.chance, listed.digits
     used = [
-        price_lists.cell_values(listed.chance, listed.bodies[row], listed.digits)
+        price_lists.usual_cells(chance, digits)
+        if usual
+        else price_lists.cell_values(chance, listed.bodies[row], digits)
         for row in listed.rows
     ]
 
@@ -153,6 +157,11 @@ def test_twenty_five_thousand_lines_of_events_agree_with_the_oracle():
 def test_twenty_five_thousand_lines_of_cells_agree_with_the_oracle_in_every_lane():
     lanes = Counter(name for seed in range(250) for name, _ in cell_batch(seed).tables.lanes)
     assert {"cells, plain", "cells, limbs", "cells, objects"} <= lanes.keys()
+
+
+def test_five_thousand_lines_of_usual_cells_agree_with_the_oracle():
+    for seed in range(50):
+        cell_batch(seed, usual=True)
 
 
 @pytest.mark.slow

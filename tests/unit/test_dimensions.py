@@ -18,7 +18,7 @@ from rating.dimensions import (
 )
 from rating.matrix import rate_cells
 from rating.percentage import rate_events
-from rating.rate import Quantities, rate
+from rating.rate import AmountOutOfRangeError, Quantities, rate
 from rating.tables import compile_prices
 
 
@@ -159,6 +159,22 @@ def test_an_amount_beyond_int64_names_its_line(dtype):
     for failure in (of_events, of_cells):
         assert failure.value.code == "amount_out_of_range"
         assert "line 1 " in failure.value.detail
+
+
+def test_among_prices_of_several_kinds_the_line_is_that_of_the_call():
+    both = [price(model="percentage", rate="100"), price(model="per_unit", unit_amount="1")]
+    tables = compile_prices(prices=both, currencies=["USD", "USD"])
+    for dear in range(4):
+        mantissa = np.array([1] * dear + [9 * 10**18] + [1] * (3 - dear), dtype=np.int64)
+        with pytest.raises(AmountOutOfRangeError) as failure:
+            rate_events(
+                tables=tables,
+                price=np.array([0, 1, 0, 1], dtype=np.int32),
+                offsets=np.arange(5, dtype=np.int64),
+                values=Quantities(mantissa=mantissa, digits=0),
+                rounding=Rounding.HALF_UP,
+            )
+        assert failure.value.line == dear
 
 
 def test_a_line_of_very_many_events_is_summed_exactly():

@@ -163,6 +163,17 @@ def test_where_a_subscription_is_in_its_life(now, ends, asked, paused, status):
     assert found.value == status
 
 
+def test_cancelled_before_its_start_it_is_over_at_once():
+    found = status_at(
+        starts_at=at("2026-03-01"),
+        ends_at=at("2026-03-01"),
+        cancelled_at=at("2026-02-01"),
+        paused_at=None,
+        now=at("2026-02-02"),
+    )
+    assert found.value == "cancelled"
+
+
 PLAN = {
     "id": "pln_a",
     "key": "team",

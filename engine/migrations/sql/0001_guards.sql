@@ -162,6 +162,16 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     SELECT 1 FROM subscriptions d WHERE d.seller = s.seller AND d.next_due_at <= now_at)
 $$;
 
+-- After a run that posted much the planner must know of it at once: what it believes of an empty table makes the
+-- first lists after a month's end slow. Whoever analyses already, does it for us too.
+CREATE FUNCTION refresh_statistics() RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp SET lock_timeout = '1s' AS $$
+BEGIN
+  ANALYZE invoices, credit_notes, line_items, journal_entries, postings, outbox, subscriptions, price_intervals, customers;
+EXCEPTION WHEN lock_not_available OR query_canceled THEN
+  RETURN;
+END $$;
+
 -- Row-level security, forced: the owner too is bound by it. A session that named no seller sees nothing.
 DO $$
 DECLARE name text;
@@ -219,5 +229,5 @@ BEGIN
   END LOOP;
 END $$;
 REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA public FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION find_api_key, find_seller, list_sellers, due_sellers, create_seller TO usance_app;
+GRANT EXECUTE ON FUNCTION find_api_key, find_seller, list_sellers, due_sellers, create_seller, refresh_statistics TO usance_app;
 GRANT EXECUTE ON FUNCTION current_seller TO usance_app, usance_loader, usance_auditor;

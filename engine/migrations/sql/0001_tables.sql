@@ -348,6 +348,8 @@ CREATE TABLE invoices (
   CHECK (status <> 'paid' OR amount_due_minor = 0),
   CHECK ((status = 'void') = (voided_at IS NOT NULL))
 );
+CREATE INDEX invoices_issued ON invoices (seller, issued_at, series, sequence);
+CREATE INDEX invoices_number ON invoices (seller, number);
 CREATE INDEX invoices_customer ON invoices (seller, customer, billed_at);
 
 CREATE TABLE credit_notes (
@@ -377,6 +379,8 @@ CREATE TABLE credit_notes (
   CHECK (applied_minor + credited_minor = total_minor),
   CHECK ((status = 'void') = (voided_at IS NOT NULL))
 );
+CREATE INDEX credit_notes_issued ON credit_notes (seller, issued_at, series, sequence);
+CREATE INDEX credit_notes_number ON credit_notes (seller, number);
 CREATE INDEX credit_notes_customer ON credit_notes (seller, customer, billed_at);
 
 -- amount_minor is what the charge adds (negative: what it gives back), on invoices and credit notes alike.
