@@ -134,6 +134,27 @@ class Shop:
         async with self.database.transaction(seller=self.seller) as connection:
             await cancel(connection=connection, reference=key, draft=draft, now=now)
 
+    async def change(self, key: str, *, now: datetime, **fields: Any) -> None:
+        """Change a subscription."""
+        draft = msgspec.convert(fields, ChangeDraft)
+        async with self.database.transaction(seller=self.seller) as connection:
+            found = await load_seller(connection=connection)
+            await change(
+                connection=connection,
+                seller=found,
+                reference=key,
+                draft=draft,
+                now=now,
+                wall_now=now,
+            )
+
+    async def turn(self, key: str, *, now: datetime, paused: bool) -> None:
+        """Pause or resume a subscription."""
+        verb = pause if paused else resume
+        async with self.database.transaction(seller=self.seller) as connection:
+            found = await load_seller(connection=connection)
+            await verb(connection=connection, seller=found, reference=key, now=now, wall_now=now)
+
     async def use(
         self, customer: str, when: datetime, tokens: object = 1, **properties: object
     ) -> None:

@@ -11,6 +11,8 @@ from fractions import Fraction
 import pytest
 
 from engine.db import open_database
+from invoicing.rederive import rederive
+from plans.seller_store import load_seller
 from tests.billing_world import OPENED, SEATS, TIERS, at, open_shop, plan, violations, written
 from tests.faults.billing_kills import copy_database, open_books
 from tests.property import oracle
@@ -120,10 +122,9 @@ class Life:
             if advance and begins <= asked and closes > as_of:
                 ends = end  # whole until the change comes
         elif advance and self.ends_at is not None and begins <= self.cancelled_at:
+            whole = end if closes is None else min(end, closes)
             if self.keeps_money or self.ends_at > as_of:
-                ends = end  # whole until the end comes, or for good
-                if closes is not None:
-                    ends = min(end, closes)
+                ends = whole  # until the end comes, or for good
         if ends <= begins or (begins if advance else ends) > as_of:
             return 0
         share = oracle.elapsed_share((start, end), (begins, ends))
@@ -252,6 +253,12 @@ class Play:
         for life in self.lives:
             owed |= life.owed(self.now, self.events)
         assert posted == owed
+        async with self.shop.database.transaction(
+            seller=self.shop.seller, snapshot=True
+        ) as connection:
+            seller = await load_seller(connection=connection)
+            again = await rederive(connection=connection, seller=seller)
+        assert again.mismatches == ()
 
 
 @pytest.mark.parametrize("seed", range(6))
