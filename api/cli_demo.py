@@ -30,7 +30,7 @@ SHOWN = 12
     "file",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     default=None,
-    help="A CSV of usage, one event a row; made-up usage when left out.",
+    help="A CSV of usage, one event a row; made-up usage on a new seller when left out.",
 )
 @click.option("--time-column", default=None, help="The column with the time. [time]")
 @click.option("--value", "values", multiple=True, help="A column to bill; repeat for several.")
@@ -41,8 +41,12 @@ def demo(
 ) -> None:
     """Run the main job end to end: usage in, a month closed, invoices, journal, audit.
 
-    Everything happens on a test seller in an embedded database under USANCE_HOME/demo. Rows of a
-    file are dealt to the customers in turn.
+    Everything happens on a test seller in an embedded database under USANCE_HOME/demo. Made-up
+    usage gets a new seller each time.
+
+    Rows of a file are dealt to the customers in turn. The same file with the same options goes to
+    the same seller: after a run that was killed the next one goes on where it stopped, after one
+    that came to its end it changes nothing. A file with other content begins a new seller.
     """
     from msgspec.structs import replace
 
@@ -74,7 +78,13 @@ async def _demo(
     try:
         async with staged(database=database, usage=usage, clock=lambda: datetime.now(UTC)) as show:
             what = file.name if file is not None else "made up, the same every time"
-            out.print(f"Test seller {show.made.id} in {running.settings.home}")
+            before = await show.all("invoices") if show.seller.found else None
+            out.print(f"Test seller {show.seller.id} in {running.settings.home}")
+            if before is not None:
+                out.print(
+                    f"It was here before: {len(before):,} invoices, its clock at "
+                    f"{show.clock_at:%Y-%m-%d %H:%M:%S}."
+                )
             out.print(
                 f"Usage: {usage.count:,} events ({what}), "
                 f"{usage.first_at:%Y-%m-%d} to {usage.last_at:%Y-%m-%d}"
@@ -87,16 +97,17 @@ async def _demo(
             )
             await _send(show, usage=usage, out=out)
             invoices = await show.all("invoices")
+            kept = _tell_kept(before=before, invoices=invoices, out=out)
             _show_invoices(invoices, out=out)
             agrees = _compare(usage=usage, invoices=invoices, out=out)
-            _show_accounts(await show.all("accounts"), out=out)
+            _show_accounts(await show.accounts(), out=out)
             await _keep_pdf(show, invoices=invoices, home=running.settings.home, out=out)
             posted = await show.run_again()
             out.print(f"The billing run once more: {posted} documents posted.")
             clean = await _audit(running=running, out=out)
             line = invoices[-1]["lines"][-1]["id"]
-            _what_next(running=running, key=show.made.secret, line=line, out=out)
-            return agrees and posted == 0 and clean
+            _what_next(running=running, key=show.seller.secret, line=line, out=out)
+            return kept and agrees and posted == 0 and clean
     finally:
         await database.close()
 
@@ -126,8 +137,9 @@ async def _send(show: "Demo", *, usage: "Usage", out: "Console") -> None:
 
             def report(now: Counts, before: float = before, earlier: float = taking) -> None:
                 spent = earlier + time.monotonic() - before
-                rate = f"{now.accepted / spent:,.0f}" if spent > 0 else ""
-                progress.update(task, completed=now.accepted, rate=rate)
+                done = now.accepted + now.duplicates
+                rate = f"{done / spent:,.0f}" if spent > 0 else ""
+                progress.update(task, completed=done, rate=rate)
 
             await show.send(
                 in_month(usage.events(), start=start, end=end), counts=counts, report=report
@@ -137,16 +149,39 @@ async def _send(show: "Demo", *, usage: "Usage", out: "Console") -> None:
             taking, billing = taking + closing - before, billing + time.monotonic() - closing
     months = len(usage.months())
     out.print(
-        f"{counts.accepted:,} events taken in, {counts.accepted / taking:,.0f} a second; "
-        f"{counts.duplicates} duplicates, {counts.rejected} rejected."
+        f"{counts.accepted:,} new events, {counts.duplicates:,} duplicates, "
+        f"{counts.rejected:,} rejected; {usage.count / taking:,.0f} a second."
     )
-    out.print(f"{months} month{'' if months == 1 else 's'} closed in {billing:.1f} s.")
+    out.print(
+        f"{months} month{'' if months == 1 else 's'} closed in {billing:.1f} s: "
+        f"{show.documents:,} documents posted."
+    )
     again = Counts()
     await show.send(islice(usage.events(), 1000), counts=again, report=lambda _: None)
     out.print(
         f"The first {again.accepted + again.duplicates:,} sent once more: "
         f"{again.accepted} new, {again.duplicates:,} duplicates."
     )
+
+
+def _tell_kept(
+    *,
+    before: Sequence[Mapping[str, Any]] | None,
+    invoices: Sequence[Mapping[str, Any]],
+    out: "Console",
+) -> bool:
+    """Whether every invoice of an earlier run is as it was."""
+    if before is None:
+        return True
+    now = {entry["id"]: entry for entry in invoices}
+    changed = sum(now.get(entry["id"]) != entry for entry in before)
+    if changed:
+        out.print(f"{changed:,} invoices are not as they were before.", style="red")
+    elif len(before) == len(invoices):
+        out.print(f"The same {len(invoices):,} invoices as before.")
+    else:
+        out.print(f"The {len(before):,} invoices from before are the same.")
+    return not changed
 
 
 def _show_invoices(invoices: Sequence[Mapping[str, Any]], *, out: "Console") -> None:

@@ -62,6 +62,9 @@ def subscriptions(file: Path, seller_id: str | None) -> None:
 def events(file: Path, seller_id: str | None, **chosen: Any) -> None:
     """Usage events. Without an id column the id follows from the row: importing again is safe.
 
+    Such an id holds the row's number in the file and its cells, in whatever order the columns are:
+    rows may be added at the end, but a row that moves becomes another event.
+
     Columns that mean nothing else become data, unless --value names those that do.
     """
     from api.importing import Columns

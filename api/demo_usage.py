@@ -1,5 +1,6 @@
 """What the demo bills: made-up requests, or the rows of a file dealt to made-up customers."""
 
+import hashlib
 import random
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -30,6 +31,8 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     """The exact sum of each value over all events."""
     refused: int
     """Rows of the file that are no events."""
+    determined_by: bytes | None = None
+    """What the same events follow from: the same for the same file billed in the same way."""
 
     def months(self) -> list[tuple[datetime, datetime]]:
         """The calendar months (UTC) from the first event to the last."""
@@ -59,7 +62,7 @@ def made_up(*, customers: Sequence[str], count: int, start: datetime, seed: int)
                 "output_tokens": numbers.randrange(1, 900),
             }
             yield {
-                "id": derived_event_id(at=at, number=number, cells=(str(seed),)),
+                "id": derived_event_id(at=at, number=number, fields={"seed": str(seed)}),
                 "type": EVENT_TYPE,
                 "subject": customers[(number - 1) % len(customers)],
                 "time": written(at),
@@ -95,7 +98,12 @@ def from_file(
                 continue
             yield row.body
 
-    return _summed(events=events, values=values, refused=lambda: refused)
+    usage = _summed(events=events, values=values, refused=lambda: refused)
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    # A list of lists as JSON: no two ways to bill read alike.
+    chosen = [digest, time_column or "time", values, customers]
+    return msgspec.structs.replace(usage, determined_by=msgspec.json.encode(chosen))
 
 
 def _summed(

@@ -192,8 +192,9 @@ def flat_body(*, fields: Mapping[str, str]) -> dict[str, Any]:
 def event_body(*, fields: Mapping[str, str], columns: Columns, number: int) -> dict[str, Any]:
     """An event from a flat record. Raises ValueError with the reason.
 
-    Without a column of ids the id follows from the row's time, number and cells, so the same file
-    read again holds the same events; it sorts by time, which the event store likes best.
+    Without a column of ids the id follows from the row's time, its number in the file and its
+    cells by the names of their columns, so the same file read again holds the same events, its
+    columns in whatever order; it sorts by time, which the event store likes best.
     """
     names = {
         name: getattr(columns, name) or name
@@ -217,16 +218,20 @@ def event_body(*, fields: Mapping[str, str], columns: Columns, number: int) -> d
     if "id" not in event:
         if at is None:
             raise ValueError("id: a row needs an id or a time")
-        event["id"] = derived_event_id(at=at, number=number, cells=tuple(fields.values()))
+        event["id"] = derived_event_id(at=at, number=number, fields=fields)
     chosen = columns.values or tuple(name for name in fields if name not in taken)
     data = {name: fields[name].strip() for name in chosen if fields[name].strip()}
     return {**event, "data": data}
 
 
-def derived_event_id(*, at: datetime, number: int, cells: Sequence[str]) -> str:
-    """A UUID in the form of version 7: the milliseconds of `at`, then a hash of row and number."""
+def derived_event_id(*, at: datetime, number: int, fields: Mapping[str, str]) -> str:
+    """A UUID in the form of version 7: the milliseconds of `at`, then a hash of number and fields.
+
+    The number keeps equal rows apart; a row that moves in its file is another event. The order of
+    the fields does not count.
+    """
     digest = hashlib.blake2b(digest_size=10)
-    for part in (str(number), *cells):
+    for part in (str(number), *(part for field in sorted(fields.items()) for part in field)):
         digest.update(len(part.encode()).to_bytes(4, "big") + part.encode())
     bits = int.from_bytes(digest.digest(), "big")
     upper = ((unix_millis(at) & ((1 << 48) - 1)) << 16) | 0x7000 | (bits >> 68)

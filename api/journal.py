@@ -63,7 +63,9 @@ async def get_journal_entry(
     tags=["Journal"],
     opt={"scope": Scope.READ},
 )
-async def get_accounts(connection: NamedDependency[AsyncConnection]) -> Page[AccountAnswer]:
+async def get_accounts(
+    connection: NamedDependency[AsyncConnection], page: NamedDependency[PageRequest]
+) -> Page[AccountAnswer]:
     """The chart of accounts; balances by currency, positive on the account's normal side."""
     accounts: dict[str, AccountAnswer] = {}
     for row in await account_balances(connection=connection):
@@ -76,7 +78,9 @@ async def get_accounts(connection: NamedDependency[AsyncConnection]) -> Page[Acc
             account.balances[row.currency] = format_amount(
                 sign * row.amount_minor, currency=row.currency
             )
-    return Page(data=tuple(accounts.values()), next_cursor=None)
+    after = page.after or ""
+    found = [account for account in accounts.values() if account.code > after][: page.fetched]
+    return page.page(found, ids=[account.code for account in found])
 
 
 ROUTES = (get_journal_entries, get_journal_entry, get_accounts)

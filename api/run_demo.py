@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -11,14 +11,13 @@ from typing import Any, Final, cast
 import msgspec
 
 from api.app import create_app
+from api.demo_seller import DemoSeller, demo_seller
 from api.demo_usage import EVENT_TYPE, Usage
 from api.importing import written
 from api.in_process import Answer, Client, lifespan
 from api.send_rows import BATCH, batched
 from engine.db import Database
 from engine.errors import BillingError, ErrorKind
-from plans.create_seller import CreatedSeller, create_seller
-from plans.drafts import SellerDraft
 
 PLAN: Final = "pay-as-you-go"
 SENDERS: Final = 4
@@ -37,48 +36,42 @@ class Counts(msgspec.Struct, kw_only=True):
 
 
 class Demo:
-    """The steps of the demo, in the order in which they are called."""
+    """The steps of the demo, in the order in which they are called.
 
-    def __init__(self, *, client: Client, made: CreatedSeller, usage: Usage) -> None:
-        """`client` acts for the seller `made`."""
+    Each makes what is not there yet, so that after a run that was killed, or that came to its end,
+    all of them may be called again.
+    """
+
+    def __init__(self, *, client: Client, seller: DemoSeller, usage: Usage) -> None:
+        """`client` acts for the seller."""
         self.client = client
-        self.made = made
+        self.seller = seller
         self.usage = usage
+        self.clock_at = seller.clock_at
+        self.documents = 0
+        """How many documents were posted on the way of the clock."""
 
     async def catalogue(self) -> None:
         """A meter for each value and one plan: a fee in advance, graduated usage after."""
-        prices: list[dict[str, Any]] = [
-            {"key": "base", "name": "Platform fee", "kind": "recurring", "model": "flat"}
-            | {"flat_amount": "49.00", "bill": "in_advance"}
-        ]
-        # The flat amount gives even the smallest usage a line, so that lines show all of it.
-        tiers = [
-            {"up_to": "100000", "unit_amount": "0", "flat_amount": "1.00"},
-            {"up_to": "1000000", "unit_amount": "0.000003"},
-            {"up_to": None, "unit_amount": "0.0000024"},
-        ]
-        for value in self.usage.values:
-            key = price_key(value)
-            await self._post(
-                "/v1/meters",
-                {"key": key, "event_type": EVENT_TYPE, "aggregation": "sum", "value": value},
-            )
-            name = key.replace("_", " ").capitalize()
-            prices.append(
-                {"key": key, "name": name, "kind": "usage", "meter": key}
-                | {"model": "graduated", "tiers": tiers, "flat_at_zero": False}
-            )
-        body = {"key": PLAN, "name": "Pay as you go", "currency": "USD", "prices": prices}
-        interval = {"unit": "month", "count": 1}
-        await self._post("/v1/plans", {**body, "interval": interval, "alignment": "calendar"})
+        meters, plan = catalogue_of(self.usage.values)
+        await self._make("meters", meters)
+        await self._make("plans", [plan])
 
     async def customers(self, keys: Sequence[str]) -> None:
         """Customers with a subscription each, from the first event's month on."""
         start = written(self.usage.months()[0][0])
-        for index, key in enumerate(keys):
-            await self._post("/v1/customers", {"key": key, "name": customer_name(index)})
-            body = {"key": f"sub-{key}", "customer": key, "plan": PLAN, "starts_at": start}
-            await self._post("/v1/subscriptions", body)
+        bodies = [{"key": key, "name": customer_name(index)} for index, key in enumerate(keys)]
+        await self._make("customers", bodies)
+        agreed = {"plan": PLAN, "starts_at": start}
+        bodies = [{"key": f"sub-{key}", "customer": key, **agreed} for key in keys]
+        await self._make("subscriptions", bodies)
+
+    async def _make(self, kind: str, bodies: Collection[Mapping[str, Any]]) -> None:
+        """Post those of the bodies whose key is not there yet."""
+        there = {entry["key"] for entry in await self.all(kind)} if self.seller.found else set()
+        for body in bodies:
+            if body["key"] not in there:
+                await self._post(f"/v1/{kind}", body)
 
     async def send(
         self,
@@ -101,8 +94,14 @@ class Demo:
         await asyncio.gather(*(sender() for _ in range(SENDERS)))
 
     async def advance(self, to: datetime) -> None:
-        """Move the seller's clock; all that falls due on the way is billed."""
-        await self._post("/v1/test_clock/advance", {"to": written(to)})
+        """Move the seller's clock there; all that falls due on the way is billed.
+
+        A clock that an earlier run moved further stays, and what died there is finished.
+        """
+        to = max(to, self.clock_at)
+        moved = (await self._post("/v1/test_clock/advance", {"to": written(to)})).json()
+        self.clock_at = to
+        self.documents += moved["documents"]
 
     async def open_month(self, start: datetime, end: datetime) -> None:
         """Move the clock to where all usage of the month can be taken in and none is late."""
@@ -110,8 +109,8 @@ class Demo:
 
     async def run_again(self) -> int:
         """A billing run at the clock's instant; gives the number of documents it posted."""
-        clock = written(self.usage.months()[-1][1])
-        return int((await self._post("/v1/billing_runs", {"as_of": clock})).json()["documents"])
+        body = {"as_of": written(self.clock_at)}
+        return int((await self._post("/v1/billing_runs", body)).json()["documents"])
 
     async def all(self, kind: str) -> list[dict[str, Any]]:
         """All objects of a kind."""
@@ -125,6 +124,11 @@ class Demo:
             if cursor is None:
                 return found
 
+    async def accounts(self) -> list[dict[str, Any]]:
+        """The seller's accounts with their balances."""
+        found: list[dict[str, Any]] = (await self._get("/v1/accounts")).json()["data"]
+        return found
+
     async def pdf(self, invoice: str) -> bytes:
         """The invoice as it is sent."""
         return (await self._get(f"/v1/invoices/{invoice}.pdf")).body
@@ -134,6 +138,33 @@ class Demo:
 
     async def _get(self, path: str) -> Answer:
         return _expect_ok(await self.client.get(path), what=f"GET {path}")
+
+
+def catalogue_of(values: Sequence[str]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """(the bodies of the meters, the body of the plan) for the values that are billed."""
+    prices: list[dict[str, Any]] = [
+        {"key": "base", "name": "Platform fee", "kind": "recurring", "model": "flat"}
+        | {"flat_amount": "49.00", "bill": "in_advance"}
+    ]
+    # The flat amount gives even the smallest usage a line, so that lines show all of it.
+    tiers = [
+        {"up_to": "100000", "unit_amount": "0", "flat_amount": "1.00"},
+        {"up_to": "1000000", "unit_amount": "0.000003"},
+        {"up_to": None, "unit_amount": "0.0000024"},
+    ]
+    meters = list[dict[str, Any]]()
+    for value in values:
+        key = price_key(value)
+        meter = {"key": key, "event_type": EVENT_TYPE, "aggregation": "sum", "value": value}
+        meters.append(meter)
+        name = key.replace("_", " ").capitalize()
+        prices.append(
+            {"key": key, "name": name, "kind": "usage", "meter": key}
+            | {"model": "graduated", "tiers": tiers, "flat_at_zero": False}
+        )
+    plan = {"key": PLAN, "name": "Pay as you go", "currency": "USD", "prices": prices}
+    interval = {"unit": "month", "count": 1}
+    return meters, {**plan, "interval": interval, "alignment": "calendar"}
 
 
 def price_key(value: str) -> str:
@@ -166,15 +197,31 @@ def billed_quantities(
 async def staged(
     *, database: Database, usage: Usage, clock: Callable[[], datetime]
 ) -> AsyncIterator[Demo]:
-    """The application in this process and a fresh test seller whose clock stands at the start."""
-    draft = SellerDraft(
-        legal_name="Demo Inc.", country="US", series="DEMO", clock_at=usage.months()[0][0]
-    )
-    made = await create_seller(database=database, draft=draft, now=clock(), key_name="demo")
+    """The application in this process and a test seller whose clock stands at the start.
+
+    The seller of the same usage, billed in the same way, is found again, its clock where it stood;
+    made-up usage has a fresh one each time. Errors: `demo_busy`.
+    """
     application = create_app(database=database, clock=clock)
-    async with lifespan(application=application):
-        client = Client(application=application, key=made.secret)
-        yield Demo(client=client, made=made, usage=usage)
+    async with (
+        demo_seller(
+            database=database,
+            determined_by=_determined_by(usage),
+            clock_at=usage.months()[0][0],
+            now=clock(),
+        ) as seller,
+        lifespan(application=application),
+    ):
+        client = Client(application=application, key=seller.secret)
+        yield Demo(client=client, seller=seller, usage=usage)
+
+
+def _determined_by(usage: Usage) -> bytes | None:
+    """What the invoices follow from: the events and the catalogue."""
+    if usage.determined_by is None:
+        return None
+    catalogue = msgspec.json.encode(catalogue_of(usage.values), order="deterministic")
+    return usage.determined_by + catalogue
 
 
 def _expect_ok(answer: Answer, *, what: str) -> Answer:

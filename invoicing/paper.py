@@ -291,9 +291,7 @@ def build_paper(
     else:
         facts, headline, headline_note, notes = _credit_paper(document, lines, figures, dates)
         title, totals = "Credit note", _credit_totals(document, figures)
-    zone_note = (
-        f"Dates and times are those of {timezone}; a period of whole days includes its last."
-    )
+    zone_note = f"Dates and times are those of {timezone}; whole days include the last."
     last = "Credit" if isinstance(document, CreditNote) else "Amount"
     return Paper(
         title=title,

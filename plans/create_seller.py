@@ -32,18 +32,24 @@ class CreatedSeller(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def create_seller(
-    *, database: Database, draft: SellerDraft, now: datetime, key_name: str = "first key"
+    *,
+    database: Database,
+    draft: SellerDraft,
+    now: datetime,
+    key_name: str = "first key",
+    identity: str | None = None,
 ) -> CreatedSeller:
     """Make a seller, its chart of accounts and a key with the scope `admin`, in one transaction.
 
-    `now` is wall time. Errors: `invalid_body` with the fields at fault.
+    `now` is wall time; `identity` is the id of a seller that must be found again by it, a fresh one
+    when left out. Errors: `invalid_body` with the fields at fault.
     """
     refuse_invalid(currency_errors(draft.currency) + timezone_errors(draft.timezone))
     clock_at = (draft.clock_at or now) if draft.mode is Mode.TEST else None
     fields: dict[str, Any] = {**msgspec.structs.asdict(draft), "clock_at": clock_at}
     seller = Seller(
         **fields,
-        id=new_id(prefix="sel", now=now),
+        id=identity or new_id(prefix="sel", now=now),
         created_at=now,
     )
     party = party_of_seller(seller)

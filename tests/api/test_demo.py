@@ -33,7 +33,7 @@ def test_made_up_usage_is_billed_to_the_last_token(home: Path) -> None:
     ended = demo("--events", "1500", "--customers", "3", home=home)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert ended.stderr == ""
-    assert "1,500 events taken in" in ended.stdout
+    assert "1,500 new events" in ended.stdout
     assert "0 new, 1,000 duplicates" in ended.stdout
     assert ended.stdout.count(", exactly.") == 2
     assert "once more: 0 documents posted" in ended.stdout

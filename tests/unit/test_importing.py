@@ -85,6 +85,24 @@ def test_ids_follow_from_the_row_and_equal_rows_stay_apart(tmp_path: Path) -> No
     assert [body["subject"] for body in first if body is not None] == ["a", "b", "a"]
 
 
+def test_ids_do_not_depend_on_the_order_of_columns_but_on_the_place_of_the_row(
+    tmp_path: Path,
+) -> None:
+    columns = Columns(event_type="job", subject="who")
+
+    def ids(name: str, text: str) -> list[str]:
+        found = [row.body for row in rows(tmp_path / name, text, columns=columns)]
+        return [body["id"] for body in found if body is not None]
+
+    first = ids("a.csv", "time,who,n,m\n2026-01-01,acme,1,2\n2026-01-02,acme,3,4\n")
+    turned = ids("b.csv", "m,n,who,time\n2,1,acme,2026-01-01\n4,3,acme,2026-01-02\n")
+    assert first == turned
+    renamed = ids("c.csv", "time,who,m,n\n2026-01-01,acme,1,2\n2026-01-02,acme,3,4\n")
+    assert not set(first) & set(renamed)
+    moved = ids("d.csv", "time,who,n,m\n2026-01-02,acme,3,4\n2026-01-01,acme,1,2\n")
+    assert not set(first) & set(moved)
+
+
 def test_ndjson_lines_are_bodies_as_they_stand(tmp_path: Path) -> None:
     found = rows(tmp_path / "e.ndjson", '{"id": "a", "data": {"n": 1}}\n\nnonsense\n[1]\n')
     assert found[0].body == {"id": "a", "data": {"n": 1}}

@@ -1,0 +1,187 @@
+"""`usance demo --usage`, killed while it takes in and while it bills, ends as if it never was."""
+
+import asyncio
+import hashlib
+import os
+import re
+import subprocess
+import sys
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime
+
+import asyncpg
+import msgspec
+import pytest
+
+from api.app import create_app
+from api.in_process import Client, lifespan
+from api.runtime import DATABASE_NAME, runtime
+from engine.postgres import role_password
+from engine.postgres_address import socket_dsn
+from engine.settings import Settings
+from tests.api.command_line import USANCE, environment
+from tests.faults.embedded_homes import is_alive, pid_of, wait_until
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(240),
+    pytest.mark.skipif(sys.platform != "linux", reason="death signals and /proc are Linux's"),
+]
+
+CUSTOMERS = 6
+JANUARY, FEBRUARY = 12_000, 5_000
+ROWS = JANUARY + FEBRUARY
+OPTIONS = ("--time-column", "at", "--value", "Tokens", "--customers", str(CUSTOMERS))
+AT_ONCE = "SELECT true"
+SOME_EVENTS = "SELECT EXISTS (SELECT FROM event_keys)"
+JANUARY_BILLED = """
+SELECT EXISTS (SELECT FROM billing_runs WHERE as_of = '2026-02-01Z' AND status = 'finished')
+"""
+BLOCKED = "SELECT EXISTS (SELECT FROM pg_locks WHERE relation = $1::text::regclass AND NOT granted)"
+
+
+@pytest.fixture
+def file(tmp_path):
+    months = [("01", number) for number in range(JANUARY)]
+    months += [("02", number) for number in range(FEBRUARY)]
+    rows = [
+        f"2026-{month}-{number % 28 + 1:02} {number % 24:02}:00:00,{number % 977}.25,x"
+        for month, number in months
+    ]
+    made = tmp_path / "requests.csv"
+    made.write_text("\n".join(["at,Tokens,note", *rows, ""]), encoding="utf-8")
+    return made
+
+
+def begin(home, file):
+    return subprocess.Popen(
+        [*USANCE, "demo", "--usage", str(file), *OPTIONS],
+        env=environment(database_url="", home=home),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def to_the_end(home, file):
+    """What a run that nobody kills prints."""
+    process = begin(home, file)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, out + err
+    return out
+
+
+@asynccontextmanager
+async def superuser(home, process):
+    """A connection to the server of the demo, as soon as that has its tables."""
+    until = asyncio.get_running_loop().time() + 60
+    while True:
+        assert process.poll() is None, process.communicate()
+        assert asyncio.get_running_loop().time() < until
+        with suppress(OSError, asyncpg.PostgresError):
+            admin = socket_dsn(
+                socket_dir=home / "postgres" / "run",
+                port=5432,
+                password=role_password(home=home, role="postgres"),
+            )
+            raw = await asyncpg.connect(admin.replace("/postgres?", f"/{DATABASE_NAME}?"))
+            if await raw.fetchval("SELECT to_regclass('event_keys') IS NOT NULL"):
+                break
+            await raw.close()
+        await asyncio.sleep(0.02)
+    try:
+        yield raw
+    finally:
+        with suppress(OSError, asyncpg.PostgresError):  # the server is gone by now
+            await raw.close(timeout=5)
+
+
+async def kill_at(home, process, table, *, when):
+    """SIGKILL the demo at the very moment when it is about to write to the table.
+
+    `when` is a query that must hold before, from which on the table is closed to it.
+    """
+    async with superuser(home, process) as raw:
+        async with asyncio.timeout(60):
+            while not await raw.fetchval(when):
+                await raw.execute("SELECT pg_sleep(0.002)")
+            await raw.execute("BEGIN")
+            await raw.execute(f"LOCK TABLE {table} IN SHARE MODE")
+            while not await raw.fetchval(BLOCKED, table):
+                assert process.poll() is None, process.communicate()
+                await raw.execute("SELECT pg_sleep(0.002)")
+        server = pid_of(home)
+        process.kill()
+        process.communicate()
+    wait_until(lambda: not is_alive(home, server), seconds=30)
+
+
+def killed(home, file, table, *, when):
+    asyncio.run(kill_at(home / "demo", begin(home, file), table, when=when))
+
+
+def documents(home, printed):
+    """(invoices as canonical JSON, the hash of each one's PDF, the ids of all sellers)."""
+    key = re.search(r"KEY=(\S+)", printed).group(1)
+    settings = Settings(home=home / "demo", search_path=os.environ["PATH"])
+
+    async def ask(running):
+        database, reader = running.open(), running.open_for_audit()
+        application = create_app(database=database, clock=lambda: datetime.now(UTC))
+        try:
+            async with lifespan(application=application):
+                client = Client(application=application, key=key)
+                invoices = (await client.get("/v1/invoices?limit=200")).json()["data"]
+                pdfs = {}
+                for entry in invoices:
+                    answer = await client.get(f"/v1/invoices/{entry['id']}.pdf")
+                    assert answer.ok
+                    pdfs[entry["number"]] = hashlib.sha256(answer.body).hexdigest()
+            async with reader.transaction(seller=None) as connection:
+                sellers = (await connection.exec_driver_sql("SELECT id FROM sellers")).all()
+        finally:
+            await reader.close()
+            await database.close()
+        return msgspec.json.encode(invoices, order="sorted"), pdfs, sellers
+
+    with runtime(settings=settings) as running:
+        return asyncio.run(ask(running))
+
+
+def without_ids(canonical):
+    """Invoices by number; ids hold random bits of the customers, which two homes have each."""
+    masked = re.sub(rb'"(inv|li|sub|cus)_[0-9a-z]{26}"', b'"id"', canonical)
+    return sorted(msgspec.json.decode(masked), key=lambda entry: entry["number"])
+
+
+def test_a_killed_demo_ends_in_the_same_invoices_byte_for_byte(home, file):
+    home.mkdir(mode=0o711)
+    killed(home, file, "subscriptions", when=AT_ONCE)
+    killed(home, file, "event_keys", when=SOME_EVENTS)
+    copy = home.with_name("copy")
+    subprocess.run(["cp", "-a", str(home), str(copy)], check=True)
+    killed(home, file, "line_items", when=AT_ONCE)
+    killed(home, file, "line_items", when=JANUARY_BILLED)
+    printed = to_the_end(home, file)
+    assert f"It was here before: {2 * CUSTOMERS} invoices" in printed
+    invoices, pdfs, sellers = documents(home, printed)
+    assert len(pdfs) == 3 * CUSTOMERS
+    assert len(sellers) == 1
+
+    undisturbed = to_the_end(copy, file)
+    new, duplicates = re.search(r"([\d,]+) new events, ([\d,]+) duplicates", undisturbed).groups()
+    assert int(new.replace(",", "")) + int(duplicates.replace(",", "")) == ROWS
+    assert duplicates != "0"
+    assert new != "0"
+    assert (invoices, pdfs, sellers) == documents(copy, undisturbed)
+
+    never_killed = home.with_name("fresh")
+    first, its_pdfs, _ = documents(never_killed, to_the_end(never_killed, file))
+    assert without_ids(invoices) == without_ids(first)
+    assert pdfs == its_pdfs
+
+    again = to_the_end(home, file)
+    assert f"0 new events, {ROWS:,} duplicates, 0 rejected" in again
+    assert ": 0 documents posted." in again
+    assert f"The same {3 * CUSTOMERS} invoices as before." in again
+    assert (invoices, pdfs, sellers) == documents(home, again)
