@@ -13,7 +13,13 @@ import msgspec
 from api.scenario_file import Scenario, Step, as_sent
 from invoicing.model import BillingRunDraft, CreditNote, Invoice, LineItem, VoidDraft
 from metering.model import BackfillDraft, BackfillStep, EventAmendDraft, EventVoidDraft
-from plans.agreement import CancelDraft, Subscription, SubscriptionDraft
+from plans.agreement import (
+    CancelDraft,
+    ChangeDraft,
+    PauseDraft,
+    Subscription,
+    SubscriptionDraft,
+)
 from plans.model import Customer, CustomerDraft, MeterDraft, PlanDraft, SellerPatch
 
 SETUP: Final[Mapping[str, type]] = {
@@ -25,16 +31,18 @@ SETUP: Final[Mapping[str, type]] = {
 
 VERB_BODIES: Final[Mapping[str, type]] = {
     "subscribe": SubscriptionDraft,
+    "change": ChangeDraft,
     "cancel": CancelDraft,
+    "pause": PauseDraft,
+    "resume": PauseDraft,
     "void_event": EventVoidDraft,
     "amend_event": EventAmendDraft,
 }
 """Verbs that send one body; what names the object (`subscription`) is taken out before."""
 
 VERB_NAMES: Final[Mapping[str, str]] = {
-    "cancel": "subscription",
-    "void_event": "id",
-    "amend_event": "id",
+    **dict.fromkeys(("change", "cancel", "pause", "resume"), "subscription"),
+    **dict.fromkeys(("void_event", "amend_event"), "id"),
 }
 USAGE_FIELDS: Final = frozenset(
     {"id", "source", "customer", "type", "time", "data", "repeat", "backfill"}
@@ -54,11 +62,14 @@ POSTS: Final[Mapping[str, type]] = {
     r"/v1/backfills/[^/]+/(close|reverse)": BackfillStep,
     r"/v1/events/[^/]+/void(\?.*)?": EventVoidDraft,
     r"/v1/events/[^/]+/amend(\?.*)?": EventAmendDraft,
+    r"/v1/subscriptions/[^/]+/change": ChangeDraft,
+    r"/v1/subscriptions/[^/]+/(pause|resume)": PauseDraft,
 }
 """Paths that `post` may use: patterns of the whole path."""
 
 GETS: Final = (
     r"/v1/(meters|plans|customers|subscriptions|invoices|credit_notes)(/[^/?]+)?(\?.*)?",
+    r"/v1/subscriptions/[^/?]+/scheduled_changes",
     r"/v1/invoices/lines/[^/?]+/explain",
     r"/v1/(events|usage|accounts|journal_entries|seller)(\?.*)?",
     r"/v1/(billing_runs|backfills)/[^/?]+",

@@ -91,7 +91,7 @@ def _periods_of(
         changed = derived if dirty is None else min(derived, dirty)
         # A cancellation in the past may have cut a period that is not charged yet.
         start = max(start, min(changed, end - INSTANT))
-    calendar = calendar_of(agreement=agreement, interval=stretch.interval)
+    calendar = calendar_of(agreement=agreement, stretch=stretch)
     found = billing_periods(calendar=calendar, start=start, end=end)
     return [Period(period.start, period.end) for period in found]
 
@@ -99,12 +99,15 @@ def _periods_of(
 def touched_from(agreement: Agreement, *, through: datetime) -> datetime | None:
     """From which instant on posted charges must be derived again; None when none need it.
 
-    Besides marks, a cancellation touches what was billed beyond it once it takes effect.
+    Besides marks, a cancellation or a change touches what was billed beyond it once it takes
+    effect.
     """
     derived, found = agreement.derived_through_at, agreement.dirty_from_at
     for stretch in agreement.intervals:
         end = stretch.end_at
-        if derived is None or end is None or not stretch.end_is_cancellation:
+        if derived is None or end is None:
+            continue
+        if not stretch.end_is_cancellation and stretch.closed_at is None:
             continue
         if derived < end <= through and (found is None or end < found):
             found = end
@@ -123,7 +126,8 @@ def charge_for(
 
     Where the interval ended before or at the period's start nothing is left to charge, except
     that a cancellation may count its last date. What was charged in advance before anyone asked
-    for the cancellation stays whole until it takes effect, and for good with `refund: none`.
+    for the cancellation or change stays whole until it takes effect, and for good with
+    `refund: none`.
     """
     whole = Period(period.start, period.end)
     active = _active_part(agreement, stretch, whole, through)
@@ -197,10 +201,11 @@ def _counts_last_day(terms: ProrationTerms) -> bool:
 
 
 def _was_raised(agreement: Agreement, stretch: PriceInterval, start: datetime) -> bool:
-    """Whether an advance charge from `start` was already owed when the cancellation came."""
-    if bill_of(stretch.price) is not Bill.IN_ADVANCE or not stretch.end_is_cancellation:
+    """Whether an advance charge from `start` was already owed when its end was recorded."""
+    if bill_of(stretch.price) is not Bill.IN_ADVANCE:
         return False
-    return agreement.cancelled_at is not None and start <= agreement.cancelled_at
+    asked_at = agreement.cancelled_at if stretch.end_is_cancellation else stretch.closed_at
+    return asked_at is not None and start <= asked_at
 
 
 def _ends_by_cancellation(stretch: PriceInterval, active: Period) -> bool:
@@ -219,7 +224,7 @@ def vanished_charge(
     dirty = touched_from(agreement, through=through)
     if dirty is None or stretch.price.kind is Kind.ONE_TIME:
         return None
-    calendar = calendar_of(agreement=agreement, interval=stretch.interval)
+    calendar = calendar_of(agreement=agreement, stretch=stretch)
     period = period_holding(calendar=calendar, at=period_start)
     if period.end <= dirty:
         return None

@@ -14,20 +14,22 @@ from invoicing.store import DueCustomer, posted_lines
 from plans.agreement import Agreement
 from plans.model import Seller
 from plans.subscription_store import PriceBook, agreements_of
-from plans.timeline import next_due_at
+from plans.timeline import next_change_at, next_due_at
 
 NANO_DIGITS: Final = 9
+Progress = tuple[str, int, datetime | None, datetime, datetime | None]
 
 
 class Derived(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What one customer owes at one due instant beyond what is posted, and where that leaves it.
 
-    `progress` names (subscription id, revision read, next due instant, derived through).
+    `progress` names (subscription id, revision read, next due instant, derived through, next
+    change).
     """
 
     due: DueCustomer
     differences: tuple[Difference, ...]
-    progress: tuple[tuple[str, int, datetime | None, datetime], ...]
+    progress: tuple[Progress, ...]
 
 
 class Work(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -60,7 +62,13 @@ async def load_work(
 def _is_due(agreement: Agreement, due_at: datetime) -> bool:
     if agreement.next_due_at is not None and agreement.next_due_at <= due_at:
         return True
+    if _has_changed(agreement, due_at):
+        return True
     return agreement.dirty_from_at is not None and agreement.derived_through_at is not None
+
+
+def _has_changed(agreement: Agreement, due_at: datetime) -> bool:
+    return agreement.next_change_at is not None and agreement.next_change_at <= due_at
 
 
 def following_due(*, work: Sequence[Work]) -> datetime | None:
@@ -150,15 +158,17 @@ def _through(agreement: Agreement, item: Work) -> datetime:
     return due_at if derived is None else max(derived, due_at)
 
 
-def _progress(item: Work) -> tuple[tuple[str, int, datetime | None, datetime], ...]:
+def _progress(item: Work) -> tuple[Progress, ...]:
     due_at = item.due.due_at
-    progress: list[tuple[str, int, datetime | None, datetime]] = []
+    progress: list[Progress] = []
     for agreement in item.agreements:
         derived, through = agreement.derived_through_at, _through(agreement, item)
-        if agreement.next_due_at is not None and agreement.next_due_at > due_at:
-            through = derived if derived is not None else due_at
-            upcoming: datetime | None = agreement.next_due_at
-        else:
+        due = agreement.next_due_at
+        upcoming = due
+        if due is None or due <= due_at:
             upcoming = next_due_at(agreement=agreement, after=through)
-        progress.append((agreement.id, agreement.revision, upcoming, through))
+        elif not _has_changed(agreement, due_at):
+            through = derived if derived is not None else due_at
+        change = next_change_at(agreement=agreement, after=through)
+        progress.append((agreement.id, agreement.revision, upcoming, through, change))
     return tuple(progress)

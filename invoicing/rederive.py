@@ -128,6 +128,8 @@ def _all_charges(
         return []
     fresh = msgspec.structs.replace(agreement, derived_through_at=None, dirty_from_at=None)
     charges = charges_due(agreement=fresh, through=through, terms=terms)
+    if agreement.dirty_from_at is not None:
+        charges = [msgspec.structs.replace(charge, agreement=agreement) for charge in charges]
     known = {charge.key for charge in charges}
     everything = msgspec.structs.replace(agreement, dirty_from_at=agreement.starts_at)
     for stretch in agreement.intervals:

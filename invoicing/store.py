@@ -29,8 +29,8 @@ SELECT c.id, c.key, c.number, c.party, c.net_terms_days, c.po_number,
 FROM customers c
 WHERE c.seller = current_seller() AND c.id <> ALL(:parked) AND EXISTS (
   SELECT 1 FROM subscriptions s
-  WHERE s.seller = current_seller() AND s.customer = c.id AND s.dirty_from_at IS NOT NULL
-    AND s.derived_through_at IS NOT NULL)
+  WHERE s.seller = current_seller() AND s.customer = c.id AND s.derived_through_at IS NOT NULL
+    AND (s.dirty_from_at IS NOT NULL OR s.next_change_at <= :as_of))
 ORDER BY c.key COLLATE "C" LIMIT :limit
 """)
 _NEXT_DUE: Final = text("""
@@ -119,10 +119,11 @@ SELECT max(last_issued_at) FROM number_series WHERE seller = current_seller()
 """)
 _ADVANCE: Final = text("""
 UPDATE subscriptions s SET next_due_at = u.next_due_at, derived_through_at = u.derived_through_at,
-  dirty_from_at = NULL
+  next_change_at = u.next_change_at, dirty_from_at = NULL
 FROM unnest(CAST(:ids AS text[]), CAST(:revisions AS integer[]),
-  CAST(:next_due AS timestamptz[]), CAST(:derived AS timestamptz[]))
-  AS u (id, revision, next_due_at, derived_through_at)
+  CAST(:next_due AS timestamptz[]), CAST(:derived AS timestamptz[]),
+  CAST(:changes AS timestamptz[]))
+  AS u (id, revision, next_due_at, derived_through_at, next_change_at)
 WHERE s.seller = current_seller() AND s.id = u.id AND s.revision = u.revision
 """)
 _COUNT: Final = text("""
@@ -311,9 +312,12 @@ async def copy_documents(
 async def advance_subscriptions(
     *,
     connection: AsyncConnection,
-    progress: Sequence[tuple[str, int, datetime | None, datetime]],
+    progress: Sequence[tuple[str, int, datetime | None, datetime, datetime | None]],
 ) -> int:
-    """Note (id, revision, next due, derived through); give how many still had that revision."""
+    """Note (id, revision, next due, derived through, next change).
+
+    Gives how many still had that revision.
+    """
     result: Any = await connection.execute(
         _ADVANCE,
         {
@@ -321,6 +325,7 @@ async def advance_subscriptions(
             "revisions": [item[1] for item in progress],
             "next_due": [item[2] for item in progress],
             "derived": [item[3] for item in progress],
+            "changes": [item[4] for item in progress],
         },
     )
     return result.rowcount

@@ -76,7 +76,11 @@ def micros_of(at: datetime) -> int:
 def times_of(events: Sequence[EventIn]) -> NDArray[np.int64]:
     """Microseconds since 1970 of n events whose time is set."""
     spans = [each.time - EPOCH for each in events if each.time is not None]
-    return np.array(spans, dtype="m8[us]").astype(np.int64)
+    # Part by part: numpy takes three times as long over timedeltas themselves.
+    days = np.array([span.days for span in spans], dtype=np.int64)
+    seconds = np.array([span.seconds for span in spans], dtype=np.int64)
+    micros = np.array([span.microseconds for span in spans], dtype=np.int64)
+    return (days * 86_400 + seconds) * 1_000_000 + micros
 
 
 def read_instant(text: str) -> datetime:
@@ -110,13 +114,14 @@ def _malformed(code: str, detail: str) -> BillingError:
 
 def _fast(body: bytes, *, single: bool) -> Intake | None:
     """The whole body at once; None when anything in it wants a closer look."""
-    if b"\\u0000" in body:
+    escaped = b"\\" in body and b"\\u00" in body  # one byte is sought ten times as fast
+    if escaped and b"\\u0000" in body:
         return None
     try:
         events = _events.decode(b"[" + body + b"]" if single else body)
         if single and len(events) != 1:
             return None
-        if _MAYBE_FINE.search(body) or b"\\u00" in body:
+        if escaped or (b"." in body and _MAYBE_FINE.search(body)):
             _cut_times(events, _times.decode(b"[" + body + b"]" if single else body))
         raws = [each.data for each in events]
         if max(map(len, raws), default=0) > _LONGEST and any(map(_LONG_DIGITS.search, raws)):

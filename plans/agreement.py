@@ -2,7 +2,7 @@
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 
@@ -19,8 +19,25 @@ class AnchorAt(Body, frozen=True, kw_only=True):
     day: Annotated[int, msgspec.Meta(ge=1, le=31)] | None = None
 
 
+Overrides = dict[Key, dict[str, Any]]
+"""Fields of a price, by its key, that hold for one subscription instead of the plan's."""
+
+
+class PhaseDraft(Body, frozen=True, kw_only=True):
+    """What a subscription becomes at an instant known in advance."""
+
+    starts_at: datetime
+    plan: Key | None = None
+    quantities: dict[str, UnsignedText] = msgspec.field(default_factory=dict)
+    overrides: Overrides = msgspec.field(default_factory=dict)
+
+
 class SubscriptionDraft(Body, frozen=True, kw_only=True):
-    """`POST /v1/subscriptions`. `quantities` are by price key."""
+    """`POST /v1/subscriptions`. `quantities` and `overrides` are by price key.
+
+    A trial frees recurring prices for so many days; without `trial_days` it is as long as the
+    plan's.
+    """
 
     key: Key
     customer: str
@@ -31,7 +48,30 @@ class SubscriptionDraft(Body, frozen=True, kw_only=True):
     anchor: AnchorAt | None = None
     alignment: Alignment | None = None
     quantities: dict[str, UnsignedText] = msgspec.field(default_factory=dict)
+    overrides: Overrides = msgspec.field(default_factory=dict)
+    trial_days: DaysText | None = None
+    phases: Annotated[tuple[PhaseDraft, ...], msgspec.Meta(max_length=100)] = ()
     net_terms_days: DaysText | None = None
+
+
+class ChangeDraft(Body, frozen=True, kw_only=True):
+    """`POST /v1/subscriptions/{id}/change`. `effective`: now, period_end or an instant.
+
+    What is not named stays. `invoice_now` settles at once instead of on the next document;
+    `prorate: false` lets the old price keep its period.
+    """
+
+    plan: Key | None = None
+    plan_version: int | None = None
+    quantities: dict[str, UnsignedText] = msgspec.field(default_factory=dict)
+    overrides: Overrides = msgspec.field(default_factory=dict)
+    effective: str = "now"
+    invoice_now: bool = False
+    prorate: bool | None = None
+
+
+class PauseDraft(Body, frozen=True, kw_only=True):
+    """`POST /v1/subscriptions/{id}/pause` and `/resume`: both at once."""
 
 
 class SubscriptionStatus(StrEnum):
@@ -39,6 +79,7 @@ class SubscriptionStatus(StrEnum):
 
     SCHEDULED = "scheduled"
     ACTIVE = "active"
+    PAUSED = "paused"
     CANCELLED = "cancelled"
     ENDED = "ended"
 
@@ -57,12 +98,22 @@ class CancelDraft(Body, frozen=True, kw_only=True):
     refund: Refund = Refund.CREDIT
 
 
+class Anchor(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """From where periods are counted: an instant, or the day of its month, or the calendar."""
+
+    at: datetime
+    day: int | None = None
+    alignment: Alignment = Alignment.ANNIVERSARY
+
+
 class PriceInterval(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One price, quantity and terms over [start, end) inside a subscription: the only truth.
 
     `number` orders the intervals of a subscription. `end_is_cancellation` tells a cancellation
     from an agreed end; `credit_unused` is False when a cancellation keeps the money.
-    `agreed_end_at` is the end that the cancellation brought forward.
+    `agreed_end_at` is the end that the cancellation or change brought forward. A change that
+    closes an interval leaves in `closed_at` when it was recorded; one that opens an interval
+    inside a period leaves `start_is_due` False. `anchor` is the interval's own, if it has one.
     """
 
     id: str
@@ -76,6 +127,9 @@ class PriceInterval(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     end_is_cancellation: bool = False
     credit_unused: bool = True
     agreed_end_at: datetime | None = None
+    closed_at: datetime | None = None
+    start_is_due: bool = True
+    anchor: Anchor | None = None
 
 
 class Agreement(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -83,6 +137,7 @@ class Agreement(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     `customer` and `id` are ids, `customer_number` is the customer's in the event store. Everything
     due up to `derived_through_at` is posted; facts from `dirty_from_at` on have changed since.
+    `next_change_at` is the earliest change beyond what is posted.
     """
 
     id: str
@@ -102,6 +157,8 @@ class Agreement(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     derived_through_at: datetime | None
     dirty_from_at: datetime | None
     revision: int
+    next_change_at: datetime | None = None
+    paused_at: datetime | None = None
     intervals: tuple[PriceInterval, ...]
 
 
@@ -124,5 +181,20 @@ class Subscription(Record, frozen=True, kw_only=True):
     quantities: dict[str, str]
     net_terms_days: int | None
     cancelled_at: datetime | None
+    trial_ends_at: datetime | None
+    paused_at: datetime | None
     next_due_at: datetime | None
+    created_at: datetime
+
+
+class ScheduledChange(Record, frozen=True, kw_only=True):
+    """A change that has not taken effect yet."""
+
+    id: str
+    subscription: str
+    kind: str
+    effective_at: datetime
+    plan: str | None
+    quantities: dict[str, str]
+    overrides: dict[str, dict[str, Any]]
     created_at: datetime

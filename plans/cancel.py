@@ -8,7 +8,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from engine.errors import not_found
 from plans.agreement import CancelDraft
 from plans.subscription_store import lock_agreement, save_cancellation
-from plans.timeline import cancel_intervals, cancellation_instant, next_due_at
+from plans.timeline import (
+    cancel_intervals,
+    cancellation_instant,
+    next_change_at,
+    next_due_at,
+)
 
 
 async def cancel(
@@ -39,6 +44,7 @@ async def cancel(
         effective=effective,
         dirty_from_at=effective if billed else None,
         next_due_at=due_at,
+        next_change_at=next_change_at(agreement=closed, after=derived),
         now=now,
     )
     return agreement.id

@@ -57,6 +57,7 @@ class PlanVersionDraft(Body, frozen=True, kw_only=True):
     currency: CurrencyCode | UnsetType = UNSET
     interval: Interval | UnsetType = UNSET
     alignment: Alignment | UnsetType = UNSET
+    trial_days: DaysText | UnsetType = UNSET
     prices: tuple[Price, ...]
 
 
@@ -84,6 +85,7 @@ def next_version(*, latest: Plan, draft: PlanVersionDraft) -> PlanDraft:
         currency=latest.currency,
         interval=given(draft.interval, latest.interval),
         alignment=given(draft.alignment, latest.alignment),
+        trial_days=given(draft.trial_days, latest.trial_days),
         prices=draft.prices,
     )
 

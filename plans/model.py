@@ -144,6 +144,7 @@ class PlanDraft(Body, frozen=True, kw_only=True):
     currency: CurrencyCode
     interval: Interval
     alignment: Alignment = Alignment.ANNIVERSARY
+    trial_days: DaysText = 0
     prices: tuple[Price, ...]
 
 
@@ -157,6 +158,7 @@ class Plan(Record, frozen=True, kw_only=True):
     currency: str
     interval: Interval
     alignment: Alignment
+    trial_days: int = 0
     prices: tuple[Price, ...]
     created_at: datetime
 

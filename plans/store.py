@@ -64,9 +64,10 @@ _METER_DIMENSIONS: Final = text(
     "SELECT key, group_by FROM meters WHERE seller = current_seller() AND key = ANY(:keys)"
 )
 _PLANS: Final = """
-SELECT p.id, p.key, p.version, p.name, p.currency, p.interval, p.alignment, p.created_at,
+SELECT p.id, p.key, p.version, p.name, p.currency, p.interval, p.alignment, p.trial_days,
+  p.created_at,
   coalesce((SELECT jsonb_agg(r.body ORDER BY r.ordinal) FROM prices r
-    WHERE r.seller = p.seller AND r.plan = p.id), '[]') AS prices
+    WHERE r.seller = p.seller AND r.plan = p.id AND r.subscription IS NULL), '[]') AS prices
 FROM plans p WHERE p.seller = current_seller()
 """
 _PLAN: Final = text(
@@ -89,16 +90,18 @@ _LOCK_PLAN: Final = text(
     "SELECT pg_advisory_xact_lock(hashtextextended(current_seller()::text || ' ' || :key, 4208))"
 )
 _INSERT_PLAN: Final = text("""
-INSERT INTO plans (id, key, version, name, currency, interval, alignment, created_at)
+INSERT INTO plans (id, key, version, name, currency, interval, alignment, trial_days,
+  created_at)
 VALUES (:id, :key, :version, :name, :currency, CAST(CAST(:interval AS text) AS jsonb), :alignment,
-  :created_at)
+  :trial_days, :created_at)
 """)
 _INSERT_PRICE: Final = text("""
 INSERT INTO prices (id, plan, ordinal, key, body)
 VALUES (:id, :plan, :ordinal, :key, CAST(CAST(:body AS text) AS jsonb))
 """)
 _PRICE_IDS: Final = text(
-    "SELECT key, id FROM prices WHERE seller = current_seller() AND plan = :plan ORDER BY ordinal"
+    "SELECT key, id FROM prices WHERE seller = current_seller() AND plan = :plan"
+    " AND subscription IS NULL ORDER BY ordinal"
 )
 
 
@@ -247,6 +250,7 @@ async def insert_plan(
             "currency": draft.currency,
             "interval": _interval_json(draft.interval),
             "alignment": draft.alignment.value,
+            "trial_days": draft.trial_days,
             "created_at": now,
         },
     )

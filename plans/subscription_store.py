@@ -1,6 +1,6 @@
 """SQL for subscriptions and their price intervals."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -10,20 +10,20 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from engine.db import driver
 from engine.period import Alignment
-from plans.agreement import Agreement, PriceInterval, SubscriptionDraft
+from plans.agreement import Agreement, Anchor, PriceInterval, SubscriptionDraft
 from plans.prices import Interval, Price
 from plans.timeline import Opening
 
 _AGREEMENT: Final = """
 SELECT s.id, s.key, s.customer, c.number AS customer_number, s.currency, s.timezone, s.starts_at,
   s.ends_at, s.anchor_at, s.anchor_day, s.alignment, s.cancelled_at, s.net_terms_days,
-  s.next_due_at, s.derived_through_at, s.dirty_from_at, s.revision
+  s.next_due_at, s.derived_through_at, s.dirty_from_at, s.revision, s.next_change_at, s.paused_at
 FROM subscriptions s JOIN customers c USING (seller)
 WHERE s.seller = current_seller() AND c.id = s.customer
 """
 _INTERVALS: Final = """
 SELECT subscription, id, number, price, quantity::text, start_at, end_at, end_is_cancellation,
-  credit_unused, agreed_end_at
+  credit_unused, agreed_end_at, closed_at, start_is_due, anchor_at, anchor_day, alignment
 FROM price_intervals WHERE seller = current_seller() AND subscription = ANY($1::text[])
 ORDER BY subscription, number
 """
@@ -39,42 +39,58 @@ _BY_CUSTOMERS: Final = _AGREEMENT + "AND s.customer = ANY($1::text[])"
 _LISTED: Final = text("""
 SELECT s.id, s.key, c.key AS customer, p.key AS plan, p.version AS plan_version, s.currency,
   s.timezone, s.starts_at, s.ends_at, s.anchor_at, s.anchor_day, s.alignment, s.cancelled_at,
-  s.net_terms_days, s.next_due_at, s.created_at
+  s.net_terms_days, s.trial_ends_at, s.paused_at, s.next_due_at, s.created_at
 FROM subscriptions s JOIN customers c ON c.seller = s.seller AND c.id = s.customer
-  JOIN plans p ON p.seller = s.seller AND p.id = s.plan
+  JOIN plans p ON p.seller = s.seller AND p.id = coalesce((
+    SELECT h.plan FROM subscription_changes h
+    WHERE h.seller = s.seller AND h.subscription = s.id AND h.plan IS NOT NULL
+      AND h.undone_at IS NULL AND h.effective_at <= :now
+    ORDER BY h.effective_at DESC, h.number DESC LIMIT 1), s.plan)
 WHERE s.seller = current_seller()
   AND (CAST(:after AS text) IS NULL OR s.id > :after)
   AND (CAST(:reference AS text) IS NULL OR s.id = :reference OR s.key = :reference)
   AND (CAST(:customer AS text) IS NULL OR c.id = :customer OR c.key = :customer)
 ORDER BY s.id LIMIT :limit
 """)
+# As of now; before the start, in a trial, after the end or in a pause, as of the nearest instant.
 _QUANTITIES: Final = text("""
-SELECT DISTINCT ON (i.subscription, p.key) i.subscription, p.key,
-  trim_scale(i.quantity)::text AS quantity
+SELECT i.subscription, p.key, trim_scale(i.quantity)::text AS quantity
 FROM price_intervals i JOIN prices p ON p.seller = i.seller AND p.id = i.price
+  JOIN subscriptions s ON s.seller = i.seller AND s.id = i.subscription
+  CROSS JOIN LATERAL (SELECT greatest(coalesce(s.trial_ends_at, s.starts_at), least(
+    CAST(:now AS timestamptz), s.ends_at - interval '1 microsecond',
+    s.paused_at - interval '1 microsecond')) AS instant) t
 WHERE i.seller = current_seller() AND i.subscription = ANY(:subscriptions)
-  AND p.body->>'kind' <> 'usage'
-ORDER BY i.subscription, p.key, i.number DESC
+  AND p.body->>'kind' <> 'usage' AND i.start_at <= t.instant
+  AND (i.end_at IS NULL OR t.instant < i.end_at)
+ORDER BY i.subscription, i.number
 """)
 _INSERT: Final = text("""
 INSERT INTO subscriptions (id, key, customer, plan, currency, timezone, starts_at, ends_at,
-  anchor_at, anchor_day, alignment, net_terms_days, next_due_at, created_at)
+  anchor_at, anchor_day, alignment, net_terms_days, trial_ends_at, quantities, overrides,
+  next_due_at, created_at)
 VALUES (:id, :key, :customer, :plan, :currency, :timezone, :starts_at, :ends_at, :anchor_at,
-  :anchor_day, :alignment, :net_terms_days, :next_due_at, :created_at)
+  :anchor_day, :alignment, :net_terms_days, :trial_ends_at,
+  CAST(CAST(:quantities AS text) AS jsonb), CAST(CAST(:overrides AS text) AS jsonb), :next_due_at,
+  :created_at)
 """)
 _INSERT_INTERVAL: Final = text("""
-INSERT INTO price_intervals (id, subscription, number, price, quantity, start_at, end_at)
+INSERT INTO price_intervals (id, subscription, number, price, quantity, start_at, end_at,
+  end_is_cancellation, credit_unused, agreed_end_at, closed_at, start_is_due, anchor_at, anchor_day,
+  alignment)
 VALUES (:id, :subscription, :number, :price, CAST(CAST(:quantity AS text) AS numeric), :start_at,
-  :end_at)
+  :end_at, :end_is_cancellation, :credit_unused, :agreed_end_at, :closed_at, :start_is_due,
+  :anchor_at, :anchor_day, :alignment)
 """)
 _CLOSE_INTERVAL: Final = text("""
 UPDATE price_intervals SET end_at = :end_at, end_is_cancellation = :end_is_cancellation,
-  credit_unused = :credit_unused, agreed_end_at = :agreed_end_at
+  credit_unused = :credit_unused, agreed_end_at = :agreed_end_at, closed_at = :closed_at
 WHERE seller = current_seller() AND id = :id
 """)
 _CANCEL: Final = text("""
 UPDATE subscriptions SET ends_at = :ends_at, cancelled_at = :cancelled_at,
-  next_due_at = :next_due_at, dirty_from_at = least(dirty_from_at, :dirty_from_at),
+  next_due_at = :next_due_at, next_change_at = :next_change_at,
+  dirty_from_at = least(dirty_from_at, :dirty_from_at),
   revision = revision + 1 WHERE seller = current_seller() AND id = :id
 """)
 
@@ -110,7 +126,10 @@ async def _with_intervals(
     intervals: dict[str, list[PriceInterval]] = {}
     for subscription, id_, number, price_id, quantity, start, end, *ending in records:
         price, interval = book.find(price_id)
-        cancels, credits_, agreed_end = ending
+        cancels, credits_, agreed_end, closed_at, is_due, anchor_at, day, alignment = ending
+        own = None
+        if anchor_at is not None:
+            own = Anchor(at=anchor_at, day=day, alignment=Alignment(alignment))
         intervals.setdefault(subscription, []).append(
             PriceInterval(
                 id=id_,
@@ -124,6 +143,9 @@ async def _with_intervals(
                 end_is_cancellation=cancels,
                 credit_unused=credits_,
                 agreed_end_at=agreed_end,
+                closed_at=closed_at,
+                start_is_due=is_due,
+                anchor=own,
             )
         )
     return [_agreement(row, tuple(intervals.get(row[0], ()))) for row in rows]
@@ -155,17 +177,24 @@ async def agreements_of(
 async def list_subscriptions(
     *,
     connection: AsyncConnection,
+    now: datetime,
     limit: int,
     after: str | None = None,
     reference: str | None = None,
     customer: str | None = None,
 ) -> tuple[Sequence[RowMapping], dict[str, dict[str, str]]]:
-    """Up to `limit` rows for the answer, in the order of their ids, and their quantities."""
-    parameters = {"after": after, "limit": limit, "reference": reference, "customer": customer}
+    """Up to `limit` rows for the answer as of `now`, in the order of their ids, and quantities."""
+    parameters = {
+        "now": now,
+        "after": after,
+        "limit": limit,
+        "reference": reference,
+        "customer": customer,
+    }
     rows = (await connection.execute(_LISTED, parameters)).mappings().all()
     wanted = [row["id"] for row in rows]
     quantities: dict[str, dict[str, str]] = {}
-    for row in await connection.execute(_QUANTITIES, {"subscriptions": wanted}):
+    for row in await connection.execute(_QUANTITIES, {"subscriptions": wanted, "now": now}):
         quantities.setdefault(row.subscription, {})[row.key] = row.quantity
     return rows, quantities
 
@@ -179,10 +208,11 @@ async def insert_subscription(
     plan_id: str,
     currency: str,
     opening: Opening,
+    overrides: Mapping[str, str],
     next_due_at: datetime | None,
     now: datetime,
 ) -> None:
-    """Write a subscription and its intervals; a key already taken violates its unique key."""
+    """Write a subscription without its intervals; a key already taken violates its unique key."""
     await connection.execute(
         _INSERT,
         {
@@ -198,25 +228,41 @@ async def insert_subscription(
             "anchor_day": opening.anchor_day,
             "alignment": opening.alignment.value,
             "net_terms_days": draft.net_terms_days,
+            "trial_ends_at": opening.trial_ends_at,
+            "quantities": msgspec.json.encode(draft.quantities).decode(),
+            "overrides": msgspec.json.encode(overrides).decode(),
             "next_due_at": next_due_at,
             "created_at": now,
         },
     )
-    await connection.execute(
-        _INSERT_INTERVAL,
-        [
-            {
-                "id": stretch.id,
-                "subscription": subscription_id,
-                "number": stretch.number,
-                "price": stretch.price_id,
-                "quantity": stretch.quantity,
-                "start_at": stretch.start_at,
-                "end_at": stretch.end_at,
-            }
-            for stretch in opening.intervals
-        ],
-    )
+
+
+async def insert_intervals(
+    *, connection: AsyncConnection, subscription_id: str, intervals: Sequence[PriceInterval]
+) -> None:
+    """Write new price intervals of a subscription."""
+    rows = [
+        {
+            "id": stretch.id,
+            "subscription": subscription_id,
+            "number": stretch.number,
+            "price": stretch.price_id,
+            "quantity": stretch.quantity,
+            "start_at": stretch.start_at,
+            "end_at": stretch.end_at,
+            "end_is_cancellation": stretch.end_is_cancellation,
+            "credit_unused": stretch.credit_unused,
+            "agreed_end_at": stretch.agreed_end_at,
+            "closed_at": stretch.closed_at,
+            "start_is_due": stretch.start_is_due,
+            "anchor_at": None if stretch.anchor is None else stretch.anchor.at,
+            "anchor_day": None if stretch.anchor is None else stretch.anchor.day,
+            "alignment": None if stretch.anchor is None else stretch.anchor.alignment.value,
+        }
+        for stretch in intervals
+    ]
+    if rows:
+        await connection.execute(_INSERT_INTERVAL, rows)
 
 
 async def save_cancellation(
@@ -227,6 +273,7 @@ async def save_cancellation(
     effective: datetime,
     dirty_from_at: datetime | None,
     next_due_at: datetime | None,
+    next_change_at: datetime | None,
     now: datetime,
 ) -> None:
     """Close intervals; `dirty_from_at` marks what was derived already and is touched."""
@@ -239,6 +286,7 @@ async def save_cancellation(
                 "end_is_cancellation": stretch.end_is_cancellation,
                 "credit_unused": stretch.credit_unused,
                 "agreed_end_at": stretch.agreed_end_at,
+                "closed_at": stretch.closed_at,
             }
             for stretch in intervals
         ],
@@ -251,5 +299,6 @@ async def save_cancellation(
             "cancelled_at": now,
             "dirty_from_at": dirty_from_at,
             "next_due_at": next_due_at,
+            "next_change_at": next_change_at,
         },
     )

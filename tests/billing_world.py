@@ -16,8 +16,9 @@ from invoicing.model import BillingRun
 from invoicing.run_billing import run_billing
 from metering.ingest import Ingester
 from metering.intake import read_events
-from plans.agreement import CancelDraft, SubscriptionDraft
+from plans.agreement import CancelDraft, ChangeDraft, SubscriptionDraft
 from plans.cancel import cancel
+from plans.change import change, pause, resume
 from plans.model import CustomerDraft, MeterDraft, PlanDraft
 from plans.publish import publish_meter, publish_plan
 from plans.register_customer import register_customer
@@ -132,6 +133,27 @@ class Shop:
         draft = msgspec.convert(fields, CancelDraft)
         async with self.database.transaction(seller=self.seller) as connection:
             await cancel(connection=connection, reference=key, draft=draft, now=now)
+
+    async def change(self, key: str, *, now: datetime, **fields: Any) -> None:
+        """Change a subscription."""
+        draft = msgspec.convert(fields, ChangeDraft)
+        async with self.database.transaction(seller=self.seller) as connection:
+            found = await load_seller(connection=connection)
+            await change(
+                connection=connection,
+                seller=found,
+                reference=key,
+                draft=draft,
+                now=now,
+                wall_now=now,
+            )
+
+    async def turn(self, key: str, *, now: datetime, paused: bool) -> None:
+        """Pause or resume a subscription."""
+        verb = pause if paused else resume
+        async with self.database.transaction(seller=self.seller) as connection:
+            found = await load_seller(connection=connection)
+            await verb(connection=connection, seller=found, reference=key, now=now, wall_now=now)
 
     async def use(
         self, customer: str, when: datetime, tokens: object = 1, **properties: object

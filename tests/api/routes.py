@@ -104,6 +104,21 @@ ROWS: dict[tuple[str, str], Row] = {
     ("POST", "/v1/subscriptions/{reference}/cancel"): Row(
         "billing", path={"reference": "subscription"}, body={"effective": "period_end"}
     ),
+    ("POST", "/v1/subscriptions/{reference}/change"): Row(
+        "billing", path={"reference": "subscription"}, body={"quantities": {"base": "2"}}
+    ),
+    ("POST", "/v1/subscriptions/{reference}/pause"): Row(
+        "billing", path={"reference": "subscription"}, body={}
+    ),
+    ("POST", "/v1/subscriptions/{reference}/resume"): Row(
+        "billing", path={"reference": "paused"}, body={}
+    ),
+    ("GET", "/v1/subscriptions/{reference}/scheduled_changes"): Row(
+        "read", path={"reference": "subscription"}
+    ),
+    ("DELETE", "/v1/subscriptions/{reference}/scheduled_changes/{change_id}"): Row(
+        "billing", path={"reference": "subscription", "change_id": "scheduled_change"}
+    ),
     ("POST", "/v1/billing_runs"): Row(
         "billing", body={"as_of": "2026-03-01T12:00:00Z"}, status=201
     ),

@@ -159,6 +159,13 @@ async def bill(world: World, seller: Seller) -> None:
         (None, "/v1/billing_runs", run),
         (None, "/v1/subscriptions/s2/cancel", {}),
         (None, "/v1/billing_runs", run),
+        ("paused", "/v1/subscriptions", {"key": "s3", "customer": "acme", "plan": "pro"}),
+        (None, "/v1/subscriptions/s3/pause", {}),
+        (
+            None,
+            "/v1/subscriptions/s1/change",
+            {"quantities": {"base": "3"}, "effective": "2026-03-20T00:00:00Z"},
+        ),
     ):
         answer = await world.send("POST", path, key=key, json=body)
         assert answer.is_success, answer.text
@@ -175,6 +182,7 @@ async def bill(world: World, seller: Seller) -> None:
         ("invoice", "/v1/invoices"),
         ("credit_note", "/v1/credit_notes"),
         ("entry", "/v1/journal_entries"),
+        ("scheduled_change", "/v1/subscriptions/s1/scheduled_changes"),
     ):
         listed = (await world.send("GET", path, key=key)).json()["data"]
         assert listed, path

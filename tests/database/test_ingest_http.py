@@ -79,7 +79,7 @@ async def test_events_come_in_several_forms(database, content, headers, accepted
         (b"[]", {"content_type": "text/plain"}, 415, "unsupported_media_type"),
         (b"[]", {"content_encoding": "br"}, 415, "unsupported_media_type"),
         (b"[]", {"content_encoding": "gzip"}, 400, "malformed_gzip"),
-        (gzip.compress(b"[]")[:-4], {"content_encoding": "gzip"}, 400, "malformed_gzip"),
+        (gzip.compress(b"[]", mtime=0)[:-4], {"content_encoding": "gzip"}, 400, "malformed_gzip"),
         (b" " * (BODY_LIMIT_BYTES + 1), {}, 413, "body_too_large"),
         (
             gzip.compress(bytes(BODY_LIMIT_BYTES * 20), compresslevel=1),

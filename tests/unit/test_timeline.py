@@ -8,6 +8,8 @@ from plans.model import Plan
 from plans.timeline import (
     cancel_intervals,
     cancellation_instant,
+    change_instant,
+    next_change_at,
     next_due_at,
     open_subscription,
     status_at,
@@ -140,21 +142,22 @@ def test_an_interval_that_begins_later_closes_where_it_begins():
 
 
 @pytest.mark.parametrize(
-    ("now", "ends", "asked", "status"),
+    ("now", "ends", "asked", "paused", "status"),
     [
-        ("2025-12-31", None, None, "scheduled"),
-        ("2026-01-01", None, None, "active"),
-        ("2026-01-31", "2026-02-01", "2026-01-15", "active"),
-        ("2026-02-01", "2026-02-01", "2026-01-15", "cancelled"),
-        ("2026-02-01", "2026-02-01", None, "ended"),
+        ("2025-12-31", None, None, None, "scheduled"),
+        ("2026-01-01", None, None, None, "active"),
+        ("2026-01-05", None, None, "2026-01-03", "paused"),
+        ("2026-01-31", "2026-02-01", "2026-01-15", None, "active"),
+        ("2026-02-01", "2026-02-01", "2026-01-15", None, "cancelled"),
+        ("2026-02-01", "2026-02-01", None, "2026-01-03", "ended"),
     ],
 )
-def test_where_a_subscription_is_in_its_life(now, ends, asked, status):
-    agreed = agreement(SEATS, ends_at=ends and at(ends), cancelled_at=at(asked) if asked else None)
+def test_where_a_subscription_is_in_its_life(now, ends, asked, paused, status):
     found = status_at(
-        starts_at=agreed.starts_at,
-        ends_at=agreed.ends_at,
-        cancelled_at=agreed.cancelled_at,
+        starts_at=at("2026-01-01"),
+        ends_at=ends and at(ends),
+        cancelled_at=asked and at(asked),
+        paused_at=paused and at(paused),
         now=at(now),
     )
     assert found.value == status
@@ -165,6 +168,7 @@ def test_cancelled_before_its_start_it_is_over_at_once():
         starts_at=at("2026-03-01"),
         ends_at=at("2026-03-01"),
         cancelled_at=at("2026-02-01"),
+        paused_at=None,
         now=at("2026-02-02"),
     )
     assert found.value == "cancelled"
@@ -188,25 +192,72 @@ def opened(plan=PLAN, **fields):
     return open_subscription(
         draft=msgspec.convert(draft, SubscriptionDraft),
         plan=msgspec.convert(plan, Plan),
-        price_ids={"seats": "prc_1", "tokens": "prc_2", "setup": "prc_3"},
         timezone="UTC",
         now=at("2026-01-15"),
-        wall_now=at("2026-01-15"),
     )
 
 
-def test_every_price_opens_an_interval_with_its_quantity():
-    found = opened(quantities={"setup": "2.50"}, ends_at="2026-06-01T00:00:00Z")
-    assert [
-        (each.number, each.price_id, each.quantity, each.start_at, each.end_at)
-        for each in found.intervals
-    ] == [
-        (1, "prc_1", "5", at("2026-01-15"), at("2026-06-01")),
-        (2, "prc_2", "1", at("2026-01-15"), at("2026-06-01")),
-        (3, "prc_3", "2.5", at("2026-01-15"), at("2026-06-01")),
-    ]
-    assert len({each.id for each in found.intervals}) == 3
-    assert (found.anchor_at, found.anchor_day) == (at("2026-01-15"), None)
+def test_a_trial_moves_the_anchor_unless_there_is_one():
+    assert opened(trial_days=10).anchor_at == at("2026-01-25")
+    assert opened(PLAN | {"trial_days": 3}).trial_ends_at == at("2026-01-18")
+    assert opened(PLAN | {"trial_days": 3}, trial_days=0).trial_ends_at is None
+    assert opened(trial_days=10, anchor={"day": 3}).anchor_at == at("2026-01-15")
+
+
+def test_a_trial_keeps_the_wall_time_when_clocks_change():
+    draft = {"key": "s1", "customer": "acme", "plan": "team", "trial_days": 2}
+    found = open_subscription(
+        draft=msgspec.convert(draft, SubscriptionDraft),
+        plan=msgspec.convert(PLAN, Plan),
+        timezone="Europe/Berlin",
+        now=at("2026-03-28T11:00"),
+    )
+    assert found.trial_ends_at == at("2026-03-30T10:00")
+
+
+def test_a_change_inside_a_period_is_no_due_instant_and_one_on_a_boundary_is():
+    inside, boundary = at("2026-01-16"), at("2026-02-01")
+    for moment, found in ((inside, "2026-02-01"), (boundary, "2026-02-01")):
+        old = msgspec.structs.replace(
+            agreement(SEATS).intervals[0], end_at=moment, closed_at=at("2026-01-10")
+        )
+        new = msgspec.structs.replace(
+            old, id="pri_2", start_at=moment, end_at=None, closed_at=None, start_is_due=False
+        )
+        agreed = agreement(SEATS, intervals=(old, new))
+        assert next_due_at(agreement=agreed, after=at("2026-01-01")) == at(found)
+        assert next_change_at(agreement=agreed, after=at("2026-01-01")) == moment
+        assert next_change_at(agreement=agreed, after=moment) is None
+
+
+@pytest.mark.parametrize(
+    ("effective", "now", "found"),
+    [
+        ("now", "2026-01-20", "2026-01-20"),
+        ("now", "2025-12-20", "2026-01-01"),
+        ("period_end", "2026-01-20", "2026-02-01"),
+        ("2026-01-05T00:00:00Z", "2026-01-20", "2026-01-05"),
+    ],
+)
+def test_when_a_change_takes_effect(effective, now, found):
+    agreed = agreement(SEATS, TOKENS, ends_at=at("2026-03-01"))
+    assert change_instant(agreement=agreed, effective=effective, now=at(now)) == at(found)
+
+
+@pytest.mark.parametrize(
+    ("effective", "now", "code"),
+    [
+        ("now", "2026-03-01", "subscription_over"),
+        ("period_end", "2026-02-20", "subscription_over"),
+        ("2025-12-31T00:00:00Z", "2026-01-20", "invalid_body"),
+        ("soon", "2026-01-20", "invalid_body"),
+    ],
+)
+def test_changes_that_cannot_be(effective, now, code):
+    agreed = agreement(SEATS, ends_at=at("2026-03-01"))
+    with pytest.raises(BillingError) as refused:
+        change_instant(agreement=agreed, effective=effective, now=at(now))
+    assert refused.value.code == code
 
 
 def test_an_anchor_is_an_instant_or_a_day():
@@ -225,6 +276,11 @@ def test_an_anchor_is_an_instant_or_a_day():
         ({"anchor": {}}, "/anchor", "contradictory"),
         ({"anchor": {"at": "2026-01-01T00:00:00Z", "day": 3}}, "/anchor", "contradictory"),
         ({"anchor": {"day": 3}, "alignment": "calendar"}, "/anchor", "contradictory"),
+        (
+            {"phases": [{"starts_at": "2026-01-15T00:00:00Z"}]},
+            "/phases/0/starts_at",
+            "out_of_order",
+        ),
     ],
 )
 def test_what_a_subscription_cannot_be(fields, pointer, code):

@@ -208,8 +208,8 @@ END $$;
 CREATE POLICY make ON sellers FOR INSERT TO usance_owner WITH CHECK (true);
 
 GRANT SELECT, INSERT, UPDATE ON sellers, api_keys, customers, customer_balances, subscriptions, price_intervals,
-  number_series, billing_state, billing_runs, parked_accounts, invoices, credit_notes, idempotency_keys, event_inbox, backfills
-  TO usance_app;
+  subscription_changes, number_series, billing_state, billing_runs, parked_accounts, invoices, credit_notes, idempotency_keys,
+  event_inbox, backfills TO usance_app;
 GRANT SELECT, INSERT ON parties, meters, plans, prices, accounts, line_items, settlements, journal_entries, postings,
   outbox, event_streams, event_keys, event_batches, event_measures, event_voids, event_void_positions, backfill_batches
   TO usance_app;

@@ -104,6 +104,7 @@ CREATE TABLE plans (
   currency text NOT NULL,
   interval jsonb NOT NULL,
   alignment text NOT NULL,
+  trial_days integer NOT NULL DEFAULT 0 CHECK (trial_days >= 0),
   created_at timestamptz NOT NULL,
   PRIMARY KEY (seller, id),
   UNIQUE (seller, key, version)
@@ -116,13 +117,15 @@ CREATE TABLE prices (
   ordinal integer NOT NULL,
   key text NOT NULL,
   body jsonb NOT NULL,
+  subscription text, -- a price of this subscription's own, in the place of the plan's
   PRIMARY KEY (seller, id),
-  UNIQUE (seller, plan, key),
   FOREIGN KEY (seller, plan) REFERENCES plans (seller, id)
 );
+CREATE UNIQUE INDEX prices_of_plan ON prices (seller, plan, key) WHERE subscription IS NULL;
 
 -- next_due_at, derived_through_at and dirty_from_at are the work list: what falls due next, up to which due
--- instant everything is posted, and from which instant on later facts have touched it again.
+-- instant everything is posted, and from which instant on later facts have touched it again; next_change_at is the
+-- first change of the timeline beyond what is posted. quantities and overrides (ids of prices) are those of the start.
 CREATE TABLE subscriptions (
   seller integer NOT NULL DEFAULT current_seller() REFERENCES sellers,
   id text NOT NULL,
@@ -141,6 +144,11 @@ CREATE TABLE subscriptions (
   next_due_at timestamptz,
   derived_through_at timestamptz,
   dirty_from_at timestamptz,
+  next_change_at timestamptz,
+  paused_at timestamptz,
+  trial_ends_at timestamptz,
+  quantities jsonb NOT NULL DEFAULT '{}',
+  overrides jsonb NOT NULL DEFAULT '{}',
   revision integer NOT NULL DEFAULT 1,
   created_at timestamptz NOT NULL,
   PRIMARY KEY (seller, id),
@@ -151,6 +159,7 @@ CREATE TABLE subscriptions (
 );
 CREATE INDEX subscriptions_due ON subscriptions (seller, next_due_at) WHERE next_due_at IS NOT NULL;
 CREATE INDEX subscriptions_dirty ON subscriptions (seller, dirty_from_at) WHERE dirty_from_at IS NOT NULL;
+CREATE INDEX subscriptions_changing ON subscriptions (seller, next_change_at) WHERE next_change_at IS NOT NULL;
 CREATE INDEX subscriptions_customer ON subscriptions (seller, customer);
 
 CREATE TABLE price_intervals (
@@ -165,11 +174,38 @@ CREATE TABLE price_intervals (
   end_is_cancellation boolean NOT NULL DEFAULT false,
   credit_unused boolean NOT NULL DEFAULT true,
   agreed_end_at timestamptz,
+  closed_at timestamptz,
+  start_is_due boolean NOT NULL DEFAULT true,
+  anchor_at timestamptz,
+  anchor_day integer CHECK (anchor_day BETWEEN 1 AND 31),
+  alignment text,
   PRIMARY KEY (seller, id),
   UNIQUE (seller, subscription, number),
   CHECK (end_at IS NULL OR end_at >= start_at),
+  CHECK ((anchor_at IS NULL) = (alignment IS NULL)),
   FOREIGN KEY (seller, subscription) REFERENCES subscriptions (seller, id),
   FOREIGN KEY (seller, price) REFERENCES prices (seller, id)
+);
+
+-- What was asked of a subscription after its start, in the order of `number`: the intervals follow from it.
+CREATE TABLE subscription_changes (
+  seller integer NOT NULL DEFAULT current_seller() REFERENCES sellers,
+  id text NOT NULL,
+  subscription text NOT NULL,
+  number integer NOT NULL CHECK (number >= 1),
+  kind text NOT NULL CHECK (kind IN ('change', 'phase', 'pause', 'resume')),
+  effective_at timestamptz NOT NULL,
+  recorded_at timestamptz NOT NULL,
+  plan text,
+  quantities jsonb NOT NULL DEFAULT '{}',
+  overrides jsonb NOT NULL DEFAULT '{}',
+  prorate boolean NOT NULL,
+  invoice_now boolean NOT NULL,
+  undone_at timestamptz,
+  PRIMARY KEY (seller, id),
+  UNIQUE (seller, subscription, number),
+  FOREIGN KEY (seller, subscription) REFERENCES subscriptions (seller, id),
+  FOREIGN KEY (seller, plan) REFERENCES plans (seller, id)
 );
 
 -- Usage. Identity is (seller, source, id) for ever: a stream is one source with one form of id (a UUID kept as it

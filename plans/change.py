@@ -1,0 +1,228 @@
+"""Verbs that change what runs: change, pause, resume, and undoing what is still to come."""
+
+from datetime import datetime
+
+import msgspec
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from engine.errors import BillingError, ErrorKind, invalid_field, not_found
+from engine.ids import new_id
+from plans.agree import Asked, Life, agree, load_life
+from plans.agreement import Agreement, ChangeDraft
+from plans.life import Act, ActKind, lay_out
+from plans.life_store import (
+    insert_act,
+    insert_own_prices,
+    last_number,
+    reshape_intervals,
+    save_timeline,
+    undo_act,
+)
+from plans.model import Proration, Seller
+from plans.reconcile import reconcile
+from plans.subscription_store import insert_intervals, lock_agreement
+from plans.timeline import change_instant, next_change_at, next_due_at
+
+
+async def change(
+    *,
+    connection: AsyncConnection,
+    seller: Seller,
+    reference: str,
+    draft: ChangeDraft,
+    now: datetime,
+    wall_now: datetime,
+) -> str:
+    """Put other terms in force from an instant on; give the subscription's id.
+
+    What was billed beyond it becomes a difference on the customer's next document, or at once
+    with `invoice_now`. Errors: `not_found`, `subscription_over`, `invalid_body`.
+    """
+    agreement = await _lock(connection, reference)
+    named = (draft.plan, draft.plan_version, draft.quantities, draft.overrides)
+    if not any(named):
+        detail = "a change names a plan, quantities or overrides"
+        raise invalid_field(pointer="", code="required", detail=detail)
+    effective = change_instant(agreement=agreement, effective=draft.effective, now=now)
+    life = await load_life(connection=connection, agreement=agreement)
+    before = life.state_at(effective)
+    asked = Asked(
+        plan=draft.plan,
+        plan_version=draft.plan_version,
+        quantities=draft.quantities,
+        overrides=draft.overrides,
+    )
+    after = await agree(
+        connection=connection, life=life, state=before, asked=asked, wall_now=wall_now
+    )
+    prorate = seller.proration is not Proration.NONE if draft.prorate is None else draft.prorate
+    act = Act(
+        id=new_id(prefix="sch", now=wall_now),
+        number=1 + await last_number(connection=connection, subscription=agreement.id),
+        kind=ActKind.CHANGE,
+        effective_at=effective,
+        recorded_at=now,
+        plan=None if after.plan == before.plan else after.plan,
+        quantities=dict(draft.quantities),
+        overrides={key: after.overrides[key] for key in draft.overrides},
+        prorate=prorate,
+        invoice_now=draft.invoice_now,
+    )
+    await insert_own_prices(
+        connection=connection, subscription=agreement.id, prices=life.new_prices
+    )
+    await _add(connection, agreement, life, act, now=now, wall_now=wall_now)
+    return agreement.id
+
+
+async def pause(
+    *,
+    connection: AsyncConnection,
+    seller: Seller,
+    reference: str,
+    now: datetime,
+    wall_now: datetime,
+) -> str:
+    """Stop charging from now on; nothing falls due until it is resumed. Gives the id.
+
+    Errors: `not_found`, `not_active`, `already_paused`.
+    """
+    agreement = await _lock(connection, reference)
+    if agreement.paused_at is not None:
+        message = f"subscription {agreement.key!r} is paused"
+        raise BillingError("already_paused", message, kind=ErrorKind.CONFLICT)
+    await _turn(connection, seller, agreement, ActKind.PAUSE, now=now, wall_now=wall_now)
+    return agreement.id
+
+
+async def resume(
+    *,
+    connection: AsyncConnection,
+    seller: Seller,
+    reference: str,
+    now: datetime,
+    wall_now: datetime,
+) -> str:
+    """Charge again from now on. Gives the id. Errors: `not_found`, `not_active`, `not_paused`."""
+    agreement = await _lock(connection, reference)
+    if agreement.paused_at is None:
+        message = f"subscription {agreement.key!r} is not paused"
+        raise BillingError("not_paused", message, kind=ErrorKind.CONFLICT)
+    await _turn(connection, seller, agreement, ActKind.RESUME, now=now, wall_now=wall_now)
+    return agreement.id
+
+
+async def undo_change(
+    *,
+    connection: AsyncConnection,
+    reference: str,
+    change_id: str,
+    now: datetime,
+    wall_now: datetime,
+) -> str:
+    """Take back a change that is not in effect; the rest is as if it never was. Gives the id.
+
+    Errors: `not_found`, `change_in_effect`.
+    """
+    agreement = await _lock(connection, reference)
+    life = await load_life(connection=connection, agreement=agreement)
+    found = next((act for act in life.acts if act.id == change_id), None)
+    if found is None:
+        raise not_found(noun="scheduled change", reference=change_id)
+    if found.effective_at <= now:
+        message = f"the change is in effect since {found.effective_at:%Y-%m-%d}"
+        raise BillingError("change_in_effect", message, kind=ErrorKind.CONFLICT)
+    await undo_act(connection=connection, act=found.id, now=now)
+    life.acts.remove(found)
+    await _rearrange(connection, agreement, life, now=now, wall_now=wall_now, due_now=False)
+    return agreement.id
+
+
+async def _lock(connection: AsyncConnection, reference: str) -> Agreement:
+    agreement = await lock_agreement(connection=connection, reference=reference)
+    if agreement is None:
+        raise not_found(noun="subscription", reference=reference)
+    return agreement
+
+
+async def _turn(
+    connection: AsyncConnection,
+    seller: Seller,
+    agreement: Agreement,
+    kind: ActKind,
+    *,
+    now: datetime,
+    wall_now: datetime,
+) -> None:
+    over = agreement.ends_at is not None and agreement.ends_at <= now
+    if now < agreement.starts_at or over:
+        message = f"subscription {agreement.key!r} is not running"
+        raise BillingError("not_active", message, kind=ErrorKind.CONFLICT)
+    life = await load_life(connection=connection, agreement=agreement)
+    act = Act(
+        id=new_id(prefix="sch", now=wall_now),
+        number=1 + await last_number(connection=connection, subscription=agreement.id),
+        kind=kind,
+        effective_at=now,
+        recorded_at=now,
+        prorate=seller.proration is not Proration.NONE,
+    )
+    paused_at = now if kind is ActKind.PAUSE else None
+    turned = msgspec.structs.replace(agreement, paused_at=paused_at)
+    await _add(connection, turned, life, act, now=now, wall_now=wall_now)
+
+
+async def _add(
+    connection: AsyncConnection,
+    agreement: Agreement,
+    life: Life,
+    act: Act,
+    *,
+    now: datetime,
+    wall_now: datetime,
+) -> None:
+    await insert_act(connection=connection, subscription=agreement.id, act=act)
+    life.acts.append(act)
+    due_now = act.invoice_now and act.effective_at <= now
+    await _rearrange(connection, agreement, life, now=now, wall_now=wall_now, due_now=due_now)
+
+
+async def _rearrange(
+    connection: AsyncConnection,
+    agreement: Agreement,
+    life: Life,
+    *,
+    now: datetime,
+    wall_now: datetime,
+    due_now: bool,
+) -> None:
+    """Lay the life out again and write what became of the intervals."""
+    runs = lay_out(beginning=life.beginning, acts=life.acts, catalogue=life.catalogue)
+    found = reconcile(
+        agreement=agreement,
+        runs=runs,
+        now=now,
+        make_id=lambda: new_id(prefix="pri", now=wall_now),
+    )
+    changed = msgspec.structs.replace(agreement, intervals=found.intervals)
+    derived = agreement.derived_through_at
+    waiting = agreement.next_due_at is not None and agreement.next_due_at <= now
+    restarted = derived is not None and any(
+        stretch.anchor is not None and stretch.start_at <= derived for stretch in found.opened
+    )
+    instants = [now] if due_now or restarted else []
+    instants += [agreement.next_due_at] if waiting and agreement.next_due_at else []
+    due_at = next_due_at(agreement=changed, after=derived)
+    instants += [] if due_at is None else [due_at]
+    await reshape_intervals(connection=connection, intervals=found.closed)
+    await insert_intervals(
+        connection=connection, subscription_id=agreement.id, intervals=found.opened
+    )
+    await save_timeline(
+        connection=connection,
+        subscription=agreement.id,
+        next_due_at=min(instants, default=None),
+        next_change_at=next_change_at(agreement=changed, after=derived),
+        dirty_from_at=found.dirty_from_at,
+        paused_at=agreement.paused_at,
+    )

@@ -1,0 +1,202 @@
+"""SQL for what a subscription started with, and every change since."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+import msgspec
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from plans.agreement import Agreement, Anchor, PriceInterval, ScheduledChange
+from plans.life import Act, Beginning, Offer
+from plans.prices import Price
+from plans.store import find_plan, price_ids_of
+
+_BEGINNING: Final = text("""
+SELECT plan, quantities, overrides, trial_ends_at FROM subscriptions
+WHERE seller = current_seller() AND id = :id
+""")
+_ACTS: Final = text("""
+SELECT id, number, kind, effective_at, recorded_at, plan, quantities, overrides, prorate,
+  invoice_now
+FROM subscription_changes
+WHERE seller = current_seller() AND subscription = :id AND undone_at IS NULL ORDER BY number
+""")
+_LAST_NUMBER: Final = text("""
+SELECT coalesce(max(number), 0) FROM subscription_changes
+WHERE seller = current_seller() AND subscription = :id
+""")
+_OWN_PRICES: Final = text("""
+SELECT id, body FROM prices WHERE seller = current_seller() AND id = ANY(:ids)
+""")
+_INSERT_OWN: Final = text("""
+INSERT INTO prices (id, plan, ordinal, key, body, subscription)
+SELECT :id, :plan, coalesce((SELECT max(ordinal) FROM prices
+    WHERE seller = current_seller() AND plan = :plan AND key = :key), 0),
+  :key, CAST(CAST(:body AS text) AS jsonb), :subscription
+""")
+_INSERT_ACT: Final = text("""
+INSERT INTO subscription_changes (id, subscription, number, kind, effective_at, recorded_at, plan,
+  quantities, overrides, prorate, invoice_now)
+VALUES (:id, :subscription, :number, :kind, :effective_at, :recorded_at, :plan,
+  CAST(CAST(:quantities AS text) AS jsonb), CAST(CAST(:overrides AS text) AS jsonb), :prorate,
+  :invoice_now)
+""")
+_UNDO: Final = text("""
+UPDATE subscription_changes SET undone_at = :now WHERE seller = current_seller() AND id = :id
+""")
+_SCHEDULED: Final = text("""
+SELECT c.id, s.key AS subscription, c.kind, c.effective_at, p.key AS plan, c.quantities,
+  coalesce((SELECT jsonb_object_agg(r.key, r.body) FROM jsonb_each_text(c.overrides) o
+    JOIN prices r ON r.seller = c.seller AND r.id = o.value), '{}') AS overrides,
+  c.recorded_at AS created_at
+FROM subscription_changes c JOIN subscriptions s ON s.seller = c.seller AND s.id = c.subscription
+  LEFT JOIN plans p ON p.seller = c.seller AND p.id = c.plan
+WHERE c.seller = current_seller() AND c.undone_at IS NULL AND c.effective_at > :now
+  AND (s.ends_at IS NULL OR c.effective_at < s.ends_at)
+  AND c.subscription = :subscription AND (CAST(:after AS text) IS NULL OR c.id > :after)
+ORDER BY c.id LIMIT :limit
+""")
+_RESHAPE: Final = text("""
+UPDATE price_intervals SET end_at = :end_at, end_is_cancellation = :end_is_cancellation,
+  credit_unused = :credit_unused, agreed_end_at = :agreed_end_at, closed_at = :closed_at,
+  start_is_due = :start_is_due
+WHERE seller = current_seller() AND id = :id
+""")
+_PROGRESS: Final = text("""
+UPDATE subscriptions SET next_due_at = :next_due_at, next_change_at = :next_change_at,
+  dirty_from_at = least(dirty_from_at, :dirty_from_at), paused_at = :paused_at,
+  revision = revision + 1
+WHERE seller = current_seller() AND id = :id
+""")
+
+
+def json_text(value: object) -> str:
+    """As a JSON column takes it."""
+    return msgspec.json.encode(value).decode()
+
+
+async def load_beginning(*, connection: AsyncConnection, agreement: Agreement) -> Beginning:
+    """What the subscription started with."""
+    row = (await connection.execute(_BEGINNING, {"id": agreement.id})).one()
+    return Beginning(
+        starts_at=agreement.starts_at,
+        ends_at=agreement.ends_at,
+        trial_ends_at=row.trial_ends_at,
+        anchor=Anchor(
+            at=agreement.anchor_at, day=agreement.anchor_day, alignment=agreement.alignment
+        ),
+        timezone=agreement.timezone,
+        plan=row.plan,
+        quantities=row.quantities,
+        overrides=row.overrides,
+    )
+
+
+async def load_acts(*, connection: AsyncConnection, subscription: str) -> list[Act]:
+    """Every change that was not undone, as recorded."""
+    rows = await connection.execute(_ACTS, {"id": subscription})
+    return [msgspec.convert(dict(row), Act) for row in rows.mappings()]
+
+
+async def last_number(*, connection: AsyncConnection, subscription: str) -> int:
+    """The number of the latest change, undone ones too; 0 before the first."""
+    return (await connection.execute(_LAST_NUMBER, {"id": subscription})).scalar_one()
+
+
+async def load_offer(*, connection: AsyncConnection, plan: str) -> Offer:
+    """A plan version by its id."""
+    found = await find_plan(connection=connection, key=plan)
+    assert found is not None, "a life names plans that exist"
+    return Offer(plan=found, price_ids=await price_ids_of(connection=connection, plan_id=found.id))
+
+
+async def load_own_prices(
+    *, connection: AsyncConnection, prices: Sequence[str]
+) -> dict[str, Price]:
+    """Prices of a subscription's own by their ids."""
+    rows = await connection.execute(_OWN_PRICES, {"ids": list(prices)})
+    return {row.id: msgspec.convert(row.body, Price) for row in rows}
+
+
+async def insert_own_prices(
+    *, connection: AsyncConnection, subscription: str, prices: Mapping[str, tuple[str, Price]]
+) -> None:
+    """Write prices of the subscription's own: {price id: (plan id, price)}."""
+    for price_id, (plan, price) in prices.items():
+        row = {"id": price_id, "plan": plan, "key": price.key, "body": json_text(price)}
+        await connection.execute(_INSERT_OWN, {**row, "subscription": subscription})
+
+
+async def insert_act(*, connection: AsyncConnection, subscription: str, act: Act) -> None:
+    """Write one change."""
+    row: dict[str, Any] = msgspec.structs.asdict(act)
+    row |= {
+        "kind": act.kind.value,
+        "subscription": subscription,
+        "quantities": json_text(act.quantities),
+        "overrides": json_text(act.overrides),
+    }
+    await connection.execute(_INSERT_ACT, row)
+
+
+async def undo_act(*, connection: AsyncConnection, act: str, now: datetime) -> None:
+    """Mark a change as undone."""
+    await connection.execute(_UNDO, {"id": act, "now": now})
+
+
+async def scheduled_changes(
+    *,
+    connection: AsyncConnection,
+    subscription: str,
+    now: datetime,
+    limit: int,
+    after: str | None = None,
+) -> list[ScheduledChange]:
+    """Changes of a subscription (id) that take effect after `now`, as they were recorded."""
+    parameters = {"subscription": subscription, "now": now, "limit": limit, "after": after}
+    rows = await connection.execute(_SCHEDULED, parameters)
+    return [msgspec.convert(dict(row), ScheduledChange) for row in rows.mappings()]
+
+
+async def reshape_intervals(
+    *, connection: AsyncConnection, intervals: Sequence[PriceInterval]
+) -> None:
+    """Write where intervals end now, and why."""
+    rows = [
+        {
+            "id": stretch.id,
+            "end_at": stretch.end_at,
+            "end_is_cancellation": stretch.end_is_cancellation,
+            "credit_unused": stretch.credit_unused,
+            "agreed_end_at": stretch.agreed_end_at,
+            "closed_at": stretch.closed_at,
+            "start_is_due": stretch.start_is_due,
+        }
+        for stretch in intervals
+    ]
+    if rows:
+        await connection.execute(_RESHAPE, rows)
+
+
+async def save_timeline(
+    *,
+    connection: AsyncConnection,
+    subscription: str,
+    next_due_at: datetime | None,
+    next_change_at: datetime | None,
+    dirty_from_at: datetime | None,
+    paused_at: datetime | None,
+) -> None:
+    """Note what the subscription's intervals mean for the work to come."""
+    await connection.execute(
+        _PROGRESS,
+        {
+            "id": subscription,
+            "next_due_at": next_due_at,
+            "next_change_at": next_change_at,
+            "dirty_from_at": dirty_from_at,
+            "paused_at": paused_at,
+        },
+    )
