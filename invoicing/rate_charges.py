@@ -360,11 +360,10 @@ def charge_windows(*, meters: Mapping[str, Meter], charges: Sequence[Charge]) ->
 
 def _closes_at(charge: Charge) -> datetime:
     """From when on usage of the charge is late."""
-    cancelled = charge.stretch.end_is_cancellation
+    stretch = charge.stretch
+    asked_at = charge.agreement.cancelled_at if stretch.end_is_cancellation else stretch.closed_at
     return closes_at(
-        active_end=charge.active.end,
-        period_end=charge.period.end,
-        cancelled_at=charge.agreement.cancelled_at if cancelled else None,
+        active_end=charge.active.end, period_end=charge.period.end, cancelled_at=asked_at
     )
 
 
