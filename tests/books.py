@@ -169,6 +169,11 @@ async def write_catalogue(raw: Any) -> None:
     await insert(raw, "subscriptions", subscription)
     on = {"subscription": "sub_a", "price": "prc_a", "number": 1, "quantity": 1, "start_at": START}
     await insert(raw, "price_intervals", {"id": "pri_a"} | on)
+    asked = {"kind": "pause", "number": 1, "effective_at": START, "recorded_at": START}
+    how = {"prorate": True, "invoice_now": False, "undone_at": START}
+    await insert(
+        raw, "subscription_changes", {"id": "chg_a", "subscription": "sub_a"} | asked | how
+    )
     chart = [
         ("accounts_receivable", "asset", "debit"),
         ("contract_balance", "liability", "credit"),
