@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Final
 
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -16,7 +15,6 @@ from plans.model import Seller
 from plans.subscription_store import PriceBook, agreements_of
 from plans.timeline import next_change_at, next_due_at
 
-NANO_DIGITS: Final = 9
 Progress = tuple[str, int, datetime | None, datetime, datetime | None]
 
 

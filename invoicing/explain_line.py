@@ -82,7 +82,7 @@ async def explain_line(
         stretch=stretch,
         period=period_starting(agreement=agreement, stretch=stretch, start=found.charge_start_at),
         terms=ProrationTerms(proration=seller.proration, last_day=seller.last_day),
-        through=found.issued_at,
+        through=agreement.derived_through_at or found.issued_at,
     )
     trace = await _trace(connection, seller, charge, found.item.group)
     posted = await posted_lines(connection=connection, intervals=[stretch.id])

@@ -176,3 +176,25 @@ async def test_events_are_listed_by_customer_meter_and_window(
     assert tokens["data"] == []
     missing = await world.send("GET", "/v1/events?customer=nobody")
     assert missing.status_code == 404
+
+
+async def test_a_line_and_the_credit_that_cut_it_tell_the_same_charge(database: Database) -> None:
+    async with open_world(database) as world:
+        subscription = {"key": "s9", "customer": "acme", "plan": "pro"}
+        for path, body in (
+            ("/v1/subscriptions", subscription),
+            ("/v1/test_clock/advance", {"to": "2026-03-10T12:00:00Z"}),
+            ("/v1/subscriptions/s9/cancel", {"effective": "now"}),
+            ("/v1/test_clock/advance", {"to": "2026-03-10T12:00:00Z"}),
+        ):
+            answer = await world.send("POST", path, json=body)
+            assert answer.is_success, answer.text
+        (invoice,) = (await world.send("GET", "/v1/invoices")).json()["data"]
+        (note,) = (await world.send("GET", "/v1/credit_notes")).json()["data"]
+        told = [
+            (await world.send("GET", f"/v1/invoices/lines/{each['id']}/explain")).json()
+            for each in (*invoice["lines"], *note["lines"])
+        ]
+        # 9 of 31 days of 49.00 are used: 14.23 of it stays.
+        assert [each["trace"]["rounded"] for each in told] == ["14.23", "14.23"]
+        assert [each["posted_total"] for each in told] == ["14.23", "14.23"]
