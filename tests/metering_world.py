@@ -87,7 +87,8 @@ class World:
 @contextlib.asynccontextmanager
 async def running(database: Database, **options: Any) -> AsyncIterator[Ingester]:
     """An ingester that is started, and stopped at the end."""
-    ingester = Ingester(database=database, **options)
+    patience = {"commit_seconds": 60.0, **options}  # a slow disk is not what is tested
+    ingester = Ingester(database=database, **patience)
     await ingester.start()
     try:
         yield ingester

@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from engine.db import open_database
+from engine.errors import BillingError
 from metering.ingest import Ingester
 from metering.intake import read_events
 
@@ -33,11 +34,22 @@ async def main(dsn: str, seller: int, turn: int, notes: Path) -> None:
     sent = os.open(notes / f"sent-{turn}", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     answered = os.open(notes / f"answered-{turn}", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
+    async def send(content: bytes) -> None:
+        """As a client must: where the outcome is unknown, the same ids again."""
+        while True:
+            try:
+                await ingester.submit(seller=seller, intake=read_events(content), now=NOW)
+            except BillingError as error:
+                if error.code != "unavailable":
+                    raise
+            else:
+                return
+
     async def stream(number: int) -> None:
         for request in itertools.count():
             ids, content = body(turn, number, request)
             os.write(sent, f"{number} {request}\n".encode())
-            await ingester.submit(seller=seller, intake=read_events(content), now=NOW)
+            await send(content)
             os.write(answered, "".join(f"{each}\n" for each in ids).encode())
 
     await asyncio.gather(*(stream(number) for number in range(6)))
