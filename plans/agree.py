@@ -13,7 +13,7 @@ from engine.period import Alignment
 from plans.agreement import Agreement
 from plans.catalog import unmetered_errors
 from plans.life import Act, Beginning, Catalogue, Offer, State, state_after, terms_of
-from plans.life_store import load_acts, load_beginning, load_offer, load_own_prices
+from plans.life_store import load_acts, load_beginnings, load_offer, load_own_prices
 from plans.model import Plan, PlanDraft
 from plans.own_prices import override_pointer, own_price
 from plans.prices import Price
@@ -55,17 +55,33 @@ class Life:
 
 async def load_life(*, connection: AsyncConnection, agreement: Agreement) -> Life:
     """The life of a subscription as recorded."""
-    beginning = await load_beginning(connection=connection, agreement=agreement)
-    life = Life(beginning=beginning, currency=agreement.currency)
-    life.acts = await load_acts(connection=connection, subscription=agreement.id)
-    named = {beginning.plan, *(act.plan for act in life.acts if act.plan is not None)}
-    for plan in sorted(named):
-        life.offers[plan] = await load_offer(connection=connection, plan=plan)
-    own = [*beginning.overrides.values()]
-    for act in life.acts:
-        own += act.overrides.values()
-    life.prices = await load_own_prices(connection=connection, prices=own)
-    return life
+    lives = await load_lives(connection=connection, agreements=[agreement], offers={})
+    return lives[agreement.id]
+
+
+async def load_lives(
+    *, connection: AsyncConnection, agreements: Sequence[Agreement], offers: dict[str, Offer]
+) -> dict[str, Life]:
+    """The lives of many subscriptions by their ids; `offers` keeps the plans that are read."""
+    beginnings = await load_beginnings(connection=connection, agreements=agreements)
+    acts = await load_acts(connection=connection, subscriptions=list(beginnings))
+    lives: dict[str, Life] = {}
+    named: set[str] = set()
+    own: list[str] = []
+    for agreement in agreements:
+        beginning = beginnings[agreement.id]
+        life = lives[agreement.id] = Life(beginning=beginning, currency=agreement.currency)
+        life.acts = acts.get(agreement.id, [])
+        named |= {beginning.plan, *(act.plan for act in life.acts if act.plan is not None)}
+        own += beginning.overrides.values()
+        for act in life.acts:
+            own += act.overrides.values()
+    for plan in sorted(named.difference(offers)):
+        offers[plan] = await load_offer(connection=connection, plan=plan)
+    prices = await load_own_prices(connection=connection, prices=own)
+    for life in lives.values():
+        life.offers, life.prices = offers, prices
+    return lives
 
 
 async def agree(
@@ -112,7 +128,9 @@ async def _plan(connection: AsyncConnection, life: Life, state: State, asked: As
     if asked.plan is None and asked.plan_version is None:
         return current
     key, version = asked.plan or current.key, asked.plan_version
-    plan = await find_plan(connection=connection, key=key, version=version)
+    known = (offer.plan for offer in life.offers.values())
+    plan = next((one for one in known if (one.key, one.version) == (key, version)), None)
+    plan = plan or await find_plan(connection=connection, key=key, version=version)
     if plan is None:
         detail = f"no plan {key!r}" + ("" if version is None else f" in version {version}")
         raise invalid_field(pointer=f"{asked.pointer}/plan", code="unknown_plan", detail=detail)

@@ -9,19 +9,12 @@ from engine.errors import BillingError, ErrorKind, invalid_field, not_found
 from engine.ids import new_id
 from plans.agree import Asked, Life, agree, load_life
 from plans.agreement import Agreement, ChangeDraft
-from plans.life import Act, ActKind, lay_out
-from plans.life_store import (
-    insert_act,
-    insert_own_prices,
-    last_number,
-    reshape_intervals,
-    save_timeline,
-    undo_act,
-)
+from plans.alteration import Alteration, altered
+from plans.life import Act, ActKind
+from plans.life_store import insert_own_prices, last_number, save_alterations, undo_act
 from plans.model import Proration, Seller
-from plans.reconcile import reconcile
-from plans.subscription_store import insert_intervals, lock_agreement
-from plans.timeline import change_instant, next_change_at, next_due_at
+from plans.subscription_store import lock_agreement
+from plans.timeline import change_instant
 
 
 async def change(
@@ -43,8 +36,42 @@ async def change(
     if not any(named):
         detail = "a change names a plan, quantities or overrides"
         raise invalid_field(pointer="", code="required", detail=detail)
-    effective = change_instant(agreement=agreement, effective=draft.effective, now=now)
     life = await load_life(connection=connection, agreement=agreement)
+    last = await last_number(connection=connection, subscription=agreement.id)
+    found = await alter(
+        connection=connection,
+        seller=seller,
+        agreement=agreement,
+        life=life,
+        draft=draft,
+        number=last + 1,
+        now=now,
+        wall_now=wall_now,
+    )
+    await insert_own_prices(
+        connection=connection, subscription=agreement.id, prices=life.new_prices
+    )
+    await save_alterations(connection=connection, alterations=[found])
+    return agreement.id
+
+
+async def alter(
+    *,
+    connection: AsyncConnection,
+    seller: Seller,
+    agreement: Agreement,
+    life: Life,
+    draft: ChangeDraft,
+    number: int,
+    now: datetime,
+    wall_now: datetime,
+) -> Alteration:
+    """What a change makes of a subscription; nothing is written.
+
+    Reads only plans and meters that the life does not name yet. Afterwards the life has the act
+    `number` and knows the prices it brings. Errors: as `change`.
+    """
+    effective = change_instant(agreement=agreement, effective=draft.effective, now=now)
     before = life.state_at(effective)
     asked = Asked(
         plan=draft.plan,
@@ -58,7 +85,7 @@ async def change(
     prorate = seller.proration is not Proration.NONE if draft.prorate is None else draft.prorate
     act = Act(
         id=new_id(prefix="sch", now=wall_now),
-        number=1 + await last_number(connection=connection, subscription=agreement.id),
+        number=number,
         kind=ActKind.CHANGE,
         effective_at=effective,
         recorded_at=now,
@@ -68,11 +95,7 @@ async def change(
         prorate=prorate,
         invoice_now=draft.invoice_now,
     )
-    await insert_own_prices(
-        connection=connection, subscription=agreement.id, prices=life.new_prices
-    )
-    await _add(connection, agreement, life, act, now=now, wall_now=wall_now)
-    return agreement.id
+    return _with(agreement, life, act, now=now, wall_now=wall_now)
 
 
 async def pause(
@@ -134,7 +157,8 @@ async def undo_change(
         raise BillingError("change_in_effect", message, kind=ErrorKind.CONFLICT)
     await undo_act(connection=connection, act=found.id, now=now)
     life.acts.remove(found)
-    await _rearrange(connection, agreement, life, now=now, wall_now=wall_now, due_now=False)
+    found = _with(agreement, life, None, now=now, wall_now=wall_now)
+    await save_alterations(connection=connection, alterations=[found])
     return agreement.id
 
 
@@ -169,60 +193,21 @@ async def _turn(
     )
     paused_at = now if kind is ActKind.PAUSE else None
     turned = msgspec.structs.replace(agreement, paused_at=paused_at)
-    await _add(connection, turned, life, act, now=now, wall_now=wall_now)
+    found = _with(turned, life, act, now=now, wall_now=wall_now)
+    await save_alterations(connection=connection, alterations=[found])
 
 
-async def _add(
-    connection: AsyncConnection,
-    agreement: Agreement,
-    life: Life,
-    act: Act,
-    *,
-    now: datetime,
-    wall_now: datetime,
-) -> None:
-    await insert_act(connection=connection, subscription=agreement.id, act=act)
-    life.acts.append(act)
-    due_now = act.invoice_now and act.effective_at <= now
-    await _rearrange(connection, agreement, life, now=now, wall_now=wall_now, due_now=due_now)
-
-
-async def _rearrange(
-    connection: AsyncConnection,
-    agreement: Agreement,
-    life: Life,
-    *,
-    now: datetime,
-    wall_now: datetime,
-    due_now: bool,
-) -> None:
-    """Lay the life out again and write what became of the intervals."""
-    runs = lay_out(beginning=life.beginning, acts=life.acts, catalogue=life.catalogue)
-    found = reconcile(
+def _with(
+    agreement: Agreement, life: Life, act: Act | None, *, now: datetime, wall_now: datetime
+) -> Alteration:
+    """Add the act, if there is one, and lay the life out again."""
+    life.acts += [] if act is None else [act]
+    return altered(
         agreement=agreement,
-        runs=runs,
+        beginning=life.beginning,
+        acts=life.acts,
+        catalogue=life.catalogue,
         now=now,
         make_id=lambda: new_id(prefix="pri", now=wall_now),
-    )
-    changed = msgspec.structs.replace(agreement, intervals=found.intervals)
-    derived = agreement.derived_through_at
-    waiting = agreement.next_due_at is not None and agreement.next_due_at <= now
-    restarted = derived is not None and any(
-        stretch.anchor is not None and stretch.start_at <= derived for stretch in found.opened
-    )
-    instants = [now] if due_now or restarted else []
-    instants += [agreement.next_due_at] if waiting and agreement.next_due_at else []
-    due_at = next_due_at(agreement=changed, after=derived)
-    instants += [] if due_at is None else [due_at]
-    await reshape_intervals(connection=connection, intervals=found.closed)
-    await insert_intervals(
-        connection=connection, subscription_id=agreement.id, intervals=found.opened
-    )
-    await save_timeline(
-        connection=connection,
-        subscription=agreement.id,
-        next_due_at=min(instants, default=None),
-        next_change_at=next_change_at(agreement=changed, after=derived),
-        dirty_from_at=found.dirty_from_at,
-        paused_at=agreement.paused_at,
+        act=act,
     )

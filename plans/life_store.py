@@ -8,24 +8,27 @@ import msgspec
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from plans.agreement import Agreement, Anchor, PriceInterval, ScheduledChange
+from plans.agreement import Agreement, Anchor, ScheduledChange
+from plans.alteration import Alteration
 from plans.life import Act, Beginning, Offer
 from plans.prices import Price
 from plans.store import find_plan, price_ids_of
+from plans.subscription_store import insert_intervals
 
 _BEGINNING: Final = text("""
-SELECT plan, quantities, overrides, trial_ends_at FROM subscriptions
-WHERE seller = current_seller() AND id = :id
+SELECT id, plan, quantities, overrides, trial_ends_at FROM subscriptions
+WHERE seller = current_seller() AND id = ANY(:ids)
 """)
 _ACTS: Final = text("""
-SELECT id, number, kind, effective_at, recorded_at, plan, quantities, overrides, prorate,
-  invoice_now
+SELECT subscription, id, number, kind, effective_at, recorded_at, plan, quantities, overrides,
+  prorate, invoice_now
 FROM subscription_changes
-WHERE seller = current_seller() AND subscription = :id AND undone_at IS NULL ORDER BY number
+WHERE seller = current_seller() AND subscription = ANY(:ids) AND undone_at IS NULL
+ORDER BY subscription, number
 """)
-_LAST_NUMBER: Final = text("""
-SELECT coalesce(max(number), 0) FROM subscription_changes
-WHERE seller = current_seller() AND subscription = :id
+_LAST_NUMBERS: Final = text("""
+SELECT subscription, max(number) AS number FROM subscription_changes
+WHERE seller = current_seller() AND subscription = ANY(:ids) GROUP BY subscription
 """)
 _OWN_PRICES: Final = text("""
 SELECT id, body FROM prices WHERE seller = current_seller() AND id = ANY(:ids)
@@ -77,32 +80,52 @@ def json_text(value: object) -> str:
     return msgspec.json.encode(value).decode()
 
 
-async def load_beginning(*, connection: AsyncConnection, agreement: Agreement) -> Beginning:
-    """What the subscription started with."""
-    row = (await connection.execute(_BEGINNING, {"id": agreement.id})).one()
-    return Beginning(
-        starts_at=agreement.starts_at,
-        ends_at=agreement.ends_at,
-        trial_ends_at=row.trial_ends_at,
-        anchor=Anchor(
-            at=agreement.anchor_at, day=agreement.anchor_day, alignment=agreement.alignment
-        ),
-        timezone=agreement.timezone,
-        plan=row.plan,
-        quantities=row.quantities,
-        overrides=row.overrides,
-    )
+async def load_beginnings(
+    *, connection: AsyncConnection, agreements: Sequence[Agreement]
+) -> dict[str, Beginning]:
+    """What each subscription started with, by its id."""
+    ids = [agreement.id for agreement in agreements]
+    rows = {row.id: row for row in await connection.execute(_BEGINNING, {"ids": ids})}
+    return {
+        agreement.id: Beginning(
+            starts_at=agreement.starts_at,
+            ends_at=agreement.ends_at,
+            trial_ends_at=rows[agreement.id].trial_ends_at,
+            anchor=Anchor(
+                at=agreement.anchor_at, day=agreement.anchor_day, alignment=agreement.alignment
+            ),
+            timezone=agreement.timezone,
+            plan=rows[agreement.id].plan,
+            quantities=rows[agreement.id].quantities,
+            overrides=rows[agreement.id].overrides,
+        )
+        for agreement in agreements
+    }
 
 
-async def load_acts(*, connection: AsyncConnection, subscription: str) -> list[Act]:
-    """Every change that was not undone, as recorded."""
-    rows = await connection.execute(_ACTS, {"id": subscription})
-    return [msgspec.convert(dict(row), Act) for row in rows.mappings()]
+async def load_acts(
+    *, connection: AsyncConnection, subscriptions: Sequence[str]
+) -> dict[str, list[Act]]:
+    """Every change that was not undone, as recorded, by subscription (id)."""
+    found: dict[str, list[Act]] = {}
+    for row in (await connection.execute(_ACTS, {"ids": list(subscriptions)})).mappings():
+        fields = dict(row)
+        found.setdefault(fields.pop("subscription"), []).append(msgspec.convert(fields, Act))
+    return found
 
 
 async def last_number(*, connection: AsyncConnection, subscription: str) -> int:
     """The number of the latest change, undone ones too; 0 before the first."""
-    return (await connection.execute(_LAST_NUMBER, {"id": subscription})).scalar_one()
+    found = await last_numbers(connection=connection, subscriptions=[subscription])
+    return found.get(subscription, 0)
+
+
+async def last_numbers(
+    *, connection: AsyncConnection, subscriptions: Sequence[str]
+) -> dict[str, int]:
+    """The same for each subscription (id) that has a change."""
+    rows = await connection.execute(_LAST_NUMBERS, {"ids": list(subscriptions)})
+    return {row.subscription: row.number for row in rows}
 
 
 async def load_offer(*, connection: AsyncConnection, plan: str) -> Offer:
@@ -131,14 +154,17 @@ async def insert_own_prices(
 
 async def insert_act(*, connection: AsyncConnection, subscription: str, act: Act) -> None:
     """Write one change."""
+    await connection.execute(_INSERT_ACT, _act_row(subscription, act))
+
+
+def _act_row(subscription: str, act: Act) -> dict[str, Any]:
     row: dict[str, Any] = msgspec.structs.asdict(act)
-    row |= {
+    return row | {
         "kind": act.kind.value,
         "subscription": subscription,
         "quantities": json_text(act.quantities),
         "overrides": json_text(act.overrides),
     }
-    await connection.execute(_INSERT_ACT, row)
 
 
 async def undo_act(*, connection: AsyncConnection, act: str, now: datetime) -> None:
@@ -160,11 +186,12 @@ async def scheduled_changes(
     return [msgspec.convert(dict(row), ScheduledChange) for row in rows.mappings()]
 
 
-async def reshape_intervals(
-    *, connection: AsyncConnection, intervals: Sequence[PriceInterval]
+async def save_alterations(
+    *, connection: AsyncConnection, alterations: Sequence[Alteration]
 ) -> None:
-    """Write where intervals end now, and why."""
-    rows = [
+    """Write acts, where intervals end now and why, new ones, and what it means for work to come."""
+    acts = [_act_row(one.agreement.id, one.act) for one in alterations if one.act is not None]
+    closed = [
         {
             "id": stretch.id,
             "end_at": stretch.end_at,
@@ -174,29 +201,23 @@ async def reshape_intervals(
             "closed_at": stretch.closed_at,
             "start_is_due": stretch.start_is_due,
         }
-        for stretch in intervals
+        for one in alterations
+        for stretch in one.closed
     ]
-    if rows:
-        await connection.execute(_RESHAPE, rows)
-
-
-async def save_timeline(
-    *,
-    connection: AsyncConnection,
-    subscription: str,
-    next_due_at: datetime | None,
-    next_change_at: datetime | None,
-    dirty_from_at: datetime | None,
-    paused_at: datetime | None,
-) -> None:
-    """Note what the subscription's intervals mean for the work to come."""
-    await connection.execute(
-        _PROGRESS,
+    progress = [
         {
-            "id": subscription,
-            "next_due_at": next_due_at,
-            "next_change_at": next_change_at,
-            "dirty_from_at": dirty_from_at,
-            "paused_at": paused_at,
-        },
-    )
+            "id": one.agreement.id,
+            "next_due_at": one.agreement.next_due_at,
+            "next_change_at": one.agreement.next_change_at,
+            "dirty_from_at": one.agreement.dirty_from_at,
+            "paused_at": one.agreement.paused_at,
+        }
+        for one in alterations
+    ]
+    for statement, rows in ((_INSERT_ACT, acts), (_RESHAPE, closed)):
+        if rows:
+            await connection.execute(statement, rows)
+    opened = [(one.agreement.id, stretch) for one in alterations for stretch in one.opened]
+    await insert_intervals(connection=connection, intervals=opened)
+    if progress:
+        await connection.execute(_PROGRESS, progress)

@@ -72,7 +72,7 @@ async def subscribe(
         connection=connection, subscription=subscription_id, prices=life.new_prices
     )
     await insert_intervals(
-        connection=connection, subscription_id=subscription_id, intervals=intervals
+        connection=connection, intervals=[(subscription_id, stretch) for stretch in intervals]
     )
     for act in life.acts:
         await insert_act(connection=connection, subscription=subscription_id, act=act)

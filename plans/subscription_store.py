@@ -35,6 +35,7 @@ WHERE p.seller = current_seller() AND p.id = ANY(:prices)
 _BY_REFERENCE: Final = text(
     _AGREEMENT + "AND (s.key = :reference OR s.id = :reference) FOR UPDATE OF s"
 )
+_BY_IDS: Final = _AGREEMENT + "AND s.id = ANY($1::text[]) ORDER BY s.id"
 _BY_CUSTOMERS: Final = _AGREEMENT + "AND s.customer = ANY($1::text[])"
 _LISTED: Final = text("""
 SELECT s.id, s.key, c.key AS customer, p.key AS plan, p.version AS plan_version, s.currency,
@@ -165,6 +166,20 @@ async def lock_agreement(*, connection: AsyncConnection, reference: str) -> Agre
     return found[0] if found else None
 
 
+async def find_agreements(
+    *,
+    connection: AsyncConnection,
+    subscriptions: Sequence[str],
+    book: PriceBook,
+    lock: bool = False,
+) -> list[Agreement]:
+    """The subscriptions with those ids, in their order; `lock` keeps other changes out."""
+    raw = await driver(connection)
+    query = _BY_IDS + " FOR UPDATE OF s" if lock else _BY_IDS
+    rows = await raw.fetch(query, list(subscriptions))
+    return await _with_intervals(connection, rows, book)
+
+
 async def agreements_of(
     *, connection: AsyncConnection, customers: Sequence[str], book: PriceBook
 ) -> list[Agreement]:
@@ -238,13 +253,13 @@ async def insert_subscription(
 
 
 async def insert_intervals(
-    *, connection: AsyncConnection, subscription_id: str, intervals: Sequence[PriceInterval]
+    *, connection: AsyncConnection, intervals: Sequence[tuple[str, PriceInterval]]
 ) -> None:
-    """Write new price intervals of a subscription."""
+    """Write new price intervals, each with its subscription (id)."""
     rows = [
         {
             "id": stretch.id,
-            "subscription": subscription_id,
+            "subscription": subscription,
             "number": stretch.number,
             "price": stretch.price_id,
             "quantity": stretch.quantity,
@@ -259,7 +274,7 @@ async def insert_intervals(
             "anchor_day": None if stretch.anchor is None else stretch.anchor.day,
             "alignment": None if stretch.anchor is None else stretch.anchor.alignment.value,
         }
-        for stretch in intervals
+        for subscription, stretch in intervals
     ]
     if rows:
         await connection.execute(_INSERT_INTERVAL, rows)
