@@ -10,7 +10,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api.pagination import Page, PageRequest
 from engine.errors import not_found
+from metering.read_entitlements import read_entitlements
 from plans.drafts import CustomerPatch
+from plans.entitlements import EntitlementsAnswer
 from plans.model import Customer, CustomerAnswer, CustomerDraft
 from plans.register_customer import change_customer, register_customer
 from plans.store import find_customer, list_customers
@@ -85,8 +87,28 @@ async def patch_customer(
     return _answer(await change_customer(connection=connection, reference=customer, patch=data))
 
 
+@get(
+    "/v1/customers/{customer:str}/entitlements",
+    operation_id="readEntitlements",
+    summary="What a customer is entitled to",
+    description=(
+        "Every feature that the plans of the running subscriptions name. Numbers add up, `true` has"
+        " no limit. A feature named like a meter is measured in the running billing period."
+    ),
+    tags=["Customers"],
+    opt={"scope": "read"},
+)
+async def get_entitlements(
+    customer: FromPath[str],
+    connection: NamedDependency[AsyncConnection],
+    now: NamedDependency[datetime],
+) -> EntitlementsAnswer:
+    """The customer's features with limits, usage and what is left, as of now."""
+    return await read_entitlements(connection=connection, customer=customer, now=now)
+
+
 def _answer(found: Customer) -> CustomerAnswer:
     return msgspec.convert(found, CustomerAnswer, from_attributes=True)
 
 
-ROUTES = (create_customer, get_customers, get_customer, patch_customer)
+ROUTES = (create_customer, get_customers, get_customer, patch_customer, get_entitlements)

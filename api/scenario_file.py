@@ -30,10 +30,12 @@ EXPECTATIONS: Final = frozenset(
     """invoices credit_notes payments refunds subscriptions customers credit_grants journal revenue
     rpo dunning_cases emails outbox metrics events get answer""".split()
 )
-LISTS: Final = ("tax_rates", "meters", "coupons", "plans", "campaigns", "entitlements", "customers")
+LISTS: Final = ("tax_rates", "meters", "coupons", "plans", "campaigns", "customers")
 """The lists of bodies a file may begin with, in the order in which they are sent."""
 
-_TOP: Final = frozenset({"scenario", "source", "seller", "clock", "timeline", *LISTS})
+_TOP: Final = frozenset(
+    {"scenario", "source", "seller", "clock", "timeline", "entitlements", *LISTS}
+)
 _STEP: Final = frozenset({"at", "as", "error", "expect"})
 _INTEGER: Final = re.compile(r"^-?(0|[1-9][0-9]*)$")
 _DECIMAL: Final = re.compile(r"^-?[0-9]+\.[0-9]+$")
@@ -202,6 +204,19 @@ class _Reader:
             for index, item in enumerate(cast("list[Value]", value))
         )
 
+    def setup(self, document: Mapping[str, Value]) -> dict[str, Sequence[Mapping[str, Value]]]:
+        """The lists of bodies, those of entitlements within the plans that they name."""
+        found = {name: self.bodies(document[name], name) for name in LISTS if name in document}
+        for index, item in enumerate(self.bodies(document.get("entitlements", []), "entitlements")):
+            place = f"entitlements.{index}"
+            named = [plan for plan in found.get("plans", ()) if plan.get("key") == item.get("plan")]
+            if len(named) != 1 or set(item) != {"plan", "entitlements"}:
+                raise self.fail(place, "must name the key of a plan above and its entitlements")
+            own = self.mapping(named[0].get("entitlements", {}), place)
+            more = self.mapping(item["entitlements"], place)
+            named[0]["entitlements"] = {**own, **more}
+        return dict(found)
+
     def step(self, value: Value, number: int) -> Step:
         place = f"step {number}"
         body = self.mapping(value, place)
@@ -262,7 +277,7 @@ def parse_scenario(*, text: str, path: Path) -> Scenario:
         source=reader.words(document.get("source", "our own"), "source"),
         seller=reader.mapping(document.get("seller", {}), "seller"),
         clock=clock,
-        setup={name: reader.bodies(document[name], name) for name in LISTS if name in document},
+        setup=reader.setup(document),
         steps=steps,
     )
 

@@ -70,6 +70,7 @@ POSTS: Final[Mapping[str, type]] = {
 GETS: Final = (
     r"/v1/(meters|plans|customers|subscriptions|invoices|credit_notes)(/[^/?]+)?(\?.*)?",
     r"/v1/subscriptions/[^/?]+/scheduled_changes",
+    r"/v1/customers/[^/?]+/entitlements",
     r"/v1/invoices/lines/[^/?]+/explain",
     r"/v1/(events|usage|accounts|journal_entries|seller)(\?.*)?",
     r"/v1/(billing_runs|backfills)/[^/?]+",

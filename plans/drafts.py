@@ -9,7 +9,17 @@ from msgspec import UNSET, UnsetType
 from engine.errors import BillingError, FieldError
 from engine.money import CurrencyCode, Rounding
 from engine.period import Alignment
-from plans.model import Address, CustomerDraft, LastDay, Mode, Plan, PlanDraft, Proration, TaxId
+from plans.model import (
+    Address,
+    CustomerDraft,
+    Entitlements,
+    LastDay,
+    Mode,
+    Plan,
+    PlanDraft,
+    Proration,
+    TaxId,
+)
 from plans.prices import Interval, Price
 from plans.shape import Body, DaysText, Key, Name, ShortText
 
@@ -59,6 +69,7 @@ class PlanVersionDraft(Body, frozen=True, kw_only=True):
     alignment: Alignment | UnsetType = UNSET
     trial_days: DaysText | UnsetType = UNSET
     prices: tuple[Price, ...]
+    entitlements: Annotated[Entitlements, msgspec.Meta(max_length=200)] | UnsetType = UNSET
 
 
 def given(value: T | UnsetType, otherwise: T) -> T:
@@ -87,6 +98,7 @@ def next_version(*, latest: Plan, draft: PlanVersionDraft) -> PlanDraft:
         alignment=given(draft.alignment, latest.alignment),
         trial_days=given(draft.trial_days, latest.trial_days),
         prices=draft.prices,
+        entitlements=given(draft.entitlements, dict(latest.entitlements)),
     )
 
 

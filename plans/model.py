@@ -10,7 +10,7 @@ from typing import Annotated
 
 import msgspec
 
-from engine.money import CurrencyCode, Rounding
+from engine.money import CurrencyCode, Rounding, UnsignedText
 from engine.period import Alignment
 from plans.prices import Dimension, Interval, Price
 from plans.shape import Body, DaysText, Key, Name, Record, ShortText
@@ -136,6 +136,10 @@ class Meter(MeterAnswer, frozen=True, kw_only=True):
     number: int
 
 
+Entitlements = dict[Key, bool | Annotated[int, msgspec.Meta(ge=0)] | UnsignedText]
+"""What a plan entitles to, by feature: whether, or how much."""
+
+
 class PlanDraft(Body, frozen=True, kw_only=True):
     """`POST /v1/plans`; a new version has the same body."""
 
@@ -146,6 +150,9 @@ class PlanDraft(Body, frozen=True, kw_only=True):
     alignment: Alignment = Alignment.ANNIVERSARY
     trial_days: DaysText = 0
     prices: tuple[Price, ...]
+    entitlements: Annotated[Entitlements, msgspec.Meta(max_length=200)] = msgspec.field(
+        default_factory=dict
+    )
 
 
 class Plan(Record, frozen=True, kw_only=True):
@@ -160,6 +167,7 @@ class Plan(Record, frozen=True, kw_only=True):
     alignment: Alignment
     trial_days: int = 0
     prices: tuple[Price, ...]
+    entitlements: dict[str, bool | str] = msgspec.field(default_factory=dict)
     created_at: datetime
 
 

@@ -9,6 +9,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from engine.money import format_amount
+from plans.entitlements import plain_entitlements
 from plans.model import Customer, CustomerDraft, Meter, MeterDraft, Plan, PlanDraft
 from plans.prices import Interval, Price
 
@@ -65,7 +66,7 @@ _METER_DIMENSIONS: Final = text(
 )
 _PLANS: Final = """
 SELECT p.id, p.key, p.version, p.name, p.currency, p.interval, p.alignment, p.trial_days,
-  p.created_at,
+  p.entitlements, p.created_at,
   coalesce((SELECT jsonb_agg(r.body ORDER BY r.ordinal) FROM prices r
     WHERE r.seller = p.seller AND r.plan = p.id AND r.subscription IS NULL), '[]') AS prices
 FROM plans p WHERE p.seller = current_seller()
@@ -91,9 +92,9 @@ _LOCK_PLAN: Final = text(
 )
 _INSERT_PLAN: Final = text("""
 INSERT INTO plans (id, key, version, name, currency, interval, alignment, trial_days,
-  created_at)
+  entitlements, created_at)
 VALUES (:id, :key, :version, :name, :currency, CAST(CAST(:interval AS text) AS jsonb), :alignment,
-  :trial_days, :created_at)
+  :trial_days, CAST(CAST(:entitlements AS text) AS jsonb), :created_at)
 """)
 _INSERT_PRICE: Final = text("""
 INSERT INTO prices (id, plan, ordinal, key, body)
@@ -251,6 +252,7 @@ async def insert_plan(
             "interval": _interval_json(draft.interval),
             "alignment": draft.alignment.value,
             "trial_days": draft.trial_days,
+            "entitlements": _json(plain_entitlements(draft.entitlements)),
             "created_at": now,
         },
     )

@@ -24,6 +24,7 @@ from plans.prices import (
 QUANTITY_DIGITS: Final = 9
 QUANTITY_WHOLE_DIGITS: Final = 15
 MATCH_LENGTH: Final = 500
+_RANGE: Final = "quantities lie below 10^15 and have at most 9 fractional digits"
 
 _FROM_USAGE: Final = (PercentagePrice, GraduatedPercentagePrice, MatrixPrice, DynamicPrice)
 _WITHOUT_ALLOWANCE: Final = {
@@ -50,6 +51,9 @@ def validate_plan(draft: PlanDraft) -> list[FieldError]:
         errors += price_errors(
             price=price, currency=draft.currency, alignment=draft.alignment, pointer=pointer
         )
+    for feature, granted in draft.entitlements.items():
+        if not isinstance(granted, bool) and not _is_quantity(str(granted)):
+            errors.append(_error(f"/entitlements/{feature}", "quantity_out_of_range", _RANGE))
     return errors
 
 
@@ -146,7 +150,7 @@ def _quantities(price: Price) -> Iterator[_Fault]:
             yield (
                 field,
                 "quantity_out_of_range",
-                "quantities lie below 10^15 and have at most 9 fractional digits",
+                _RANGE,
             )
 
 

@@ -38,6 +38,7 @@ ROWS: dict[tuple[str, str], Row] = {
     ("POST", "/v1/customers"): Row("billing", body={"key": "new", "name": "New"}, status=201),
     ("GET", "/v1/customers"): Row("read"),
     ("GET", "/v1/customers/{customer}"): Row("read", path={"customer": "customer"}),
+    ("GET", "/v1/customers/{customer}/entitlements"): Row("read", path={"customer": "customer"}),
     ("PATCH", "/v1/customers/{customer}"): Row(
         "billing", path={"customer": "customer"}, body={"name": "Other"}
     ),

@@ -105,6 +105,7 @@ CREATE TABLE plans (
   interval jsonb NOT NULL,
   alignment text NOT NULL,
   trial_days integer NOT NULL DEFAULT 0 CHECK (trial_days >= 0),
+  entitlements jsonb NOT NULL DEFAULT '{}',
   created_at timestamptz NOT NULL,
   PRIMARY KEY (seller, id),
   UNIQUE (seller, key, version)
