@@ -11,6 +11,7 @@ from api.in_process import Answer, Client
 from api.scenario_file import LISTS, Scenario, Step, as_sent, read_instant, written
 from api.scenario_match import Difference, differences, same_scalar, shown
 from api.scenario_support import not_built
+from engine.money import is_currency
 
 MakeSeller = Callable[[datetime], Awaitable[Client]]
 """Creates a fresh test seller whose clock stands at the instant; the client holds its key."""
@@ -282,10 +283,17 @@ def _compare_journal(
 ) -> list[Difference]:
     balances = {str(entry["code"]): cast("dict[str, str]", entry["balances"]) for entry in accounts}
     found: list[Difference] = []
+    actual: Any
     for name, wanted in expected.items():
+        if is_currency(name):
+            for account, amount in cast("Mapping[str, Any]", wanted).items():
+                actual = balances.get(account, {}).get(name, "0")
+                here = f"{place}.{name}.{account}"
+                found += differences(expected=amount, actual=actual, place=here)
+            continue
         held = balances.get(name, {})
         # A seller with several currencies states them one by one.
-        actual: Any = held if len(held) > 1 else next(iter(held.values()), "0")
+        actual = held if len(held) > 1 else next(iter(held.values()), "0")
         found += differences(expected=wanted, actual=actual, place=f"{place}.{name}")
     return found
 

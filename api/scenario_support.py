@@ -11,6 +11,7 @@ from typing import Any, Final, cast
 import msgspec
 
 from api.scenario_file import Scenario, Step, as_sent
+from engine.money import is_currency
 from invoicing.model import BillingRunDraft, CreditNote, Invoice, LineItem, VoidDraft
 from metering.model import BackfillDraft, BackfillStep, EventAmendDraft, EventVoidDraft
 from plans.agreement import (
@@ -160,7 +161,12 @@ def _expectation(name: str, wanted: Any) -> list[str]:
             if not any(re.fullmatch(pattern, path) for pattern in GETS)
         ]
     if name == "journal":
-        accounts = wanted if isinstance(wanted, dict) else {}
+        stated = cast("dict[str, Any]", wanted if isinstance(wanted, dict) else {})
+        accounts = [
+            account
+            for key, value in stated.items()
+            for account in (value if is_currency(key) and isinstance(value, dict) else (key,))
+        ]
         return [f"account {key}" for key in accounts if key.partition(":")[0] not in ACCOUNTS]
     if name in FREE_EXPECTATIONS:
         return []

@@ -187,7 +187,11 @@ class CustomerDraft(Body, frozen=True, kw_only=True):
 
 
 class CustomerAnswer(Record, frozen=True, kw_only=True):
-    """Who is billed, as it is answered."""
+    """Who is billed, as it is answered.
+
+    `balances` is the credit that the next invoices use, by currency; `balance` that in the
+    customer's own currency, else in the only one there is, else in the seller's.
+    """
 
     id: str
     key: str
@@ -201,6 +205,7 @@ class CustomerAnswer(Record, frozen=True, kw_only=True):
     net_terms_days: int | None
     po_number: str | None
     balance: str
+    balances: dict[str, str]
     created_at: datetime
 
 

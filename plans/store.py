@@ -13,14 +13,16 @@ from plans.entitlements import plain_entitlements
 from plans.model import Customer, CustomerDraft, Meter, MeterDraft, Plan, PlanDraft
 from plans.prices import Interval, Price
 
-# A balance is told in the customer's own currency, else in the seller's.
 _CUSTOMERS: Final = """
 SELECT c.id, c.number, c.key, c.name, c.emails, c.currency, c.timezone, c.country, c.address,
   c.tax_ids, c.net_terms_days, c.po_number, c.created_at,
-  coalesce(c.currency, s.currency) AS balance_currency, coalesce(b.amount_minor, 0) AS balance_minor
+  coalesce(c.currency, CASE WHEN b.first = b.last THEN b.first END, s.currency) AS told_in,
+  coalesce(b.amounts, '{}') AS amounts
 FROM customers c JOIN sellers s ON s.seller = c.seller
-  LEFT JOIN customer_balances b ON b.seller = c.seller AND b.customer = c.id
-    AND b.currency = coalesce(c.currency, s.currency)
+  CROSS JOIN LATERAL (
+    SELECT min(currency) AS first, max(currency) AS last,
+      jsonb_object_agg(currency, amount_minor) AS amounts
+    FROM customer_balances WHERE seller = c.seller AND customer = c.id) b
 WHERE c.seller = current_seller()
 """
 _CUSTOMER: Final = text(_CUSTOMERS + "AND (c.key = :reference OR c.id = :reference)")
@@ -112,8 +114,10 @@ def _json(value: object) -> str | None:
 
 def _customer(row: Mapping[Any, Any]) -> Customer:
     fields = dict(row)
-    minor, currency = int(fields.pop("balance_minor")), str(fields.pop("balance_currency"))
-    return msgspec.convert({**fields, "balance": format_amount(minor, currency=currency)}, Customer)
+    told_in, amounts = str(fields.pop("told_in")), fields.pop("amounts")
+    balances = {each: format_amount(amounts[each], currency=each) for each in sorted(amounts)}
+    balance = balances.get(told_in) or format_amount(0, currency=told_in)
+    return msgspec.convert({**fields, "balance": balance, "balances": balances}, Customer)
 
 
 async def find_customer(*, connection: AsyncConnection, reference: str) -> Customer | None:

@@ -90,11 +90,6 @@ async def _parties(connection: AsyncConnection, draft: SubscriptionDraft) -> tup
         if draft.plan_version is not None:
             detail += f" in version {draft.plan_version}"
         raise invalid_field(pointer="/plan", code="unknown_plan", detail=detail)
-    if customer.currency is not None and customer.currency != plan.currency:
-        detail = (
-            f"customer {customer.key!r} pays in {customer.currency}, the plan in {plan.currency}"
-        )
-        raise invalid_field(pointer="/plan", code="currency_mismatch", detail=detail)
     return customer, plan
 
 

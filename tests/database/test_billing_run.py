@@ -254,11 +254,11 @@ async def test_documents_are_made_per_currency(shop, database_url):
     assert await violations(database_url) == []
 
 
-async def test_a_customer_of_one_currency_takes_no_plan_in_another(shop):
+async def test_a_customers_own_currency_is_only_a_default(shop):
     await shop.customer("bob", currency="USD")
-    with pytest.raises(BillingError) as refused:
-        await shop.subscribe("s1", "bob")
-    assert refused.value.errors[0].code == "currency_mismatch"
+    await shop.subscribe("s1", "bob")
+    await shop.bill(START)
+    assert await shop.rows("SELECT currency FROM invoices") == [("EUR",)]
     for field, code in (("customer", "unknown_customer"), ("plan", "unknown_plan")):
         with pytest.raises(BillingError) as refused:
             await shop.subscribe("s1", **({"customer": "acme"} | {field: "nobody"}))
