@@ -250,6 +250,22 @@ FROM (
 WHERE coalesce(a.amount, 0) <> coalesce(b.amount_minor, 0)""",
     ),
     Check(
+        name="refunds_payable_control",
+        sentence="Refunds payable are what credit notes owe as refunds, by customer and currency.",
+        sql="""
+SELECT coalesce(a.seller, n.seller), coalesce(a.customer, n.customer) || ' '
+  || coalesce(a.currency, n.currency),
+  format('account %s, credit notes %s', coalesce(a.amount, 0), coalesce(n.amount, 0))
+FROM (
+  SELECT seller, customer, currency, -sum(amount_minor) AS amount FROM postings
+  WHERE account = 'refunds_payable' GROUP BY seller, customer, currency
+) a FULL JOIN (
+  SELECT seller, customer, currency, sum(refunded_minor) AS amount FROM credit_notes
+  WHERE status = 'issued' GROUP BY seller, customer, currency
+) n ON n.seller = a.seller AND n.customer = a.customer AND n.currency = a.currency
+WHERE coalesce(a.amount, 0) <> coalesce(n.amount, 0)""",
+    ),
+    Check(
         name="outbox_versions",
         sentence="The outbox tells every version of a document, 1 to n, and none is missing.",
         sql="""

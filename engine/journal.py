@@ -34,11 +34,13 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
 ACCOUNTS_RECEIVABLE: Final = "accounts_receivable"
 CONTRACT_BALANCE: Final = "contract_balance"
 CUSTOMER_BALANCE: Final = "customer_balance"
+REFUNDS_PAYABLE: Final = "refunds_payable"
 
 CHART: Final = (
     Account(code=ACCOUNTS_RECEIVABLE, type=AccountType.ASSET, normal_side=Side.DEBIT),
     Account(code=CONTRACT_BALANCE, type=AccountType.LIABILITY, normal_side=Side.CREDIT),
     Account(code=CUSTOMER_BALANCE, type=AccountType.LIABILITY, normal_side=Side.CREDIT),
+    Account(code=REFUNDS_PAYABLE, type=AccountType.LIABILITY, normal_side=Side.CREDIT),
 )
 
 

@@ -46,6 +46,18 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True):
         """Whether the customer is owed rather than owes."""
         return self.total_minor < 0
 
+    @property
+    def refundable_minor(self) -> int:
+        """What subscriptions that ended, and asked for their money, give back of it at most."""
+        by_agreement: dict[str, int] = {}
+        for line in self.differences:
+            agreement = line.charge.agreement
+            ended = agreement.ends_at is not None and agreement.ends_at <= self.billed_at
+            if agreement.refund_unused and ended:
+                amount = by_agreement.get(agreement.id, 0) - line.amount_minor
+                by_agreement[agreement.id] = amount
+        return sum([amount for amount in by_agreement.values() if amount > 0])
+
 
 def assemble(
     *,

@@ -23,7 +23,7 @@ _INVOICE_COLUMNS: Final = """id, number, customer, currency, status, issued_at, 
   subtotal_minor, total_minor, balance_applied_minor, amount_due_minor, po_number, voided_at,
   series, sequence"""
 _CREDIT_NOTE_COLUMNS: Final = """id, number, customer, currency, status, reason, issued_at,
-  subtotal_minor, total_minor, applied_minor, credited_minor, series, sequence"""
+  subtotal_minor, total_minor, applied_minor, credited_minor, refunded_minor, series, sequence"""
 _ONE: Final = """
 SELECT d.*, c.key AS customer_key FROM {table} d
   JOIN customers c ON c.seller = d.seller AND c.id = d.customer
@@ -289,6 +289,7 @@ async def list_credit_notes(
             total=format_amount(row.total_minor, currency=row.currency),
             applied=format_amount(row.applied_minor, currency=row.currency),
             credited=format_amount(row.credited_minor, currency=row.currency),
+            refunded=format_amount(row.refunded_minor, currency=row.currency),
             lines=tuple(lines.get(row.id, ())),
         )
         for row in rows

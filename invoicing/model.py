@@ -75,7 +75,8 @@ class Invoice(Record, frozen=True, kw_only=True):
 class CreditNote(Record, frozen=True, kw_only=True):
     """An issued credit note; its amounts are positive in the customer's favour.
 
-    `applied` reduced open invoices, `credited` became customer balance.
+    `applied` reduced open invoices, `credited` became customer balance, `refunded` is owed as a
+    refund.
     """
 
     id: str
@@ -89,6 +90,7 @@ class CreditNote(Record, frozen=True, kw_only=True):
     total: str
     applied: str
     credited: str
+    refunded: str
     lines: tuple[LineItem, ...]
 
 

@@ -174,9 +174,11 @@ def _check_sums(document: Invoice | CreditNote, lines: Sequence[PaperLine]) -> N
     if subtotal != total:
         raise _does_not_add_up(document, "its total differs from its subtotal without a reason")
     if isinstance(document, CreditNote):
-        parts = (document.applied, document.credited)
+        parts = (document.applied, document.credited, document.refunded)
         if total != sum(parse_amount(part, currency=currency) for part in parts):
-            raise _does_not_add_up(document, "what was applied and credited is not its total")
+            raise _does_not_add_up(
+                document, "what was applied, credited and refunded is not its total"
+            )
 
 
 def _invoice_totals(invoice: Invoice, figures: Figures) -> tuple[Fact, ...]:
@@ -201,10 +203,13 @@ def _invoice_totals(invoice: Invoice, figures: Figures) -> tuple[Fact, ...]:
 
 
 def _credit_totals(note: CreditNote, figures: Figures) -> tuple[Fact, ...]:
+    to_refund = Fact(label="To be refunded", value=figures.amount(note.refunded))
+    is_refund = parse_amount(note.refunded, currency=note.currency) > 0
     rows = [
         Fact(label="Subtotal", value=figures.amount(note.subtotal)),
         Fact(label="Applied to open invoices", value=figures.amount(note.applied)),
         Fact(label="Added to your balance", value=figures.amount(note.credited)),
+        *((to_refund,) if is_refund else ()),
         Fact(label=f"Total credit ({note.currency})", value=figures.amount(note.total)),
     ]
     return tuple(rows)

@@ -209,7 +209,8 @@ class _Desk:
         applied = self._books.apply_credit(adjusted, -draft.total_minor)
         applied_minor = sum(part for _, part in applied)
         left = -draft.total_minor - applied_minor
-        self._books.add_balance((draft.customer.id, draft.currency), left)
+        refunded_minor = min(left, draft.refundable_minor)
+        self._books.add_balance((draft.customer.id, draft.currency), left - refunded_minor)
         self.rows.add_credit_note(
             draft=draft,
             party=self._party,
@@ -218,11 +219,16 @@ class _Desk:
             sequence=sequence,
             number=NUMBER.format(series=series, sequence=sequence),
             applied_minor=applied_minor,
+            refunded_minor=refunded_minor,
         )
         document = draft.id
         lines = self.rows.add_lines(draft=draft)
         postings = credit_note_postings(
-            draft=draft, document=document, lines=lines, applied_minor=applied_minor
+            draft=draft,
+            document=document,
+            lines=lines,
+            applied_minor=applied_minor,
+            refunded_minor=refunded_minor,
         )
         self._enter(draft, "issued", 0, postings)
         self._tell(draft, 0, "credit_note.issued", document, 1)

@@ -8,6 +8,7 @@ from engine.journal import (
     ACCOUNTS_RECEIVABLE,
     CONTRACT_BALANCE,
     CUSTOMER_BALANCE,
+    REFUNDS_PAYABLE,
     Posting,
     imbalance_minor,
 )
@@ -30,13 +31,25 @@ def invoice_postings(*, draft: Draft, document: str, lines: Sequence[str]) -> li
 
 
 def credit_note_postings(
-    *, draft: Draft, document: str, lines: Sequence[str], applied_minor: int
+    *,
+    draft: Draft,
+    document: str,
+    lines: Sequence[str],
+    applied_minor: int,
+    refunded_minor: int = 0,
 ) -> list[Posting]:
-    """A credit note: debit contract balances; credit receivables as far as open, then balance."""
+    """A credit note: debit contract balances; credit receivables as far as open.
+
+    Of the rest credit `refunded_minor` to refunds payable and what is left to the balance.
+    """
     customer = draft.customer.id
     postings = list(_contract_side(draft=draft, document=document, lines=lines))
-    credited = -draft.total_minor - applied_minor
-    for account, amount in ((ACCOUNTS_RECEIVABLE, applied_minor), (CUSTOMER_BALANCE, credited)):
+    parts = {
+        ACCOUNTS_RECEIVABLE: applied_minor,
+        REFUNDS_PAYABLE: refunded_minor,
+        CUSTOMER_BALANCE: -draft.total_minor - applied_minor - refunded_minor,
+    }
+    for account, amount in parts.items():
         if amount:
             postings.append(
                 Posting(account=account, amount_minor=-amount, customer=customer, document=document)

@@ -17,8 +17,8 @@ COLUMNS: Final[dict[str, tuple[str, ...]]] = {
     ),
     "credit_notes": tuple(
         "id series sequence number customer currency status reason billed_at issued_at"
-        " subtotal_minor total_minor applied_minor credited_minor billed_from billed_to po_number"
-        " run version".split()
+        " subtotal_minor total_minor applied_minor credited_minor refunded_minor billed_from"
+        " billed_to po_number run version".split()
     ),
     "line_items": tuple(
         "id document ordinal subscription price_interval price_key charge_start_at charge_group"
@@ -93,6 +93,7 @@ class Rows:
         sequence: int,
         number: str,
         applied_minor: int,
+        refunded_minor: int,
     ) -> None:
         """A credit note: its amounts are positive in the customer's favour."""
         total = -draft.total_minor
@@ -111,7 +112,8 @@ class Rows:
                 total,
                 total,
                 applied_minor,
-                total - applied_minor,
+                total - applied_minor - refunded_minor,
+                refunded_minor,
                 party,
                 draft.customer.party,
                 draft.customer.po_number,

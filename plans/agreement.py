@@ -88,6 +88,7 @@ class Refund(StrEnum):
     """What happens with the unused part of advance charges at a cancellation."""
 
     CREDIT = "credit"
+    REFUND = "refund"
     NONE = "none"
 
 
@@ -137,7 +138,8 @@ class Agreement(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     `customer` and `id` are ids, `customer_number` is the customer's in the event store. Everything
     due up to `derived_through_at` is posted; facts from `dirty_from_at` on have changed since.
-    `next_change_at` is the earliest change beyond what is posted.
+    `next_change_at` is the earliest change beyond what is posted. With `refund_unused` what a
+    cancellation gives back is owed as a refund rather than as balance.
     """
 
     id: str
@@ -159,6 +161,7 @@ class Agreement(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     revision: int
     next_change_at: datetime | None = None
     paused_at: datetime | None = None
+    refund_unused: bool = False
     intervals: tuple[PriceInterval, ...]
 
 

@@ -42,6 +42,7 @@ async def cancel(
         agreement=agreement,
         intervals=intervals,
         effective=effective,
+        refund=draft.refund,
         dirty_from_at=effective if billed else None,
         next_due_at=due_at,
         next_change_at=next_change_at(agreement=closed, after=derived),

@@ -10,14 +10,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from engine.db import driver
 from engine.period import Alignment
-from plans.agreement import Agreement, Anchor, PriceInterval, SubscriptionDraft
+from plans.agreement import Agreement, Anchor, PriceInterval, Refund, SubscriptionDraft
 from plans.prices import Interval, Price
 from plans.timeline import Opening
 
 _AGREEMENT: Final = """
 SELECT s.id, s.key, s.customer, c.number AS customer_number, s.currency, s.timezone, s.starts_at,
   s.ends_at, s.anchor_at, s.anchor_day, s.alignment, s.cancelled_at, s.net_terms_days,
-  s.next_due_at, s.derived_through_at, s.dirty_from_at, s.revision, s.next_change_at, s.paused_at
+  s.next_due_at, s.derived_through_at, s.dirty_from_at, s.revision, s.next_change_at, s.paused_at,
+  s.refund_unused
 FROM subscriptions s JOIN customers c USING (seller)
 WHERE s.seller = current_seller() AND c.id = s.customer
 """
@@ -90,7 +91,7 @@ WHERE seller = current_seller() AND id = :id
 """)
 _CANCEL: Final = text("""
 UPDATE subscriptions SET ends_at = :ends_at, cancelled_at = :cancelled_at,
-  next_due_at = :next_due_at, next_change_at = :next_change_at,
+  next_due_at = :next_due_at, next_change_at = :next_change_at, refund_unused = :refund_unused,
   dirty_from_at = least(dirty_from_at, :dirty_from_at),
   revision = revision + 1 WHERE seller = current_seller() AND id = :id
 """)
@@ -286,6 +287,7 @@ async def save_cancellation(
     agreement: Agreement,
     intervals: Iterable[PriceInterval],
     effective: datetime,
+    refund: Refund,
     dirty_from_at: datetime | None,
     next_due_at: datetime | None,
     next_change_at: datetime | None,
@@ -311,6 +313,7 @@ async def save_cancellation(
         {
             "id": agreement.id,
             "ends_at": effective,
+            "refund_unused": refund is Refund.REFUND,
             "cancelled_at": now,
             "dirty_from_at": dirty_from_at,
             "next_due_at": next_due_at,

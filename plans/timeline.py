@@ -288,7 +288,7 @@ def cancel_intervals(
                 stretch,
                 end_at=max(stretch.start_at, effective),
                 end_is_cancellation=True,
-                credit_unused=refund is Refund.CREDIT,
+                credit_unused=refund is not Refund.NONE,
                 agreed_end_at=stretch.end_at
                 if stretch.closed_at is None
                 else stretch.agreed_end_at,

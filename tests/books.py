@@ -178,6 +178,7 @@ async def write_catalogue(raw: Any) -> None:
         ("accounts_receivable", "asset", "debit"),
         ("contract_balance", "liability", "credit"),
         ("customer_balance", "liability", "credit"),
+        ("refunds_payable", "liability", "credit"),
     ]
     names = ("code", "type", "normal_side")
     await insert(raw, "accounts", *(dict(zip(names, row, strict=True)) for row in chart))

@@ -135,6 +135,11 @@ PLANTS = [
         {"customer_balance_control"},
         "cus_a EUR",
     ),
+    (
+        "UPDATE credit_notes SET refunded_minor = 100, credited_minor = 200",
+        {"refunds_payable_control"},
+        "cus_a EUR",
+    ),
     ("UPDATE outbox SET version = 2 WHERE object = 'inv_1'", {"outbox_versions"}, "inv_1"),
     ("DELETE FROM outbox WHERE object = 'cn_1'", {"outbox_versions"}, "cn_1"),
     ("UPDATE invoices SET run = 'run_9' WHERE id = 'inv_1'", {"references"}, "invoices inv_1"),

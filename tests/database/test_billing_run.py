@@ -288,7 +288,32 @@ async def test_usage_of_twelve_digits_is_billed_exactly(shop, database_url):
     assert await violations(database_url) == []
 
 
-@pytest.mark.parametrize("refund", ["credit", "none"])
+async def test_what_is_left_of_a_refund_is_owed_and_is_no_balance(shop, database_url):
+    await shop.subscribe("s1", "acme", quantities={"seats": "10"})
+    await shop.subscribe("s2", "acme")
+    await shop.bill(START)
+    async with shop.database.transaction(seller=shop.seller) as connection:
+        # 300.00 of 341.00 were paid by other means.
+        await connection.execute(
+            text("UPDATE invoices SET amount_due_minor = 4100, version = version + 1")
+        )
+    await shop.cancel("s1", now=START, refund="refund")
+    await shop.cancel("s2", now=START)
+    await shop.bill(START)
+    assert await shop.rows(
+        "SELECT total_minor, applied_minor, refunded_minor, credited_minor FROM credit_notes"
+    ) == [(34100, 4100, 30000, 0)]
+    assert await shop.rows(
+        "SELECT account, currency, amount_minor FROM postings p JOIN journal_entries e"
+        " ON e.id = p.entry WHERE e.source LIKE 'cn_%' AND account <> 'contract_balance'"
+        " ORDER BY account"
+    ) == [("accounts_receivable", "EUR", -4100), ("refunds_payable", "EUR", -30000)]
+    assert await shop.rows("SELECT amount_minor FROM customer_balances") == []
+    told = {found.check for found in await violations(database_url)}
+    assert told == {"amount_due", "receivable_control", "outbox_versions"}
+
+
+@pytest.mark.parametrize("refund", ["credit", "refund", "none"])
 async def test_a_cancellation_charges_nothing_beyond_the_agreed_end(shop, database_url, refund):
     await shop.subscribe("s1", "acme", ends_at="2026-01-11T00:00:00Z")
     await shop.bill(START)
@@ -297,7 +322,7 @@ async def test_a_cancellation_charges_nothing_beyond_the_agreed_end(shop, databa
         await shop.use("acme", at("2026-01-01T01:00"), 10)
         await shop.bill(at(day))
     seats = await shop.rows("SELECT amount_minor FROM line_items WHERE price_key = 'seats'")
-    assert seats == ([(1000,), (-500,)] if refund == "credit" else [(1000,)])
+    assert seats == ([(1000,), (-500,)] if refund != "none" else [(1000,)])
     assert await violations(database_url) == []
 
 

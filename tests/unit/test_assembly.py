@@ -38,6 +38,15 @@ def test_lines_that_cancel_each_other_make_an_invoice_of_nothing():
     assert (found.total_minor, found.is_credit_note, len(found.differences)) == (0, False, 2)
 
 
+def test_a_refund_is_what_subscriptions_that_ended_and_asked_for_it_give_back():
+    gone = {"refund_unused": True, "ends_at": at("2026-01-10")}
+    asked = [line(-9, id="sub_1", **gone), line(2, id="sub_1", **gone), line(5, id="sub_2", **gone)]
+    not_asked = [line(-20, id="sub_3", ends_at=at("2026-01-10"))]
+    still_runs = [line(-30, id="sub_4", refund_unused=True, ends_at=at("2026-01-11"))]
+    (found,) = drafts(*asked, *not_asked, *still_runs, billed_at=at("2026-01-10"))
+    assert (found.total_minor, found.refundable_minor) == (-52, 7)
+
+
 def test_payment_terms_are_the_shortest_that_anyone_agreed():
     customer = msgspec.structs.replace(ACME, net_terms_days=14)
     days = [

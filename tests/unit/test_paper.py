@@ -67,7 +67,7 @@ def credit_note(total="10.00", **fields) -> CreditNote:
             "id": "cn_1", "number": "C-1", "customer": "acme", "currency": "EUR",
             "status": CreditNoteStatus.ISSUED, "reason": "late_usage",
             "issued_at": berlin(2026, 2, 1), "subtotal": total, "total": total,
-            "applied": total, "credited": "0.00", "lines": (),
+            "applied": total, "credited": "0.00", "refunded": "0.00", "lines": (),
         }
         | fields
     )  # fmt: skip
@@ -135,6 +135,14 @@ def test_a_credit_note_names_what_it_adjusts_and_why() -> None:
     assert sheet.rows[1].cells.amount == "-€0.21"
     assert sheet.headings[-1] == "Credit"
     assert facts(sheet.totals)["Added to your balance"] == "€5.79"
+
+
+def test_a_refund_to_come_is_told_apart_from_the_balance() -> None:
+    note = credit_note("9.79", applied="4.00", credited="0.79", refunded="5.00")
+    sheet = paper(note, line("9.79", reason=Reason.CORRECTION))
+    assert facts(sheet.totals)["To be refunded"] == "€5.00"
+    assert facts(sheet.totals)["Added to your balance"] == "€0.79"
+    assert "To be refunded" not in facts(paper(credit_note()).totals)
 
 
 def test_many_adjusted_documents_are_counted() -> None:

@@ -112,7 +112,7 @@ def test_a_credit_note_is_titled_and_reads_in_the_customers_favour() -> None:
     note = CreditNote(
         id="cn_1", number="C-7", customer="acme", currency="EUR",
         status=CreditNoteStatus.ISSUED, reason="correction", issued_at=JANUARY[1],
-        subtotal="10.00", total="10.00", applied="4.00", credited="6.00", lines=(),
+        subtotal="10.00", total="10.00", applied="4.00", credited="6.00", refunded="0.00", lines=(),
     )  # fmt: skip
     changed = line(reason=Reason.LATE_USAGE, adjusts="H-2026-0001")
     (text,) = pages_of(render_pdf(paper=paper_of(changed, document=note)))

@@ -62,6 +62,21 @@ def test_a_credit_note_credits_what_is_open_then_the_balance(applied, sides):
     ]
 
 
+def test_what_is_owed_as_a_refund_is_no_balance():
+    postings = credit_note_postings(
+        draft=draft(line(-1000)),
+        document="doc",
+        lines=["l1"],
+        applied_minor=400,
+        refunded_minor=500,
+    )
+    assert told(postings)[1:] == [
+        ("accounts_receivable", -400, "", ""),
+        ("refunds_payable", -500, "", ""),
+        ("customer_balance", -100, "", ""),
+    ]
+
+
 def test_a_balance_that_is_used_pays_receivables():
     postings = balance_postings(draft=draft(line(3100)), document="doc", amount_minor=1100)
     assert told(postings) == [

@@ -141,6 +141,7 @@ CREATE TABLE subscriptions (
   anchor_day integer CHECK (anchor_day BETWEEN 1 AND 31),
   alignment text NOT NULL,
   cancelled_at timestamptz,
+  refund_unused boolean NOT NULL DEFAULT false,
   net_terms_days integer CHECK (net_terms_days >= 0),
   next_due_at timestamptz,
   derived_through_at timestamptz,
@@ -415,6 +416,7 @@ CREATE TABLE credit_notes (
   total_minor bigint NOT NULL CHECK (total_minor > 0),
   applied_minor bigint NOT NULL CHECK (applied_minor >= 0),
   credited_minor bigint NOT NULL CHECK (credited_minor >= 0),
+  refunded_minor bigint NOT NULL DEFAULT 0 CHECK (refunded_minor >= 0),
   billed_from text NOT NULL,
   billed_to text NOT NULL,
   po_number text,
@@ -423,7 +425,7 @@ CREATE TABLE credit_notes (
   version integer NOT NULL DEFAULT 1,
   PRIMARY KEY (seller, id),
   UNIQUE (seller, series, sequence),
-  CHECK (applied_minor + credited_minor = total_minor),
+  CHECK (applied_minor + credited_minor + refunded_minor = total_minor),
   CHECK ((status = 'void') = (voided_at IS NOT NULL))
 );
 CREATE INDEX credit_notes_issued ON credit_notes (seller, issued_at, series, sequence);
