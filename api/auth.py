@@ -28,6 +28,7 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
     mode: Mode
     scopes: frozenset[Scope]
     key_id: str
+    events_per_second: int | None = None
 
     def may(self, scope: Scope) -> bool:
         """Whether the key has the scope; `admin` has them all."""
@@ -79,6 +80,7 @@ class Authenticator:
             mode=found.mode,
             scopes=frozenset(found.scopes),
             key_id=found.key_id,
+            events_per_second=found.events_per_second,
         )
         if not principal.may(scope):
             detail = f"this API key lacks the scope {scope.value!r}"

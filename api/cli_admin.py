@@ -1,7 +1,6 @@
 """`usance seller`, `key`, `migrate` and `doctor`: what an operator sets up and looks at."""
 
 import sys
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -91,14 +90,19 @@ def key() -> None:
     type=click.Choice(SCOPES),
     help="Repeat for several; all, when left out.",
 )
-def key_create(seller_id: str | None, name: str, scopes: tuple[str, ...]) -> None:
+@click.option(
+    "--events-per-second",
+    type=click.IntRange(1, 1_000_000_000),
+    default=None,
+    help="What the key may send in the long run, to each process; no limit, when left out.",
+)
+def key_create(seller_id: str | None, scopes: tuple[str, ...], **fields: Any) -> None:
     """Create an API key for a seller, shown this once."""
     now = datetime.now(UTC)
+    fields["scopes"] = scopes or SCOPES
     with started() as running:
         seller_of_key, secret = run_async(
-            lambda: _create_key(
-                running=running, seller_id=seller_id, name=name, scopes=scopes or SCOPES, now=now
-            )
+            lambda: _create_key(running=running, seller_id=seller_id, fields=fields, now=now)
         )
     click.echo(f"seller {seller_of_key}")
     click.echo(f"key    {secret}")
@@ -125,16 +129,18 @@ async def _create_seller(
 
 
 async def _create_key(
-    *, running: "Runtime", seller_id: str | None, name: str, scopes: Sequence[str], now: datetime
+    *, running: "Runtime", seller_id: str | None, fields: dict[str, Any], now: datetime
 ) -> tuple[str, str]:
+    import msgspec
+
     from api.act_as import choose_seller
-    from plans.api_keys import ApiKeyDraft, Scope
+    from plans.api_keys import ApiKeyDraft
     from plans.issue_key import issue_key
 
     database = running.open()
     try:
         entry = await choose_seller(database=database, seller_id=seller_id)
-        draft = ApiKeyDraft(name=name, scopes=tuple(Scope(scope) for scope in scopes))
+        draft = msgspec.convert(fields, ApiKeyDraft)
         async with database.transaction(seller=entry.seller) as connection:
             made = await issue_key(connection=connection, mode=entry.mode, draft=draft, now=now)
         assert made.secret is not None

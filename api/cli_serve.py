@@ -15,6 +15,10 @@ from api.cli_start import refuse, run_async, settings_from_environment, started
 if TYPE_CHECKING:
     from api.runtime import Runtime
 
+CONNECTIONS = 4_096
+"""Open connections, idle ones included; the next waits to be taken until one ends."""
+HEADER_SECONDS = 10
+"""How long a connection may take to send the head of its next request."""
 WATCH_SECONDS = 1.0
 """How often the embedded server is looked at; it is started again when it has gone."""
 
@@ -75,6 +79,7 @@ async def _listen(
     *, running: "Runtime", database: Any, address: tuple[str, int], stop: asyncio.Event
 ) -> None:
     from granian.constants import Interfaces
+    from granian.http import HTTP1Settings
     from granian.server.embed import Server
 
     from api.app import create_app
@@ -83,7 +88,14 @@ async def _listen(
     _refuse_taken(host=host, port=port)
     application = create_app(database=database, clock=_now)
     server = Server(
-        application, address=host, port=port, interface=Interfaces.ASGI, log_enabled=False
+        application,
+        address=host,
+        port=port,
+        interface=Interfaces.ASGI,
+        log_enabled=False,
+        backlog=1_024,
+        backpressure=_connections(),
+        http1_settings=HTTP1Settings(header_read_timeout=HEADER_SECONDS * 1_000),
     )
     serving = asyncio.ensure_future(server.serve())
     stopping = asyncio.ensure_future(stop.wait())
@@ -99,6 +111,21 @@ async def _listen(
             serving.cancel()
             return
     await serving
+
+
+def _connections() -> int:
+    """As many as are wanted and as open files allow, some of those kept for the rest."""
+    try:
+        import resource
+    except ImportError:  # this system counts its files in another way
+        return CONNECTIONS
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = CONNECTIONS + 256
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        return max(64, soft - 256)
+    return CONNECTIONS
 
 
 def _refuse_taken(*, host: str, port: int) -> None:

@@ -20,10 +20,11 @@ _ENCODER: Final = msgspec.json.Encoder(decimal_format="number")
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """What came back: the status and the raw body."""
+    """What came back: the status, the raw body, and the headers by their names in lower case."""
 
     status: int
     body: bytes
+    headers: Mapping[str, str] = msgspec.field(default_factory=dict)
 
     @property
     def ok(self) -> bool:
@@ -89,6 +90,7 @@ class Client:
         pending = [{"type": "http.request", "body": content, "more_body": False}]
         finished = asyncio.Event()
         status, parts = 500, list[bytes]()
+        named: dict[str, str] = {}
 
         async def receive() -> Message:
             if pending:
@@ -100,13 +102,15 @@ class Client:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                for name, value in message.get("headers", ()):
+                    named[bytes(name).decode("latin-1").lower()] = bytes(value).decode("latin-1")
             elif message["type"] == "http.response.body":
                 parts.append(bytes(message.get("body", b"")))
                 if not message.get("more_body", False):
                     finished.set()
 
         await self._application(scope, receive, collect)
-        return Answer(status=status, body=b"".join(parts))
+        return Answer(status=status, body=b"".join(parts), headers=named)
 
 
 @asynccontextmanager

@@ -5,9 +5,9 @@ one for routing and for the description; a middleware of its own answers in its 
 """
 
 import asyncio
-import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
+from functools import partial
 from typing import Any, ClassVar, Final, cast
 from weakref import WeakKeyDictionary
 
@@ -19,29 +19,26 @@ from litestar.types import ASGIApp, Message, Receive, Send
 from litestar.types import Scope as ConnectionScope
 from prometheus_client import Counter
 
+from api.admission import Admission, Refusal
 from api.auth import INGEST_KEY_AGE, Authenticator, Principal
+from api.event_body import BODY_LIMIT_BYTES, Body, Receiver, read_body, too_large
 from api.problems import MEDIA_TYPE, RenderedProblem, render, render_any
 from engine.db import Database
-from engine.errors import BillingError, ErrorKind
 from metering.ingest import Ingester
-from metering.intake import read_events
+from metering.intake import Intake, read_events
 from metering.model import EventAnswer
 from plans.api_keys import Scope
 from plans.model import Mode
 from plans.seller_store import load_seller
 
 PATH: Final = "/v1/events"
-BODY_LIMIT_BYTES: Final = 10_000_000
 BODY_SECONDS: Final = 10.0
-_LINES: Final = frozenset({"application/x-ndjson", "application/ndjson", "application/jsonl"})
-_WHOLE: Final = frozenset(
-    {
-        "",
-        "application/json",
-        "application/cloudevents+json",
-        "application/cloudevents-batch+json",
-    }
+_CLOUDEVENTS: Final = frozenset(
+    {"application/cloudevents+json", "application/cloudevents-batch+json"}
 )
+_LINES: Final = frozenset({"application/x-ndjson", "application/ndjson", "application/jsonl"})
+_WHOLE: Final = frozenset({"", "application/json"}) | _CLOUDEVENTS
+_DRAINED: Final = frozenset({400, 413, 429})
 _KNOWN_KEYS: Final = 1_000
 _encode: Final = msgspec.json.Encoder().encode
 _EVENTS: Final = Counter("usance_events", "Usage events by what became of them.", ["outcome"])
@@ -56,17 +53,13 @@ class _Intent(msgspec.Struct, frozen=True):
 
     authorization: str | None
     lines: bool
+    cloudevents: bool
     gzip: bool
     length: int | None
 
 
 def _unsupported(detail: str) -> RenderedProblem:
     return render(status=415, code="unsupported_media_type", detail=detail)
-
-
-def _too_large() -> BillingError:
-    detail = f"a body holds at most {BODY_LIMIT_BYTES} bytes"
-    return BillingError("body_too_large", detail, kind=ErrorKind.TOO_LARGE)
 
 
 def _read_headers(headers: Mapping[bytes, bytes]) -> _Intent | RenderedProblem:
@@ -82,46 +75,10 @@ def _read_headers(headers: Mapping[bytes, bytes]) -> _Intent | RenderedProblem:
     return _Intent(
         authorization=None if authorization is None else authorization.decode("latin-1"),
         lines=media_type in _LINES,
+        cloudevents=media_type in _CLOUDEVENTS,
         gzip=encoding == "gzip",
         length=int(length) if length.isdigit() else None,
     )
-
-
-async def _read_body(receive: Receive, intent: _Intent) -> bytes | None:
-    """The whole body; None when the client went away. Error: `body_too_large`."""
-    if intent.length is not None and intent.length > BODY_LIMIT_BYTES:
-        raise _too_large()
-    parts: list[bytes] = []
-    size = 0
-    while True:
-        message = cast("dict[str, Any]", await receive())
-        if message["type"] == "http.disconnect":
-            return None
-        part = cast("bytes", message.get("body", b""))
-        size += len(part)
-        if size > BODY_LIMIT_BYTES:
-            raise _too_large()
-        parts.append(part)
-        if not message.get("more_body", False):
-            break
-    body = parts[0] if len(parts) == 1 else b"".join(parts)
-    return _inflate(body) if intent.gzip else body
-
-
-def _inflate(body: bytes) -> bytes:
-    """Decompressed up to the limit: a bomb costs no more memory than an honest body."""
-    inflater = zlib.decompressobj(wbits=31)
-    try:
-        plain = inflater.decompress(body, BODY_LIMIT_BYTES + 1)
-    except zlib.error:
-        detail = "the body is no gzip"
-        raise BillingError("malformed_gzip", detail, kind=ErrorKind.MALFORMED) from None
-    if len(plain) > BODY_LIMIT_BYTES:
-        raise _too_large()
-    if not inflater.eof or inflater.unused_data:
-        detail = "the gzip ends too early or goes on after its end"
-        raise BillingError("malformed_gzip", detail, kind=ErrorKind.MALFORMED)
-    return plain
 
 
 async def _seller_now(principal: Principal, state: Any) -> datetime:
@@ -156,32 +113,64 @@ class _KnownKeys:
         return principal
 
 
+class _Door:
+    """What one application remembers of those who send events."""
+
+    def __init__(self) -> None:
+        """Nobody came yet."""
+        self.keys = _KnownKeys()
+        self.admission = Admission()
+        self._large = asyncio.Lock()
+
+    async def read(self, reading: Callable[[], Intake]) -> Intake:
+        """Read a large body beside the loop, one at a time: the small ones do not wait for it."""
+        async with self._large:
+            return await asyncio.to_thread(reading)
+
+
 async def _answer(
-    scope: ConnectionScope, receive: Receive, known: WeakKeyDictionary[Authenticator, _KnownKeys]
+    scope: ConnectionScope, receive: Receiver, door: _Door
 ) -> EventAnswer | RenderedProblem | None:
     intent = _read_headers(dict(cast("list[tuple[bytes, bytes]]", scope["headers"])))
     if isinstance(intent, RenderedProblem):
         return intent
     state = cast("Any", scope["litestar_app"]).state
     authenticator = cast("Authenticator", state.authenticator)
-    keys = known.get(authenticator)
-    if keys is None:
-        keys = known[authenticator] = _KnownKeys()
-    principal = await keys.find(authorization=intent.authorization, authenticator=authenticator)
-    try:
-        async with asyncio.timeout(BODY_SECONDS):
-            body = await _read_body(receive, intent)
-    except TimeoutError:
-        detail = f"the body did not arrive within {BODY_SECONDS:.0f} seconds"
-        return render(
-            status=408, code="body_too_slow", detail=detail, headers={"Connection": "close"}
-        )
-    if body is None:
-        return None
-    intake = read_events(body, lines=intent.lines)
-    now = await _seller_now(principal, state)
-    ingester = cast("Ingester", state.ingester)
-    return await ingester.submit(seller=principal.seller, intake=intake, now=now)
+    principal = await door.keys.find(
+        authorization=intent.authorization, authenticator=authenticator
+    )
+    if intent.length is not None and intent.length > BODY_LIMIT_BYTES:
+        raise too_large()
+    admission = door.admission
+    admission.check_rate(principal=principal, now_seconds=_monotonic(), events=0)
+    with admission.of_key(key_id=principal.key_id):
+        read = Body(gzip=intent.gzip, admission=admission)
+        try:
+            async with asyncio.timeout(BODY_SECONDS):
+                body = await read_body(receive, read)
+            if body is None:
+                return None
+            reading = partial(read_events, body, lines=intent.lines, cloudevents=intent.cloudevents)
+            del body
+            intake = await door.read(reading) if read.is_large else reading()
+        except TimeoutError:
+            return _too_slow()
+        finally:
+            read.release()
+        count = len(intake.events) + len(intake.rejected)
+        admission.check_rate(principal=principal, now_seconds=_monotonic(), events=count)
+        now = await _seller_now(principal, state)
+        ingester = cast("Ingester", state.ingester)
+        return await ingester.submit(seller=principal.seller, intake=intake, now=now)
+
+
+def _monotonic() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def _too_slow() -> RenderedProblem:
+    detail = f"the body did not arrive within {BODY_SECONDS:.0f} seconds"
+    return render(status=408, code="body_too_slow", detail=detail, headers={"Connection": "close"})
 
 
 async def _send(send: Send, *, status: int, headers: Mapping[str, str], body: bytes) -> None:
@@ -199,6 +188,7 @@ _BODY: Final = {
     "required": True,
     "content": {
         "application/json": {"schema": {"type": ["object", "array"], "items": {"type": "object"}}},
+        "application/cloudevents+json": {"schema": {"type": "object"}},
         "application/cloudevents-batch+json": {
             "schema": {"type": "array", "items": {"type": "object"}}
         },
@@ -213,16 +203,24 @@ class TakeEvents(ASGIMiddleware):
     scopes = (ScopeType.HTTP,)
 
     def __init__(self) -> None:
-        """Remembers keys by the authenticator that vouched for them."""
-        self._keys: WeakKeyDictionary[Authenticator, _KnownKeys] = WeakKeyDictionary()
+        """Has a door for each application, told by its authenticator."""
+        self._doors: WeakKeyDictionary[Authenticator, _Door] = WeakKeyDictionary()
 
     async def handle(
         self, scope: ConnectionScope, receive: Receive, send: Send, next_app: ASGIApp
     ) -> None:
         """Read, store, answer; the route's own handler is never reached."""
         del next_app
+        authenticator = cast("Any", scope["litestar_app"]).state.authenticator
+        door = self._doors.get(authenticator)
+        if door is None:
+            door = self._doors[authenticator] = _Door()
+        receiver = Receiver(receive)
         try:
-            answer = await _answer(scope, receive, self._keys)
+            with door.admission.request():
+                answer = await _answer(scope, receiver, door)
+        except Refusal as refusal:
+            answer = refusal.problem
         except Exception as error:  # noqa: BLE001 - whatever fails, the caller is told in one form
             answer = render_any(error)
         if isinstance(answer, EventAnswer):
@@ -234,6 +232,8 @@ class TakeEvents(ASGIMiddleware):
             await _send(send, status=200, headers=headers, body=_encode(answer))
         elif answer is not None:
             _REQUESTS.labels(str(answer.status)).inc()
+            if answer.status in _DRAINED:
+                await receiver.drain()
             headers = {**answer.headers, "content-type": MEDIA_TYPE}
             await _send(send, status=answer.status, headers=headers, body=answer.body)
 
@@ -262,11 +262,15 @@ class EventsFirst(Litestar):
     description=(
         "One event, an array, or one a line (`application/x-ndjson`), plain or as CloudEvents;"
         " `Content-Encoding: gzip` is understood. An event has `id`, `type`, `subject` (a"
-        " customer's key or id) and optionally `source`, `time` and `data`. The answer comes when"
+        " customer's key or id) and optionally `source`, `time` and `data`; as a CloudEvent it also"
+        " has `specversion` 1.0. The answer comes when"
         " the events are durable. (source, id) identifies an event for ever: a repeat is a"
         " duplicate whatever its time, another payload under the same id a `conflict`. A bad item"
         " never harms its neighbours: item codes are `conflict`, `too_old`, `too_far_ahead`,"
-        " `required` and `invalid`. After a 503 send the same ids again."
+        " `required` and `invalid`. After a 503 send the same ids again; after a 429 too, nothing"
+        " was stored: `overloaded`, `rate_limited` and `too_many_requests_under_way` say in"
+        " `Retry-After` when. A body holds at most 10 MB, compressed or not, and 10,000 events,"
+        " and arrives within ten seconds."
     ),
     tags=["Usage"],
     status_code=200,

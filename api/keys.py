@@ -21,7 +21,8 @@ from plans.seller_store import list_api_keys, revoke_api_key
     summary="Make an API key",
     description=(
         "The answer holds the secret, this one time. A repeat with the same Idempotency-Key"
-        " answers the same key with `secret` null."
+        " answers the same key with `secret` null. `events_per_second` bounds what the key may send"
+        " to `POST /v1/events` in the long run, in each process that serves."
     ),
     tags=["API keys"],
     opt={"scope": "admin", "secret_fields": ["secret"]},

@@ -115,6 +115,8 @@ def _render_http(error: HTTPException) -> RenderedProblem:
     status = error.status_code
     code = _TRANSPORT_CODES.get(status, HTTPStatus(status).name.lower())
     headers = {str(name): str(value) for name, value in (error.headers or {}).items()}
+    if status in {429, 503}:
+        headers.setdefault("Retry-After", "1")
     if isinstance(error, ValidationException):
         return render(
             status=400,

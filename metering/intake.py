@@ -8,13 +8,14 @@ import json
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, cast
+from typing import Any, Final, Literal, cast
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import BillingError, ErrorKind
+from metering.body_shape import DEEPEST, check_count, check_large, count_brackets, is_too_deep
 from metering.model import EventIn, Instant, Rejection, RejectionCode
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -22,7 +23,7 @@ _LONGEST: Final = 309
 _LONG_DIGITS: Final = re.compile(rb"[0-9]{310}")
 _LARGEST_EXPONENT: Final = 308
 _SPACE: Final = " \t\r\n"
-_NESTED: Final = "the body is nested too deep"
+_NESTED: Final = "it is nested too deep"
 _REQUIRED: Final = ("id", "type", "subject")
 _MICROSECOND: Final = timedelta(microseconds=1)
 _MAYBE_FINE: Final = re.compile(rb"\.[0-9]{7}")
@@ -34,6 +35,13 @@ class _Time(msgspec.Struct, gc=False):
     """The time of an event as its text."""
 
     time: str | None = None
+
+
+class _Envelope(msgspec.Struct, gc=False):
+    """What a CloudEvent must say of itself, and what of it cannot be read."""
+
+    specversion: Literal["1.0"]
+    data_base64: msgspec.UnsetType = msgspec.UNSET
 
 
 def _number_text(text: str) -> str:
@@ -49,6 +57,9 @@ def _number_text(text: str) -> str:
 _events: Final = msgspec.json.Decoder(list[EventIn])
 _event: Final = msgspec.json.Decoder(EventIn)
 _times: Final = msgspec.json.Decoder(list[_Time])
+_time: Final = msgspec.json.Decoder(_Time)
+_envelopes: Final = msgspec.json.Decoder(list[_Envelope])
+_envelope: Final = msgspec.json.Decoder(_Envelope)
 _raws: Final = msgspec.json.Decoder(list[msgspec.Raw])
 _data: Final = msgspec.json.Decoder(list[dict[str, Any]], float_hook=_number_text)
 _anything: Final = msgspec.json.Decoder(float_hook=_number_text)
@@ -112,24 +123,47 @@ def _malformed(code: str, detail: str) -> BillingError:
     return BillingError(code, detail, kind=ErrorKind.MALFORMED)
 
 
-def _fast(body: bytes, *, single: bool) -> Intake | None:
+def _fast(body: bytes, *, lines: bool, cloudevents: bool) -> Intake | None:
     """The whole body at once; None when anything in it wants a closer look."""
     escaped = b"\\" in body and b"\\u00" in body  # one byte is sought ten times as fast
     if escaped and b"\\u0000" in body:
         return None
+    single = body[:1] == b"{" and not lines
+    array = b"[" + body + b"]" if single else body
     try:
-        events = _events.decode(b"[" + body + b"]" if single else body)
-        if single and len(events) != 1:
+        events = _event.decode_lines(body) if lines else _events.decode(array)
+        if (single and len(events) != 1) or (lines and len(events) != _count_lines(body)):
             return None
         if escaped or (b"." in body and _MAYBE_FINE.search(body)):
-            _cut_times(events, _times.decode(b"[" + body + b"]" if single else body))
+            _cut_times(events, _time.decode_lines(body) if lines else _times.decode(array))
+        if cloudevents and lines:
+            _envelope.decode_lines(body)
+        elif cloudevents:
+            _envelopes.decode(array)
         raws = [each.data for each in events]
-        if max(map(len, raws), default=0) > _LONGEST and any(map(_LONG_DIGITS.search, raws)):
+        longest = max(map(len, raws), default=0)
+        if longest > _LONGEST and any(map(_LONG_DIGITS.search, raws)):
+            return None
+        # Two brackets an event are its own and its data's: few more cannot be deep anywhere.
+        if (
+            longest > 2 * DEEPEST
+            and count_brackets(body) - 2 * len(events) > DEEPEST
+            and any(map(is_too_deep, raws))
+        ):
             return None
         datas = _join_data(raws)
     except ValueError:
         return None
+    check_count(len(events))
     return Intake(events, datas, range(len(events)), [], b'"backfill"' in body)
+
+
+def _count_lines(body: bytes) -> int:
+    """Lines that hold anything; few bodies have blank ones."""
+    count = body.count(b"\n") + (not body.endswith(b"\n"))
+    if b"\n\n" in body or b"\n\r" in body or b"\n " in body or body[:1].isspace():
+        return sum(1 for line in body.split(b"\n") if line.strip())
+    return count
 
 
 def _scan_items(body: bytes) -> list[bytes]:
@@ -180,9 +214,11 @@ def _items(body: bytes, *, lines: bool) -> list[bytes]:
             return pieces
         return _scan_items(stripped)
     try:
-        return [bytes(each) for each in _raws.decode(stripped)]
+        raws = _raws.decode(stripped)
     except ValueError:
         return _scan_items(stripped)
+    check_count(len(raws))
+    return [bytes(each) for each in raws]
 
 
 def _holds_nul(value: object) -> bool:
@@ -204,7 +240,9 @@ def _holds_nul(value: object) -> bool:
     return False
 
 
-def _read_item(item: bytes, index: int) -> tuple[EventIn, dict[str, Any]] | Rejection:
+def _read_item(
+    item: bytes, index: int, *, cloudevents: bool
+) -> tuple[EventIn, dict[str, Any]] | Rejection:
     """One event, or why it is refused."""
     event_id: str | None = None
 
@@ -218,18 +256,26 @@ def _read_item(item: bytes, index: int) -> tuple[EventIn, dict[str, Any]] | Reje
         entries = cast("dict[str, Any]", fields)
         given = entries.get("id")
         event_id = given if isinstance(given, str) and "\0" not in given else None
-        for name in _REQUIRED:
+        for name in (*_REQUIRED, "specversion") if cloudevents else _REQUIRED:
             if entries.get(name) is None or entries[name] == "":
                 return refuse(RejectionCode.REQUIRED, f"{name} is required")
         if _holds_nul(entries):
             return refuse(RejectionCode.INVALID, "text may not hold the character U+0000")
+        if cloudevents and "data_base64" in entries:
+            return refuse(RejectionCode.INVALID, "data_base64 is not read: send data as JSON")
+        if cloudevents:
+            _envelope.decode(item)
         if entries.get("source") is None:
             entries.pop("source", None)
         event = _event.decode(item) if "source" in entries else _without_source(item)
         _cut_times([event], [_Time(entries.get("time"))])
         if entries.get("data") is None:
             event.data = msgspec.Raw(b"{}")
+        if is_too_deep(event.data):
+            return refuse(RejectionCode.INVALID, f"data hold more than {DEEPEST} levels")
         return event, read_data([event])[0]
+    except RecursionError:
+        return refuse(RejectionCode.INVALID, _NESTED)
     except ValueError as error:
         return refuse(RejectionCode.INVALID, str(error).split(" - at ")[0])
 
@@ -241,23 +287,27 @@ def _without_source(item: bytes) -> EventIn:
     return _event.decode(msgspec.json.encode(parts))
 
 
-def read_events(body: bytes, *, lines: bool = False) -> Intake:
+def read_events(body: bytes, *, lines: bool = False, cloudevents: bool = False) -> Intake:
     """The events of a body: one, an array, or (`lines`) one a line.
 
-    Errors: `malformed_json`, `nested_too_deep` (the body as a whole). What is wrong with a single
-    item is a rejection with its place.
+    `cloudevents` asks each of them for `specversion` 1.0 and for data in JSON. Errors:
+    `malformed_json`, `nested_too_deep`, `too_many_events`, `too_many_values` (the body as a
+    whole). What is wrong with a single item is a rejection with its place.
     """
+    check_large(body, lines=lines)
     try:
-        if not lines and body[:1] in {b"[", b"{"}:
-            fast = _fast(body, single=body[:1] == b"{")
+        if lines or body[:1] in {b"[", b"{"}:
+            fast = _fast(body, lines=lines, cloudevents=cloudevents)
             if fast is not None:
                 return fast
         events: list[EventIn] = []
         datas: list[dict[str, Any]] = []
         indexes: list[int] = []
         rejected: list[Rejection] = []
-        for index, item in enumerate(_items(body, lines=lines)):
-            read = _read_item(item, index)
+        items = _items(body, lines=lines)
+        check_count(len(items))
+        for index, item in enumerate(items):
+            read = _read_item(item, index, cloudevents=cloudevents)
             if isinstance(read, Rejection):
                 rejected.append(read)
             else:

@@ -29,10 +29,14 @@ class ApiKeyDraft(Body, frozen=True, kw_only=True):
     name: Name
     scopes: Annotated[tuple[Scope, ...], msgspec.Meta(min_length=1, max_length=4)]
     expires_at: datetime | None = None
+    events_per_second: Annotated[int, msgspec.Meta(ge=1, le=1_000_000_000)] | None = None
 
 
 class ApiKey(Record, frozen=True, kw_only=True):
-    """A key without its secret; `start` is how the secret begins."""
+    """A key without its secret; `start` is how the secret begins.
+
+    `events_per_second` is what it may send to one process in the long run; None is no limit.
+    """
 
     id: str
     name: str
@@ -41,6 +45,7 @@ class ApiKey(Record, frozen=True, kw_only=True):
     created_at: datetime
     expires_at: datetime | None
     revoked_at: datetime | None
+    events_per_second: int | None
 
 
 class IssuedApiKey(ApiKey, frozen=True, kw_only=True):
@@ -59,6 +64,7 @@ class FoundKey(msgspec.Struct, frozen=True, kw_only=True):
     scopes: tuple[Scope, ...]
     expires_at: datetime | None
     revoked_at: datetime | None
+    events_per_second: int | None
 
 
 def secret_text(*, mode: Mode, random_text: str) -> str:

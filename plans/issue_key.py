@@ -38,6 +38,7 @@ async def issue_key(
         created_at=now,
         expires_at=draft.expires_at,
         revoked_at=None,
+        events_per_second=draft.events_per_second,
     )
     await insert_api_key(connection=connection, key=key, digest=secret_digest(secret))
     return IssuedApiKey(**msgspec.structs.asdict(key), secret=secret)

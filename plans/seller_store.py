@@ -26,14 +26,16 @@ UPDATE sellers SET legal_name = :legal_name, country = :country, currency = :cur
 WHERE seller = current_seller()
 """)
 _FIND_KEY: Final = text("SELECT * FROM find_api_key(:digest)")
-_KEY_COLUMNS: Final = "id, name, start, scopes, created_at, expires_at, revoked_at"
+_KEY_COLUMNS: Final = (
+    "id, name, start, scopes, created_at, expires_at, revoked_at, events_per_second"
+)
 _KEYS: Final = text(f"""
 SELECT {_KEY_COLUMNS} FROM api_keys WHERE seller = current_seller()
   AND (CAST(:after AS text) IS NULL OR id > :after) ORDER BY id LIMIT :limit
 """)
 _INSERT_KEY: Final = text("""
-INSERT INTO api_keys (id, name, hash, start, scopes, created_at, expires_at)
-VALUES (:id, :name, :hash, :start, :scopes, :created_at, :expires_at)
+INSERT INTO api_keys (id, name, hash, start, scopes, created_at, expires_at, events_per_second)
+VALUES (:id, :name, :hash, :start, :scopes, :created_at, :expires_at, :events_per_second)
 """)
 _REVOKE_KEY: Final = text(f"""
 UPDATE api_keys SET revoked_at = coalesce(revoked_at, :now)
@@ -115,6 +117,7 @@ async def insert_api_key(*, connection: AsyncConnection, key: ApiKey, digest: by
             "scopes": [scope.value for scope in key.scopes],
             "created_at": key.created_at,
             "expires_at": key.expires_at,
+            "events_per_second": key.events_per_second,
         },
     )
 

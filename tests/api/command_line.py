@@ -43,3 +43,13 @@ def create_seller(*, database_url: str, home: Path, clock: str = "2026-01-01") -
     words = made.stdout.split()
     assert words[0::2] == ["seller", "key"]
     return words[1], words[3]
+
+
+def create_live_seller(*, database_url: str, home: Path) -> str:
+    """A live seller by the command line; gives its key."""
+    made = usance(
+        "seller", "create", "--name", "Acme Inc.", "--country", "US",
+        database_url=database_url, home=home,
+    )  # fmt: skip
+    assert made.returncode == 0, made.stderr
+    return made.stdout.split()[3]

@@ -11,14 +11,22 @@ import msgspec
 import pytest
 
 from api.app import create_app
+from api.event_body import BODY_LIMIT_BYTES
 from api.in_process import Client, lifespan
-from api.ingest import BODY_LIMIT_BYTES
+from metering.body_shape import MOST_EVENTS, MOST_VALUES
+from metering.intake import read_events
 from plans.create_seller import create_seller
 from plans.drafts import SellerDraft
 from plans.model import Mode
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 EVENT = {"id": "a", "type": "call", "subject": "acme", "data": {"tokens": 1}}
+CLOUD = EVENT | {
+    "specversion": "1.0",
+    "source": "/gateway",
+    "datacontenttype": "application/json",
+    "traceparent": "00-ab",
+}
 
 
 @contextlib.asynccontextmanager
@@ -45,8 +53,12 @@ def numbered(count: int) -> list[dict]:
         (json.dumps(EVENT), {"content_type": "application/json"}, 1),
         (json.dumps(EVENT), {}, 1),
         (json.dumps(numbered(3)), {"content_type": "application/json; charset=utf-8"}, 3),
-        (json.dumps(EVENT), {"content_type": "application/cloudevents+json"}, 1),
-        (json.dumps(numbered(2)), {"content_type": "application/cloudevents-batch+json"}, 2),
+        (json.dumps(CLOUD), {"content_type": "application/cloudevents+json"}, 1),
+        (
+            json.dumps([CLOUD, CLOUD | {"id": "b", "source": "", "time": None, "data": None}]),
+            {"content_type": "application/cloudevents-batch+json; charset=utf-8"},
+            2,
+        ),
         ("\n".join(map(json.dumps, numbered(3))), {"content_type": "application/x-ndjson"}, 3),
         (
             "\r\n\n".join(map(json.dumps, numbered(3))) + "\n",
@@ -80,7 +92,12 @@ async def test_events_come_in_several_forms(database, content, headers, accepted
         (b"[]", {"content_encoding": "br"}, 415, "unsupported_media_type"),
         (b"[]", {"content_encoding": "gzip"}, 400, "malformed_gzip"),
         (gzip.compress(b"[]", mtime=0)[:-4], {"content_encoding": "gzip"}, 400, "malformed_gzip"),
+        (gzip.compress(b"[]") + b"x", {"content_encoding": "gzip"}, 400, "malformed_gzip"),
         (b" " * (BODY_LIMIT_BYTES + 1), {}, 413, "body_too_large"),
+        (json.dumps(numbered(MOST_EVENTS + 1)).encode(), {}, 413, "too_many_events"),
+        (b"[" + b"7," * MOST_EVENTS + b"7]", {}, 413, "too_many_events"),
+        (b"\n" * 600_000, {"content_type": "application/x-ndjson"}, 413, "too_many_events"),
+        (b"[" + b"[]," * MOST_VALUES + b"7]", {}, 413, "too_many_values"),
         (
             gzip.compress(bytes(BODY_LIMIT_BYTES * 20), compresslevel=1),
             {"content_encoding": "gzip"},
@@ -94,6 +111,42 @@ async def test_what_is_refused_whole(database, content, headers, status, code):
         answer = await send(client, content, **headers)
         assert (answer.status, answer.json()["code"]) == (status, code)
         assert answer.json()["type"] == f"urn:usance:problem:{code}"
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"specversion": "0.3"}, "invalid"),
+        ({"specversion": 1.0}, "invalid"),
+        ({"specversion": None}, "required"),
+        ({"data_base64": "e30="}, "invalid"),
+    ],
+)
+@pytest.mark.parametrize("by_lines", [False, True])
+async def test_a_cloudevent_says_its_version_and_has_json(change, code, by_lines):
+    content = [CLOUD, CLOUD | {"id": "b"} | change, CLOUD | {"id": "c"}]
+    lines = b"\n".join(json.dumps(each).encode() for each in content)
+    body = lines if by_lines else json.dumps(content).encode()
+    intake = read_events(body, lines=by_lines, cloudevents=True)
+    assert [each.id for each in intake.events] == ["a", "c"]
+    assert [(each.index, each.id, each.code) for each in intake.rejected] == [(1, "b", code)]
+    plain = read_events(body, lines=by_lines)
+    assert (len(plain.events), plain.rejected) == (3, [])
+
+
+async def test_a_key_that_is_too_fast_is_told_when_to_come_again(database):
+    async with served(database) as client:
+        body = {"name": "meter", "scopes": ["ingest"], "events_per_second": 100}
+        made = (await client.post("/v1/api_keys", body)).json()
+        assert made["events_per_second"] == 100
+        slow = Client(application=client._application, key=made["secret"])
+        first = await send(slow, json.dumps(numbered(1_000)).encode())
+        assert first.status == 200
+        second = await send(slow, json.dumps(EVENT | {"id": "late"}).encode())
+        assert (second.status, second.json()["code"]) == (429, "rate_limited")
+        assert 1 <= int(second.headers["retry-after"]) <= 9
+        other = await send(client, json.dumps(EVENT | {"id": "late"}).encode())
+        assert other.json()["accepted"] == 1
 
 
 async def test_a_key_is_needed(database):

@@ -140,9 +140,10 @@ CREATE CONSTRAINT TRIGGER gapless AFTER INSERT OR UPDATE OF next_sequence ON num
 
 -- Look-ups before the seller is known run as the owner, who sees only these tables, only to read.
 CREATE FUNCTION find_api_key(key_hash bytea)
-RETURNS TABLE (seller integer, seller_id text, mode text, key_id text, scopes text[], expires_at timestamptz, revoked_at timestamptz)
+RETURNS TABLE (seller integer, seller_id text, mode text, key_id text, scopes text[], expires_at timestamptz, revoked_at timestamptz,
+  events_per_second integer)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
-  SELECT k.seller, s.id, s.mode, k.id, k.scopes, k.expires_at, k.revoked_at
+  SELECT k.seller, s.id, s.mode, k.id, k.scopes, k.expires_at, k.revoked_at, k.events_per_second
   FROM api_keys k JOIN sellers s USING (seller) WHERE k.hash = key_hash
 $$;
 

@@ -35,6 +35,7 @@ CREATE TABLE api_keys (
   created_at timestamptz NOT NULL,
   expires_at timestamptz,
   revoked_at timestamptz,
+  events_per_second integer CHECK (events_per_second > 0),
   PRIMARY KEY (seller, id)
 );
 
