@@ -178,10 +178,14 @@ async def pause_subscription(  # noqa: PLR0917 - each is injected by its name
     now: NamedDependency[datetime],
     wall_now: NamedDependency[datetime],
 ) -> Subscription:
-    """Charge nothing from now on, and let nothing fall due."""
-    del data
+    """Charge nothing from now, the period's end or any instant on, and let nothing fall due."""
     paused = await pause(
-        connection=connection, seller=seller, reference=reference, now=now, wall_now=wall_now
+        connection=connection,
+        seller=seller,
+        reference=reference,
+        draft=data,
+        now=now,
+        wall_now=wall_now,
     )
     return await _find(connection, paused, now)
 
@@ -202,10 +206,14 @@ async def resume_subscription(  # noqa: PLR0917 - each is injected by its name
     now: NamedDependency[datetime],
     wall_now: NamedDependency[datetime],
 ) -> Subscription:
-    """Charge again from now on."""
-    del data
+    """Charge again from now, the period's end or any instant on."""
     resumed = await resume(
-        connection=connection, seller=seller, reference=reference, now=now, wall_now=wall_now
+        connection=connection,
+        seller=seller,
+        reference=reference,
+        draft=data,
+        now=now,
+        wall_now=wall_now,
     )
     return await _find(connection, resumed, now)
 
@@ -223,7 +231,7 @@ async def get_scheduled_changes(
     now: NamedDependency[datetime],
     page: NamedDependency[PageRequest],
 ) -> Page[ScheduledChange]:
-    """Changes and phases that are not in effect yet, as they were recorded."""
+    """Changes, phases, pauses and resumes not in effect yet, as they were recorded."""
     subscription = await _find(connection, reference, now)
     found = await scheduled_changes(
         connection=connection,

@@ -71,7 +71,9 @@ class ChangeDraft(Body, frozen=True, kw_only=True):
 
 
 class PauseDraft(Body, frozen=True, kw_only=True):
-    """`POST /v1/subscriptions/{id}/pause` and `/resume`: both at once."""
+    """`POST /v1/subscriptions/{id}/pause` and `/resume`: now, at period_end or at an instant."""
+
+    effective: str = "now"
 
 
 class SubscriptionStatus(StrEnum):
@@ -160,7 +162,6 @@ class Agreement(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     dirty_from_at: datetime | None
     revision: int
     next_change_at: datetime | None = None
-    paused_at: datetime | None = None
     refund_unused: bool = False
     intervals: tuple[PriceInterval, ...]
 

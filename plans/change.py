@@ -2,19 +2,18 @@
 
 from datetime import datetime
 
-import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from engine.errors import BillingError, ErrorKind, invalid_field, not_found
 from engine.ids import new_id
 from plans.agree import Asked, Life, agree, load_life
-from plans.agreement import Agreement, ChangeDraft
+from plans.agreement import Agreement, ChangeDraft, PauseDraft
 from plans.alteration import Alteration, altered
 from plans.life import Act, ActKind
 from plans.life_store import insert_own_prices, last_number, save_alterations, undo_act
 from plans.model import Proration, Seller
 from plans.subscription_store import lock_agreement
-from plans.timeline import change_instant
+from plans.timeline import change_instant, turn_instant
 
 
 async def change(
@@ -103,19 +102,16 @@ async def pause(
     connection: AsyncConnection,
     seller: Seller,
     reference: str,
+    draft: PauseDraft,
     now: datetime,
     wall_now: datetime,
 ) -> str:
-    """Stop charging from now on; nothing falls due until it is resumed. Gives the id.
+    """Stop charging from an instant on; nothing falls due until it is resumed. Gives the id.
 
-    Errors: `not_found`, `not_active`, `already_paused`.
+    Errors: `not_found`, `not_active`, `already_paused`, `invalid_body`.
     """
-    agreement = await _lock(connection, reference)
-    if agreement.paused_at is not None:
-        message = f"subscription {agreement.key!r} is paused"
-        raise BillingError("already_paused", message, kind=ErrorKind.CONFLICT)
-    await _turn(connection, seller, agreement, ActKind.PAUSE, now=now, wall_now=wall_now)
-    return agreement.id
+    turn = (draft, ActKind.PAUSE)
+    return await _turn(connection, seller, reference, turn, now=now, wall_now=wall_now)
 
 
 async def resume(
@@ -123,16 +119,16 @@ async def resume(
     connection: AsyncConnection,
     seller: Seller,
     reference: str,
+    draft: PauseDraft,
     now: datetime,
     wall_now: datetime,
 ) -> str:
-    """Charge again from now on. Gives the id. Errors: `not_found`, `not_active`, `not_paused`."""
-    agreement = await _lock(connection, reference)
-    if agreement.paused_at is None:
-        message = f"subscription {agreement.key!r} is not paused"
-        raise BillingError("not_paused", message, kind=ErrorKind.CONFLICT)
-    await _turn(connection, seller, agreement, ActKind.RESUME, now=now, wall_now=wall_now)
-    return agreement.id
+    """Charge again from an instant on. Gives the id.
+
+    Errors: `not_found`, `not_active`, `not_paused`, `invalid_body`.
+    """
+    turn = (draft, ActKind.RESUME)
+    return await _turn(connection, seller, reference, turn, now=now, wall_now=wall_now)
 
 
 async def undo_change(
@@ -172,29 +168,33 @@ async def _lock(connection: AsyncConnection, reference: str) -> Agreement:
 async def _turn(
     connection: AsyncConnection,
     seller: Seller,
-    agreement: Agreement,
-    kind: ActKind,
+    reference: str,
+    turn: tuple[PauseDraft, ActKind],
     *,
     now: datetime,
     wall_now: datetime,
-) -> None:
-    over = agreement.ends_at is not None and agreement.ends_at <= now
-    if now < agreement.starts_at or over:
-        message = f"subscription {agreement.key!r} is not running"
-        raise BillingError("not_active", message, kind=ErrorKind.CONFLICT)
+) -> str:
+    """Add a pause or a resume, if it has something to turn at that instant."""
+    draft, kind = turn
+    agreement = await _lock(connection, reference)
+    effective = turn_instant(agreement=agreement, effective=draft.effective, now=now)
     life = await load_life(connection=connection, agreement=agreement)
+    is_paused = life.state_at(effective).is_paused
+    if is_paused is (kind is ActKind.PAUSE):
+        code, told = ("already_paused", "") if is_paused else ("not_paused", "not ")
+        message = f"subscription {agreement.key!r} is {told}paused at {effective:%Y-%m-%d}"
+        raise BillingError(code, message, kind=ErrorKind.CONFLICT)
     act = Act(
         id=new_id(prefix="sch", now=wall_now),
         number=1 + await last_number(connection=connection, subscription=agreement.id),
         kind=kind,
-        effective_at=now,
+        effective_at=effective,
         recorded_at=now,
         prorate=seller.proration is not Proration.NONE,
     )
-    paused_at = now if kind is ActKind.PAUSE else None
-    turned = msgspec.structs.replace(agreement, paused_at=paused_at)
-    found = _with(turned, life, act, now=now, wall_now=wall_now)
+    found = _with(agreement, life, act, now=now, wall_now=wall_now)
     await save_alterations(connection=connection, alterations=[found])
+    return agreement.id
 
 
 def _with(

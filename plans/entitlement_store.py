@@ -9,9 +9,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from plans.entitlements import Grants
 from plans.prices import Interval
-from plans.subscription_store import PriceBook, agreements_of
+from plans.subscription_store import PAUSED_AT, PriceBook, agreements_of
 
-_RUNNING: Final = text("""
+_RUNNING: Final = text(f"""
 SELECT s.id, p.entitlements, p.interval
 FROM subscriptions s
   LEFT JOIN LATERAL (
@@ -19,14 +19,9 @@ FROM subscriptions s
     WHERE h.seller = s.seller AND h.subscription = s.id AND h.plan IS NOT NULL
       AND h.undone_at IS NULL AND h.effective_at <= :now
     ORDER BY h.effective_at DESC, h.number DESC LIMIT 1) h ON true
-  LEFT JOIN LATERAL (
-    SELECT t.kind FROM subscription_changes t
-    WHERE t.seller = s.seller AND t.subscription = s.id AND t.kind IN ('pause', 'resume')
-      AND t.undone_at IS NULL AND t.effective_at <= :now
-    ORDER BY t.effective_at DESC, t.number DESC LIMIT 1) t ON true
   JOIN plans p ON p.seller = s.seller AND p.id = coalesce(h.plan, s.plan)
 WHERE s.seller = current_seller() AND s.customer = :customer AND s.starts_at <= :now
-  AND (s.ends_at IS NULL OR s.ends_at > :now) AND t.kind IS DISTINCT FROM 'pause'
+  AND (s.ends_at IS NULL OR s.ends_at > :now) AND {PAUSED_AT} IS NULL
 """)
 
 

@@ -69,8 +69,7 @@ WHERE seller = current_seller() AND id = :id
 """)
 _PROGRESS: Final = text("""
 UPDATE subscriptions SET next_due_at = :next_due_at, next_change_at = :next_change_at,
-  dirty_from_at = least(dirty_from_at, :dirty_from_at), paused_at = :paused_at,
-  revision = revision + 1
+  dirty_from_at = least(dirty_from_at, :dirty_from_at), revision = revision + 1
 WHERE seller = current_seller() AND id = :id
 """)
 
@@ -210,7 +209,6 @@ async def save_alterations(
             "next_due_at": one.agreement.next_due_at,
             "next_change_at": one.agreement.next_change_at,
             "dirty_from_at": one.agreement.dirty_from_at,
-            "paused_at": one.agreement.paused_at,
         }
         for one in alterations
     ]

@@ -14,10 +14,19 @@ from plans.agreement import Agreement, Anchor, PriceInterval, Refund, Subscripti
 from plans.prices import Interval, Price
 from plans.timeline import Opening
 
+# Since when the subscription `s` is paused at `:now`, if it is.
+PAUSED_AT: Final = """(
+  SELECT min(t.effective_at) FROM subscription_changes t
+  WHERE t.seller = s.seller AND t.subscription = s.id AND t.kind = 'pause'
+    AND t.undone_at IS NULL AND t.effective_at <= :now AND NOT EXISTS (
+      SELECT FROM subscription_changes r
+      WHERE r.seller = t.seller AND r.subscription = t.subscription AND r.kind = 'resume'
+        AND r.undone_at IS NULL AND r.effective_at <= :now
+        AND (r.effective_at, r.number) > (t.effective_at, t.number)))"""
 _AGREEMENT: Final = """
 SELECT s.id, s.key, s.customer, c.number AS customer_number, s.currency, s.timezone, s.starts_at,
   s.ends_at, s.anchor_at, s.anchor_day, s.alignment, s.cancelled_at, s.net_terms_days,
-  s.next_due_at, s.derived_through_at, s.dirty_from_at, s.revision, s.next_change_at, s.paused_at,
+  s.next_due_at, s.derived_through_at, s.dirty_from_at, s.revision, s.next_change_at,
   s.refund_unused
 FROM subscriptions s JOIN customers c USING (seller)
 WHERE s.seller = current_seller() AND c.id = s.customer
@@ -38,10 +47,10 @@ _BY_REFERENCE: Final = text(
 )
 _BY_IDS: Final = _AGREEMENT + "AND s.id = ANY($1::text[]) ORDER BY s.id"
 _BY_CUSTOMERS: Final = _AGREEMENT + "AND s.customer = ANY($1::text[])"
-_LISTED: Final = text("""
+_LISTED: Final = text(f"""
 SELECT s.id, s.key, c.key AS customer, p.key AS plan, p.version AS plan_version, s.currency,
   s.timezone, s.starts_at, s.ends_at, s.anchor_at, s.anchor_day, s.alignment, s.cancelled_at,
-  s.net_terms_days, s.trial_ends_at, s.paused_at, s.next_due_at, s.created_at
+  s.net_terms_days, s.trial_ends_at, {PAUSED_AT} AS paused_at, s.next_due_at, s.created_at
 FROM subscriptions s JOIN customers c ON c.seller = s.seller AND c.id = s.customer
   JOIN plans p ON p.seller = s.seller AND p.id = coalesce((
     SELECT h.plan FROM subscription_changes h
@@ -55,13 +64,13 @@ WHERE s.seller = current_seller()
 ORDER BY s.id LIMIT :limit
 """)
 # As of now; before the start, in a trial, after the end or in a pause, as of the nearest instant.
-_QUANTITIES: Final = text("""
+_QUANTITIES: Final = text(f"""
 SELECT i.subscription, p.key, trim_scale(i.quantity)::text AS quantity
 FROM price_intervals i JOIN prices p ON p.seller = i.seller AND p.id = i.price
   JOIN subscriptions s ON s.seller = i.seller AND s.id = i.subscription
   CROSS JOIN LATERAL (SELECT greatest(coalesce(s.trial_ends_at, s.starts_at), least(
     CAST(:now AS timestamptz), s.ends_at - interval '1 microsecond',
-    s.paused_at - interval '1 microsecond')) AS instant) t
+    {PAUSED_AT} - interval '1 microsecond')) AS instant) t
 WHERE i.seller = current_seller() AND i.subscription = ANY(:subscriptions)
   AND p.body->>'kind' <> 'usage' AND i.start_at <= t.instant
   AND (i.end_at IS NULL OR t.instant < i.end_at)

@@ -221,6 +221,19 @@ def change_instant(*, agreement: Agreement, effective: str, now: datetime) -> da
     return instant
 
 
+def turn_instant(*, agreement: Agreement, effective: str, now: datetime) -> datetime:
+    """When a pause or a resume takes effect: as a change, but only while the subscription runs.
+
+    Raises `not_active` before its start and from its end on, `invalid_body` for what is no instant.
+    """
+    instant = _effective(agreement, effective, now)
+    over = agreement.ends_at is not None and agreement.ends_at <= instant
+    if instant < agreement.starts_at or over:
+        message = f"subscription {agreement.key!r} does not run at {instant:%Y-%m-%d}"
+        raise BillingError("not_active", message, kind=ErrorKind.CONFLICT)
+    return instant
+
+
 def _effective(agreement: Agreement, effective: str, now: datetime) -> datetime:
     if effective == "now":
         return now

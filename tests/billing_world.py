@@ -16,7 +16,7 @@ from invoicing.model import BillingRun
 from invoicing.run_billing import run_billing
 from metering.ingest import Ingester
 from metering.intake import read_events
-from plans.agreement import CancelDraft, ChangeDraft, SubscriptionDraft
+from plans.agreement import CancelDraft, ChangeDraft, PauseDraft, SubscriptionDraft
 from plans.cancel import cancel
 from plans.change import change, pause, resume
 from plans.model import CustomerDraft, MeterDraft, PlanDraft
@@ -148,12 +148,20 @@ class Shop:
                 wall_now=now,
             )
 
-    async def turn(self, key: str, *, now: datetime, paused: bool) -> None:
+    async def turn(self, key: str, *, now: datetime, paused: bool, effective: str = "now") -> None:
         """Pause or resume a subscription."""
         verb = pause if paused else resume
+        draft = PauseDraft(effective=effective)
         async with self.database.transaction(seller=self.seller) as connection:
             found = await load_seller(connection=connection)
-            await verb(connection=connection, seller=found, reference=key, now=now, wall_now=now)
+            await verb(
+                connection=connection,
+                seller=found,
+                reference=key,
+                draft=draft,
+                now=now,
+                wall_now=now,
+            )
 
     async def use(
         self, customer: str, when: datetime, tokens: object = 1, **properties: object

@@ -122,3 +122,55 @@ async def test_two_changes_booked_and_an_earlier_one_between(shop):
     )
     assert total == 31 * 10 * 100 // 31 + 9 * 400 + 5 * 200 + 7 * 300
     assert await wrong(shop) == ()
+
+
+async def test_an_undone_pause_was_none_and_its_resume_turns_nothing(shop):
+    await shop.subscribe("s1", "acme")
+    await shop.bill(at("2026-01-01"))
+    now = at("2026-01-05")
+    await shop.turn("s1", now=now, paused=True, effective="2026-02-15T00:00:00Z")
+    await shop.turn("s1", now=now, paused=False, effective="2026-02-22T00:00:00Z")
+    await shop.bill(at("2026-02-01"))
+    assert (await shop.lines())[-1] == ("seats", 1550, "initial")
+    booked, resumed = sorted(
+        await listed(shop, at("2026-02-02")), key=lambda each: each.effective_at
+    )
+    assert (booked.kind, resumed.kind) == ("pause", "resume")
+    await undo(shop, booked.id, at("2026-02-02"))
+    assert await wrong(shop) == ()
+    await shop.bill(at("2026-03-01"))
+    assert sorted(await shop.lines())[-3:] == sorted(
+        [
+            ("seats", 1550, "proration"),
+            ("seats", 3100, "initial"),
+            ("seats", 3100, "initial"),
+        ]
+    )
+    assert await wrong(shop) == ()
+
+
+async def test_a_pause_of_the_past_gives_back_what_was_charged_and_twice_is_refused(shop):
+    await shop.subscribe("s1", "acme")
+    await shop.bill(at("2026-01-01"))
+    await shop.use("acme", at("2026-01-12"), 100)
+    now = at("2026-01-21")
+    await shop.turn("s1", now=now, paused=True, effective="2026-01-11T00:00:00Z")
+    for paused, effective, code in (
+        (True, "now", "already_paused"),
+        (False, "2026-01-10T00:00:00Z", "not_paused"),
+        (False, "2025-12-31T00:00:00Z", "not_active"),
+    ):
+        with pytest.raises(BillingError) as refused:
+            await shop.turn("s1", now=now, paused=paused, effective=effective)
+        assert refused.value.code == code
+    await shop.turn("s1", now=now, paused=False, effective="now")
+    await shop.bill(at("2026-02-01"))
+    assert sorted(await shop.lines()) == sorted(
+        [
+            ("seats", 3100, "initial"),
+            ("seats", -2100, "proration"),
+            ("seats", 1100, "initial"),
+            ("seats", 3100, "initial"),
+        ]
+    )
+    assert await wrong(shop) == ()

@@ -148,7 +148,6 @@ CREATE TABLE subscriptions (
   derived_through_at timestamptz,
   dirty_from_at timestamptz,
   next_change_at timestamptz,
-  paused_at timestamptz,
   trial_ends_at timestamptz,
   quantities jsonb NOT NULL DEFAULT '{}',
   overrides jsonb NOT NULL DEFAULT '{}',
