@@ -35,6 +35,8 @@ ROUTES: Final[Mapping[str, tuple[str, str | None]]] = {
     "void_credit": ("/v1/credit_grants/{}/void", "grant"),
     "void_event": ("/v1/events/{}/void", "id"),
     "amend_event": ("/v1/events/{}/amend", "id"),
+    "publish_version": ("/v1/plans/{}/versions", "plan"),
+    "migrate": ("/v1/plans/{}/migrate", "plan"),
 }
 """The route of each verb and the field that names the object in its path."""
 

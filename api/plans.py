@@ -1,15 +1,20 @@
 """`/v1/plans`: named sets of prices; a published version never changes."""
 
 from datetime import datetime
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
-from litestar import get, post
+from litestar import Request, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody, QueryParameter
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from api.auth import Principal
+from api.business_time import business_now
 from api.pagination import Page, PageRequest
+from engine.db import Database
 from engine.errors import not_found
+from invoicing.migrate_plan import migrate_plan
+from invoicing.migration import Migration, MigrationDraft
 from plans.drafts import PlanVersionDraft
 from plans.model import Plan, PlanDraft
 from plans.publish import publish_plan, publish_version
@@ -64,6 +69,38 @@ async def create_plan_version(
     )
 
 
+@post(
+    "/v1/plans/{plan:str}/migrate",
+    operation_id="migratePlan",
+    summary="Move subscriptions to a version",
+    description=(
+        "Every subscription on an older version of the plan gets this one by an ordinary change."
+        " One that cannot be moved stays as it was and is told with its reason; asking again moves"
+        " what is left. A dry run writes nothing and tells the money."
+    ),
+    tags=["Plans"],
+    status_code=200,
+    opt={"scope": "admin"},
+)
+async def migrate_subscriptions(
+    plan: FromPath[str],
+    data: JSONBody[MigrationDraft],
+    request: Request[Any, Any, Any],
+    principal: NamedDependency[Principal],
+    wall_now: NamedDependency[datetime],
+) -> Migration:
+    """Move subscriptions in transactions of their own, many at a time."""
+    database: Database = request.app.state.database
+    return await migrate_plan(
+        database=database,
+        seller=principal.seller,
+        reference=plan,
+        draft=data,
+        now=await business_now(database=database, seller=principal.seller, wall_now=wall_now),
+        wall_now=wall_now,
+    )
+
+
 @get(
     "/v1/plans",
     operation_id="listPlans",
@@ -100,4 +137,4 @@ async def get_plan(
     return found
 
 
-ROUTES = (create_plan, create_plan_version, get_plans, get_plan)
+ROUTES = (create_plan, create_plan_version, migrate_subscriptions, get_plans, get_plan)

@@ -13,6 +13,7 @@ import msgspec
 from api.scenario_file import Scenario, Step, as_sent
 from engine.journal import CHART
 from engine.money import is_currency
+from invoicing.migration import MigrationDraft
 from invoicing.model import BillingRunDraft, CreditNote, Invoice, LineItem, VoidDraft
 from metering.model import BackfillDraft, BackfillStep, EventAmendDraft, EventVoidDraft
 from plans.agreement import (
@@ -22,6 +23,7 @@ from plans.agreement import (
     Subscription,
     SubscriptionDraft,
 )
+from plans.drafts import PlanVersionDraft
 from plans.model import Customer, CustomerDraft, MeterDraft, PlanDraft, SellerPatch
 
 SETUP: Final[Mapping[str, type]] = {
@@ -39,12 +41,15 @@ VERB_BODIES: Final[Mapping[str, type]] = {
     "resume": PauseDraft,
     "void_event": EventVoidDraft,
     "amend_event": EventAmendDraft,
+    "publish_version": PlanVersionDraft,
+    "migrate": MigrationDraft,
 }
 """Verbs that send one body; what names the object (`subscription`) is taken out before."""
 
 VERB_NAMES: Final[Mapping[str, str]] = {
     **dict.fromkeys(("change", "cancel", "pause", "resume"), "subscription"),
     **dict.fromkeys(("void_event", "amend_event"), "id"),
+    **dict.fromkeys(("publish_version", "migrate"), "plan"),
 }
 USAGE_FIELDS: Final = frozenset(
     {"id", "source", "customer", "type", "time", "data", "repeat", "backfill"}
@@ -57,6 +62,8 @@ POSTS: Final[Mapping[str, type]] = {
     r"/v1/meters": MeterDraft,
     r"/v1/customers": CustomerDraft,
     r"/v1/plans": PlanDraft,
+    r"/v1/plans/[^/]+/versions": PlanVersionDraft,
+    r"/v1/plans/[^/]+/migrate": MigrationDraft,
     r"/v1/subscriptions": SubscriptionDraft,
     r"/v1/subscriptions/[^/]+/cancel": CancelDraft,
     r"/v1/invoices/[^/]+/void": VoidDraft,

@@ -1,7 +1,8 @@
 """Verb: derive what customers owe and what of it is not posted yet. Reads only."""
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
+from typing import Final
 
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -10,11 +11,13 @@ from invoicing.charges import Charge, ProrationTerms, charges_due, touched_from,
 from invoicing.difference import Difference, RatedCharge, differences_of
 from invoicing.rate_charges import rate_charges
 from invoicing.store import DueCustomer, posted_lines
+from metering.measure import sweep_inbox
 from plans.agreement import Agreement
 from plans.model import Seller
 from plans.subscription_store import PriceBook, agreements_of
 from plans.timeline import next_change_at, next_due_at
 
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 Progress = tuple[str, int, datetime | None, datetime, datetime | None]
 
 
@@ -87,62 +90,102 @@ async def derive(
 
     Raises BillingError where a charge cannot be derived; nothing is derived partially.
     """
+    reaches = [
+        (agreement, _through(agreement, item)) for item in work for agreement in item.agreements
+    ]
+    found = iter(await derive_each(connection=connection, seller=seller, reaches=reaches))
+    return [
+        Derived(
+            due=item.due,
+            differences=tuple(line for _ in item.agreements for line in next(found)),
+            progress=_progress(item),
+        )
+        for item in work
+    ]
+
+
+async def derive_each(
+    *, connection: AsyncConnection, seller: Seller, reaches: Sequence[tuple[Agreement, datetime]]
+) -> list[list[Difference]]:
+    """What each subscription owes through its instant beyond what is posted.
+
+    The subscriptions are taken as they are given, whether that is how they are recorded or not;
+    none may be given twice.
+    """
     terms = ProrationTerms(proration=seller.proration, last_day=seller.last_day)
     touched = [
         stretch.id
-        for item in work
-        for agreement in item.agreements
-        if touched_from(agreement, through=_through(agreement, item)) is not None
+        for agreement, through in reaches
+        if touched_from(agreement, through=through) is not None
         for stretch in agreement.intervals
     ]
     posted = await posted_lines(connection=connection, intervals=touched)
     starts: dict[str, list[datetime]] = {}
     for interval, start in posted:
         starts.setdefault(interval, []).append(start)
-    charges = [_charges_of(item, starts, terms) for item in work]
+    charges = [_charges_of(agreement, through, starts, terms) for agreement, through in reaches]
     flat = [charge for group in charges for charge in group]
     rated = await rate_charges(connection=connection, seller=seller, charges=flat)
     by_charge: dict[tuple[str, datetime], list[RatedCharge]] = {}
     for line in rated:
         by_charge.setdefault(line.charge.key, []).append(line)
-    results: list[Derived] = []
-    for item, group in zip(work, charges, strict=True):
-        differences: list[Difference] = []
-        for charge in group:
-            key = charge.key
-            differences += differences_of(
-                rated=by_charge.get(key, ()), charge=charge, posted=posted.get(key, ())
+    return [
+        [
+            difference
+            for charge in group
+            for difference in differences_of(
+                rated=by_charge.get(charge.key, ()),
+                charge=charge,
+                posted=posted.get(charge.key, ()),
             )
-        results.append(
-            Derived(due=item.due, differences=tuple(differences), progress=_progress(item))
-        )
-    return results
+        ]
+        for group in charges
+    ]
+
+
+async def late_usage(*, connection: AsyncConnection) -> dict[int, int]:
+    """The earliest usage, in Unix microseconds, that came since the last sweep, by customer."""
+    customers, micros = await sweep_inbox(connection=connection, take=False)
+    return dict(zip(customers.tolist(), micros.tolist(), strict=True))
+
+
+def with_late_usage(*, agreement: Agreement, late: Mapping[int, int]) -> Agreement:
+    """The subscription as a sweep would mark it."""
+    micros, derived = late.get(agreement.customer_number), agreement.derived_through_at
+    if micros is None or derived is None:
+        return agreement
+    first_at = EPOCH + timedelta(microseconds=micros)
+    if derived <= first_at:
+        return agreement
+    dirty = agreement.dirty_from_at
+    return msgspec.structs.replace(
+        agreement, dirty_from_at=first_at if dirty is None else min(dirty, first_at)
+    )
 
 
 def _charges_of(
-    item: Work, starts: Mapping[str, Sequence[datetime]], terms: ProrationTerms
+    agreement: Agreement,
+    through: datetime,
+    starts: Mapping[str, Sequence[datetime]],
+    terms: ProrationTerms,
 ) -> list[Charge]:
-    charges: list[Charge] = []
-    for agreement in item.agreements:
-        through = _through(agreement, item)
-        found = charges_due(agreement=agreement, through=through, terms=terms)
-        charges.extend(found)
-        if touched_from(agreement, through=through) is None:
-            continue
-        known = {charge.key for charge in found}
-        for stretch in agreement.intervals:
-            for start in starts.get(stretch.id, ()):
-                if (stretch.id, start) in known:
-                    continue
-                vanished = vanished_charge(
-                    agreement=agreement,
-                    stretch=stretch,
-                    period_start=start,
-                    terms=terms,
-                    through=through,
-                )
-                if vanished is not None:
-                    charges.append(vanished)
+    charges = charges_due(agreement=agreement, through=through, terms=terms)
+    if touched_from(agreement, through=through) is None:
+        return charges
+    known = {charge.key for charge in charges}
+    for stretch in agreement.intervals:
+        for start in starts.get(stretch.id, ()):
+            if (stretch.id, start) in known:
+                continue
+            vanished = vanished_charge(
+                agreement=agreement,
+                stretch=stretch,
+                period_start=start,
+                terms=terms,
+                through=through,
+            )
+            if vanished is not None:
+                charges.append(vanished)
     return charges
 
 

@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from engine.db import Database, exclusive
 from engine.errors import BillingError, ErrorKind
 from engine.ids import derived_body, derived_id
+from invoicing.blame import is_of_an_account, reason_of
 from invoicing.derive import Derived, Work, derive, following_due, load_work
 from invoicing.model import BillingRun
 from invoicing.post import Posted, StaleDerivationError, post
@@ -47,8 +48,6 @@ CHUNK: Final = 2_000
 ATTEMPTS: Final = 20
 LOCK_WAIT_SECONDS: Final = 30
 MANY_DOCUMENTS: Final = 1_000
-REFUSED: Final = ("22", "23")
-"""SQLSTATE classes of rows that may not be as they are: data exceptions, constraints."""
 
 
 class Portions(msgspec.Struct, frozen=True, kw_only=True):
@@ -119,7 +118,7 @@ class _Run:
                 work = await load_work(connection=connection, due=due, book=PriceBook())
                 work = _up_to_following(work)
         except Exception as error:
-            if not due or not _is_of_an_account(error):
+            if not due or not is_of_an_account(error):
                 raise
             await self._park_unreadable(due, error)
             return True
@@ -142,7 +141,7 @@ class _Run:
                     work = await load_work(connection=connection, due=half, book=PriceBook())
                     following_due(work=work)
             except Exception as found:
-                if not _is_of_an_account(found):
+                if not is_of_an_account(found):
                     raise
                 await self._park_unreadable(half, found)
 
@@ -152,7 +151,7 @@ class _Run:
             async with self._snapshot() as connection:
                 derived = await derive(connection=connection, seller=self.seller, work=work)
         except Exception as error:
-            if not _is_of_an_account(error):
+            if not is_of_an_account(error):
                 raise
             if len(work) == 1:
                 await self._park(work[0].due, error)
@@ -183,7 +182,7 @@ class _Run:
                     lines=posted.lines,
                 )
         except Exception as error:
-            if not _is_of_an_account(error):
+            if not is_of_an_account(error):
                 raise
             if len(derived) == 1:
                 await self._park(derived[0].due, error)
@@ -209,8 +208,7 @@ class _Run:
             )
 
     async def _park(self, due: DueCustomer, error: Exception) -> None:
-        code = error.code if isinstance(error, BillingError) else "impossible"
-        detail = error.detail if isinstance(error, BillingError) else _first_line(error)
+        code, detail = reason_of(error)
         self.parked[due.customer.id] = None
         async with self.database.transaction(seller=self.seller_number) as connection:
             await park(
@@ -222,24 +220,6 @@ class _Run:
                 detail=detail,
                 now=self.now,
             )
-
-
-def _is_of_an_account(error: Exception) -> bool:
-    """Whether some account is at fault, and not the database or the ways to it."""
-    if isinstance(error, StaleDerivationError):
-        return False
-    if isinstance(
-        error,
-        BillingError | AssertionError | ArithmeticError | LookupError | ValueError | TypeError,
-    ):
-        return True
-    state = getattr(getattr(error, "orig", None) or error, "sqlstate", None)
-    return isinstance(state, str) and state.startswith(REFUSED)
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).splitlines()
-    return f"{type(error).__name__}: {lines[0] if lines else ''}"
 
 
 def _up_to_following(work: Sequence[Work]) -> list[Work]:

@@ -24,6 +24,9 @@ from plans.prices import Kind
 
 QUANTITY_DIGITS: Final = 9
 INSTANT: Final = timedelta(microseconds=1)
+NOW: Final = "now"
+PERIOD_END: Final = "period_end"
+"""What `effective` may say instead of an instant."""
 
 
 class Opening(msgspec.Struct, frozen=True, kw_only=True):
@@ -211,7 +214,7 @@ def change_instant(*, agreement: Agreement, effective: str, now: datetime) -> da
     """
     instant = _effective(agreement, effective, now)
     if instant < agreement.starts_at:
-        if effective == "now":
+        if effective == NOW:
             return agreement.starts_at
         detail = "a change cannot take effect before the subscription starts"
         raise invalid_field(pointer="/effective", code="out_of_order", detail=detail)
@@ -235,10 +238,10 @@ def turn_instant(*, agreement: Agreement, effective: str, now: datetime) -> date
 
 
 def _effective(agreement: Agreement, effective: str, now: datetime) -> datetime:
-    if effective == "now":
+    if effective == NOW:
         return now
-    if effective != "period_end":
-        return _instant(effective)
+    if effective != PERIOD_END:
+        return read_instant(text=effective)
     at = max(now, agreement.starts_at)
     running = [
         stretch
@@ -259,7 +262,7 @@ def cancellation_instant(*, agreement: Agreement, draft: CancelDraft, now: datet
         raise BillingError("already_cancelled", message, kind=ErrorKind.CONFLICT)
     effective = _effective(agreement, draft.effective, now)
     if effective < agreement.starts_at:
-        if draft.effective == "now":
+        if draft.effective == NOW:
             return agreement.starts_at
         detail = "a cancellation cannot take effect before the subscription starts"
         raise invalid_field(pointer="/effective", code="out_of_order", detail=detail)
@@ -276,7 +279,8 @@ def _period_end(agreement: Agreement, stretch: PriceInterval, now: datetime) -> 
     return period_holding(calendar=calendar, at=max(now, agreement.starts_at)).end
 
 
-def _instant(text: str) -> datetime:
+def read_instant(*, text: str) -> datetime:
+    """The instant that `effective` names. Raises `invalid_body` when it is none."""
     try:
         instant = msgspec.convert(text, datetime)
     except msgspec.ValidationError:

@@ -67,6 +67,11 @@ ROWS: dict[tuple[str, str], Row] = {
         },
         status=201,
     ),
+    ("POST", "/v1/plans/{plan}/migrate"): Row(
+        "admin",
+        path={"plan": "plan"},
+        body={"to_version": 1, "effective": "period_end", "customers": ["{customer}"]},
+    ),
     ("POST", "/v1/events"): Row(
         "ingest",
         body=[{"id": "e1", "type": "completion", "subject": "acme", "data": {"tokens": 5}}],
