@@ -7,9 +7,10 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from api.pagination import Page, PageRequest
 from engine.errors import not_found
 from metering.backfill import close_backfill, open_backfill, reverse_backfill
-from metering.backfill_store import find_backfill
+from metering.backfill_store import find_backfill, list_backfills
 from metering.model import Backfill, BackfillDraft, BackfillStep
 from plans.api_keys import Scope
 
@@ -29,6 +30,21 @@ async def create_backfill(
 ) -> Backfill:
     """Events whose `backfill` is its key may be of any age; they count once it is closed."""
     return await open_backfill(connection=connection, draft=data, now=now, wall_now=wall_now)
+
+
+@get(
+    "/v1/backfills",
+    operation_id="listBackfills",
+    summary="List backfills",
+    tags=["Usage"],
+    opt={"scope": Scope.READ},
+)
+async def get_backfills(
+    page: NamedDependency[PageRequest], connection: NamedDependency[AsyncConnection]
+) -> Page[Backfill]:
+    """All backfills in the order they were opened."""
+    found = await list_backfills(connection=connection, limit=page.fetched, after=page.after)
+    return page.page(found, ids=[each.id for each in found])
 
 
 @get(
@@ -86,4 +102,10 @@ async def post_reverse_backfill(
     return await reverse_backfill(connection=connection, reference=backfill, now=now)
 
 
-ROUTES = (create_backfill, get_backfill, post_close_backfill, post_reverse_backfill)
+ROUTES = (
+    create_backfill,
+    get_backfills,
+    get_backfill,
+    post_close_backfill,
+    post_reverse_backfill,
+)

@@ -16,6 +16,7 @@ from plans.drafts import SellerDraft
 from plans.issue_key import issue_key
 from plans.model import Mode
 from plans.seller_directory_store import list_sellers
+from plans.seller_store import revoke_named_keys
 
 KEY_NAME: Final = "demo"
 WAIT_SECONDS: Final = 10
@@ -72,8 +73,9 @@ async def _find(*, database: Database, identity: str, now: datetime) -> DemoSell
             break
     else:
         return None
-    # A key's secret is kept nowhere, so every run has one of its own.
+    # A key's secret is kept nowhere, so every run has one of its own, and takes the last one back.
     async with database.transaction(seller=entry.seller) as connection:
+        await revoke_named_keys(connection=connection, name=KEY_NAME, now=now)
         draft = ApiKeyDraft(name=KEY_NAME, scopes=(Scope.ADMIN,))
         key = await issue_key(connection=connection, mode=Mode.TEST, draft=draft, now=now)
     assert key.secret is not None

@@ -81,7 +81,7 @@ GETS: Final = (
     r"/v1/subscriptions/[^/?]+/scheduled_changes",
     r"/v1/customers/[^/?]+/entitlements",
     r"/v1/invoices/lines/[^/?]+/explain",
-    r"/v1/(events|usage|accounts|journal_entries|seller)(\?.*)?",
+    r"/v1/(events|usage|backfills|accounts|journal_entries|seller)(\?.*)?",
     r"/v1/(billing_runs|backfills)/[^/?]+",
 )
 

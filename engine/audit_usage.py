@@ -30,6 +30,7 @@ _REFERENCES: Final = (
     ("event_voids", "batch || ' ' || c.ordinal", "batch", "event_batches", "batch"),
     ("event_voids", "batch || ' ' || c.ordinal", "replacement", "event_batches", "batch"),
     ("backfill_batches", "batch", "batch", "event_batches", "batch"),
+    ("backfill_batches", "batch", "backfill", "backfills", "id"),
     ("event_inbox", "batch", "batch", "event_batches", "batch"),
 )
 _WITHOUT_FOREIGN_KEY: Final = (
@@ -46,6 +47,7 @@ _WITHOUT_FOREIGN_KEY: Final = (
     "event_voids",
     "event_void_positions",
     "event_inbox",
+    "backfill_batches",
 )
 
 

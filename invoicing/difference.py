@@ -11,7 +11,10 @@ from invoicing.model import Reason
 
 
 class PostedLine(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """A line item already posted for a charge key; `counts` is False once its document is void."""
+    """A line item already posted for a charge key; `counts` is False once its document is void.
+
+    `issued_at` and `voided_at` are those of the document.
+    """
 
     id: str
     document: str
@@ -23,6 +26,9 @@ class PostedLine(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     quantity_nanos: int
     period: Period
     counts: bool
+    reason: Reason
+    issued_at: datetime
+    voided_at: datetime | None
 
 
 class RatedCharge(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -119,6 +125,7 @@ def difference_of(*, rated: RatedCharge, posted: Sequence[PostedLine]) -> Differ
             adjusted_documents=(),
         )
     usage = rated.charge.is_usage
+    freed = _freed(posted)
     measured = rated.quantity_nanos - sum(line.quantity_nanos for line in counting)
     return Difference(
         charge=rated.charge,
@@ -126,11 +133,25 @@ def difference_of(*, rated: RatedCharge, posted: Sequence[PostedLine]) -> Differ
         sequence=sequence,
         amount_minor=amount,
         quantity_nanos=measured if usage else rated.quantity_nanos,
-        period=rated.charge.active if usage else _changed(rated.charge.active, counting),
-        reason=Reason.LATE_USAGE if usage else Reason.PRORATION,
-        adjusts=counting[0].id,
+        period=rated.charge.active if usage or freed else _changed(rated.charge.active, counting),
+        reason=Reason.CORRECTION if freed else Reason.LATE_USAGE if usage else Reason.PRORATION,
+        adjusts=(freed or counting)[0].id,
         adjusted_documents=tuple(dict.fromkeys(line.document for line in counting)),
     )
+
+
+def _freed(posted: Sequence[PostedLine]) -> list[PostedLine]:
+    """Lines of void documents that no correction has billed again since."""
+    corrections = [line for line in posted if line.reason is Reason.CORRECTION]
+    return [
+        line
+        for line in posted
+        if line.voided_at is not None
+        and not any(
+            later.sequence > line.sequence and later.issued_at >= line.voided_at
+            for later in corrections
+        )
+    ]
 
 
 def _changed(active: Period, counting: Sequence[PostedLine]) -> Period:

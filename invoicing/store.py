@@ -12,6 +12,7 @@ from engine.db import copy_rows, loading
 from engine.period import Period
 from invoicing.assembly import BilledCustomer
 from invoicing.difference import PostedLine
+from invoicing.model import Reason
 from invoicing.settlement import OpenInvoice
 
 _DUE: Final = text("""
@@ -59,7 +60,8 @@ SELECT l.id, l.document, l.price_interval, l.charge_start_at, l.charge_group, l.
   l.amount_minor,
   (coalesce(l.quantity, 0) * 1000000000)::numeric(33, 0)::text AS quantity_nanos,
   l.period_start_at, l.period_end_at,
-  coalesce(i.status, n.status) <> 'void' AS counts
+  coalesce(i.status, n.status) <> 'void' AS counts, l.reason,
+  coalesce(i.issued_at, n.issued_at) AS issued_at, coalesce(i.voided_at, n.voided_at) AS voided_at
 FROM line_items l
   LEFT JOIN invoices i ON i.seller = l.seller AND i.id = l.document
   LEFT JOIN credit_notes n ON n.seller = l.seller AND n.id = l.document
@@ -218,6 +220,9 @@ async def posted_lines(
             quantity_nanos=int(row.quantity_nanos),
             period=Period(row.period_start_at, row.period_end_at),
             counts=row.counts,
+            reason=Reason(row.reason),
+            issued_at=row.issued_at,
+            voided_at=row.voided_at,
         )
         found.setdefault((line.price_interval, line.charge_start_at), []).append(line)
     return found

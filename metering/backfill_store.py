@@ -9,15 +9,20 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from metering.model import Backfill
 
-_FIND: Final = text("""
+_BACKFILLS: Final = """
 SELECT f.id, f.key, f.status, f.created_at, f.closed_at, f.reversed_at, CAST(coalesce((
   SELECT sum(b.events) FROM backfill_batches x
     JOIN event_batches b ON b.seller = x.seller AND b.batch = x.batch
   WHERE x.seller = f.seller AND x.backfill = f.id), 0) AS bigint) AS events
-FROM backfills f
-WHERE f.seller = current_seller() AND (f.id = :reference OR f.key = :reference)
-ORDER BY f.id = :reference DESC LIMIT 1
-""")
+FROM backfills f WHERE f.seller = current_seller()
+"""
+_FIND: Final = text(
+    _BACKFILLS
+    + "AND (f.id = :reference OR f.key = :reference) ORDER BY f.id = :reference DESC LIMIT 1"
+)
+_PAGE: Final = text(
+    _BACKFILLS + "AND (CAST(:after AS text) IS NULL OR f.id > :after) ORDER BY f.id LIMIT :limit"
+)
 _LOCK: Final = text("""
 SELECT id FROM backfills
 WHERE seller = current_seller() AND (id = :reference OR key = :reference) FOR UPDATE
@@ -49,6 +54,14 @@ async def find_backfill(
         await connection.execute(_LOCK, {"reference": reference})
     row = (await connection.execute(_FIND, {"reference": reference})).mappings().one_or_none()
     return None if row is None else msgspec.convert(dict(row), Backfill)
+
+
+async def list_backfills(
+    *, connection: AsyncConnection, limit: int, after: str | None = None
+) -> list[Backfill]:
+    """Up to `limit` backfills after the id `after`, in the order of their ids."""
+    rows = await connection.execute(_PAGE, {"after": after, "limit": limit})
+    return [msgspec.convert(dict(row), Backfill) for row in rows.mappings()]
 
 
 async def insert_backfill(

@@ -37,6 +37,10 @@ _INSERT_KEY: Final = text("""
 INSERT INTO api_keys (id, name, hash, start, scopes, created_at, expires_at, events_per_second)
 VALUES (:id, :name, :hash, :start, :scopes, :created_at, :expires_at, :events_per_second)
 """)
+_REVOKE_NAMED: Final = text("""
+UPDATE api_keys SET revoked_at = :now
+WHERE seller = current_seller() AND name = :name AND revoked_at IS NULL
+""")
 _REVOKE_KEY: Final = text(f"""
 UPDATE api_keys SET revoked_at = coalesce(revoked_at, :now)
 WHERE seller = current_seller() AND id = :id RETURNING {_KEY_COLUMNS}
@@ -128,6 +132,11 @@ async def list_api_keys(
     """Up to `limit` keys after the id `after`, revoked ones too."""
     rows = await connection.execute(_KEYS, {"after": after, "limit": limit})
     return [msgspec.convert(dict(row), ApiKey) for row in rows.mappings()]
+
+
+async def revoke_named_keys(*, connection: AsyncConnection, name: str, now: datetime) -> None:
+    """Revoke every key of that name that still works."""
+    await connection.execute(_REVOKE_NAMED, {"name": name, "now": now})
 
 
 async def revoke_api_key(

@@ -9,6 +9,7 @@ from engine.period import Alignment, Period
 from invoicing.assembly import BilledCustomer
 from invoicing.charges import Charge, ProrationTerms, charges_due
 from invoicing.difference import Difference, PostedLine, RatedCharge, difference_of
+from invoicing.model import Reason
 from plans.agreement import Agreement, PriceInterval, Refund
 from plans.model import Interval, LastDay, Proration
 from plans.prices import Price
@@ -122,6 +123,9 @@ def posted(sequence: int, amount_minor: int, start: str, end: str, **fields: Any
         "quantity_nanos": 10**9,
         "period": Period(at(start), at(end)),
         "counts": True,
+        "reason": Reason.INITIAL if sequence == 1 else Reason.PRORATION,
+        "issued_at": at("2026-01-01"),
+        "voided_at": None,
     }
     return PostedLine(**(values | fields))
 

@@ -84,6 +84,7 @@ ROWS: dict[tuple[str, str], Row] = {
         "billing", path={"event_id": "event"}, body={"data": {"tokens": 7}}
     ),
     ("POST", "/v1/backfills"): Row("billing", body={"key": "new"}, status=201),
+    ("GET", "/v1/backfills"): Row("read"),
     ("GET", "/v1/backfills/{backfill}"): Row("read", path={"backfill": "backfill"}),
     ("POST", "/v1/backfills/{backfill}/close"): Row(
         "billing", path={"backfill": "backfill"}, body={}

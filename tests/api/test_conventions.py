@@ -122,6 +122,22 @@ async def test_instants_need_an_offset_and_a_usual_year(world: World) -> None:
         assert [error["pointer"] for error in answer.json()["errors"]] == ["/expires_at"]
 
 
+async def test_what_is_finer_than_a_microsecond_is_cut(world: World) -> None:
+    agreed = {"customer": CUSTOMER["key"], "plan": PLAN["key"]}
+    for number, (sent, kept) in enumerate(
+        (
+            ("2030-01-31T23:59:59.9999999Z", "2030-01-31T23:59:59.999999Z"),
+            ("2030-02-01T00:59:59.9999995001+01:00", "2030-01-31T23:59:59.999999Z"),
+        )
+    ):
+        body = agreed | {"key": f"fine-{number}", "starts_at": sent}
+        made = await world.send("POST", "/v1/subscriptions", json=body)
+        assert made.json()["starts_at"] == kept
+    name = "at 2030-01-31T23:59:59.9999999Z"
+    made = await world.send("POST", "/v1/customers", json=CUSTOMER | {"key": "fine", "name": name})
+    assert made.json()["name"] == name
+
+
 async def test_fields_that_only_answers_have_are_refused(world: World) -> None:
     for field in ("id", "balance", "created_at", "number", "party", "seller"):
         body = CUSTOMER | {"key": "new", field: "1"}

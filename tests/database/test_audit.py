@@ -170,6 +170,18 @@ PLANTS = [
         {"sellers"},
         "outbox",
     ),
+    ("UPDATE backfill_batches SET batch = 9", {"references"}, "backfill_batches 9"),
+    ("UPDATE backfill_batches SET backfill = 'bkf_9'", {"references"}, "backfill_batches 1"),
+    ("DELETE FROM backfills", {"references"}, "backfill_batches 1"),
+    (
+        (
+            "DELETE FROM backfills WHERE seller = 1;"
+            " UPDATE backfills SET id = 'bkf_b' WHERE seller = 2;"
+            " UPDATE backfill_batches SET backfill = 'bkf_b' WHERE seller = 1"
+        ),
+        {"references"},
+        "backfill_batches 1",
+    ),
     ("DELETE FROM event_keys WHERE ordinal = 0", {"event_batches"}, "1"),
     ("UPDATE event_keys SET ordinal = 5 WHERE ordinal = 1", {"event_batches"}, "1"),
     (

@@ -139,6 +139,8 @@ def documents(home, printed):
                     pdfs[entry["number"]] = hashlib.sha256(answer.body).hexdigest()
             async with reader.transaction(seller=None) as connection:
                 sellers = (await connection.exec_driver_sql("SELECT id FROM sellers")).all()
+                working = "SELECT count(*) FROM api_keys WHERE revoked_at IS NULL"
+                assert (await connection.exec_driver_sql(working)).scalar_one() == 1
         finally:
             await reader.close()
             await database.close()

@@ -73,6 +73,21 @@ def test_void_lines_keep_their_numbers_and_count_nothing():
     assert found(rated(0), posted(1, 3100, "2026-01-01", "2026-02-01", counts=False)) is None
 
 
+def test_a_void_beside_what_still_counts_is_corrected_once():
+    void = posted(1, 3100, "2026-01-01", "2026-02-01", counts=False, voided_at=at("2026-01-20"))
+    cut = posted(2, -2100, "2026-01-11", "2026-02-01")
+    again = found(rated(1000, ends_at="2026-01-11"), void, cut)
+    assert (again.amount_minor, again.reason, again.adjusts) == (3100, Reason.CORRECTION, "li_1")
+    assert again.period == Period(at("2026-01-01"), at("2026-01-11"))
+    billed = posted(
+        3, 3100, "2026-01-01", "2026-01-11", reason=again.reason, issued_at=at("2026-01-20")
+    )
+    later = found(rated(500, ends_at="2026-01-06"), void, cut, billed)
+    assert (later.amount_minor, later.reason) == (-500, Reason.PRORATION)
+    second = posted(2, 500, "2026-01-01", "2026-02-01", counts=False, voided_at=at("2026-01-25"))
+    assert found(rated(3600), void, second, billed).reason is Reason.CORRECTION
+
+
 def test_a_group_that_is_gone_owes_nothing_and_a_new_one_everything():
     charge = rated(0, price=TOKENS).charge
     lines = differences_of(
