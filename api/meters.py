@@ -20,8 +20,9 @@ from plans.store import find_meter, list_meters
     operation_id="createMeter",
     summary="Add a meter",
     description=(
-        "Events of `event_type` are aggregated; `value` names the property of their `data` that is"
-        " measured and is required unless they are counted."
+        "Events of `event_type` are aggregated. `value` is the property of their `data` that is"
+        " measured, or an expression over properties such as `max((input + output * 3) / 1000, 1)`;"
+        " it is required unless events or the texts of `unique_by` are counted."
     ),
     tags=["Meters"],
     opt={"scope": "admin"},

@@ -100,8 +100,6 @@ FREE_EXPECTATIONS: Final = frozenset({"get", "answer", "journal"})
 
 _UNKNOWN: Final = re.compile(r"unknown field `(?P<name>[^`]+)`(?: - at `\$(?P<at>[^`]*)`)?")
 _INVALID: Final = re.compile(r"Invalid (?:enum )?value '?(?P<value>[^']*)'? - at `\$(?P<at>[^`]*)`")
-_EXPRESSION: Final = re.compile(r"matching regex .* - at `\$(?P<at>\.value)`")
-"""A meter's `value` that is more than the name of a property."""
 _STEP_IN_PATH: Final = re.compile(r"\.([A-Za-z_][A-Za-z0-9_]*)|\[(\d+|\.\.\.)\]")
 
 
@@ -205,7 +203,7 @@ def _unknown_in(body: Mapping[str, Any], *, kind: type, place: str) -> list[str]
         except msgspec.ValidationError as error:
             words = str(error)
             unknown = _UNKNOWN.search(words)
-            invalid = _INVALID.search(words) or _EXPRESSION.search(words)
+            invalid = _INVALID.search(words)
             if unknown is not None:
                 where = f"{unknown['at'] or ''}.{unknown['name']}"
             elif invalid is not None:

@@ -20,13 +20,13 @@ from invoicing.rate_charges import charge_windows
 from invoicing.store import posted_lines
 from metering.measure import measure_events, measure_groups
 from plans.agreement import Agreement, PriceInterval
-from plans.model import Meter, Seller
+from plans.model import Aggregation, Meter, Seller
 from plans.prices import MatrixPrice, PercentagePrice, Price
 from plans.store import meters_by_key
 from plans.subscription_store import PriceBook, agreements_of
 from plans.timeline import period_starting
 from rating.dimensions import dimensions_of, matrix_row
-from rating.exact import ratio
+from rating.exact import ratio, ratio_text
 from rating.explain import Trace, explain, explain_text
 
 
@@ -50,6 +50,7 @@ class PostedPart(msgspec.Struct, frozen=True, kw_only=True):
 class LineExplanation(msgspec.Struct, frozen=True, kw_only=True):
     """A line with everything it follows from.
 
+    `measured` is the usage, which may lie below zero; what is rated of it is in the trace.
     `trace` derives the whole charge from today's facts; the lines in `posted` sum to it, this one
     among them, unless something still waits for the next billing run. `events` and `usage` are the
     paths that list and sum what was measured; `journal` are the postings of this line.
@@ -59,6 +60,7 @@ class LineExplanation(msgspec.Struct, frozen=True, kw_only=True):
     price: PriceVersion
     period: tuple[datetime, datetime]
     active: tuple[datetime, datetime]
+    measured: str | None
     trace: Trace | None
     text: str
     posted: tuple[PostedPart, ...]
@@ -84,15 +86,19 @@ async def explain_line(
         terms=ProrationTerms(proration=seller.proration, last_day=seller.last_day),
         through=agreement.derived_through_at or found.issued_at,
     )
-    trace = await _trace(connection, seller, charge, found.item.group)
+    trace, measured = await _trace(connection, seller, charge, found.item.group)
     posted = await posted_lines(connection=connection, intervals=[stretch.id])
     mine = [
         each for each in posted.get(charge.key, ()) if each.counts and each.group == found.group
     ]
     entry, postings = await postings_of_line(connection=connection, line=line)
-    paths = _paths(charge, found) if charge.is_usage else (None, None)
+    paths = (None, None)
+    if charge.is_usage:
+        meters = await meters_by_key(connection=connection)
+        paths = _paths(charge, found, meters[charge.stretch.price.meter or ""])
     return LineExplanation(
         line=found.item,
+        measured=measured,
         price=PriceVersion(
             id=stretch.price_id, plan=found.plan, version=found.version, body=stretch.price
         ),
@@ -125,11 +131,14 @@ async def _agreement(
 
 async def _trace(
     connection: AsyncConnection, seller: Seller, charge: Charge, group: Mapping[str, str] | None
-) -> Trace | None:
-    """The derivation of the charge's group; None for what a limit adds over all groups."""
+) -> tuple[Trace | None, str | None]:
+    """The derivation of the charge's group, and what was measured of it, below zero included.
+
+    No trace for what a limit adds over all groups; nothing is measured of seats.
+    """
     price = charge.stretch.price
     if price.group_by and group is None:
-        return None
+        return None, None
     told = partial(
         explain,
         price=price,
@@ -138,21 +147,22 @@ async def _trace(
         fraction=Fraction(charge.numerator, charge.denominator),
     )
     if not charge.is_usage:
-        return told(quantity=ratio(charge.stretch.quantity))
+        return told(quantity=ratio(charge.stretch.quantity)), None
     meters = await meters_by_key(connection=connection)
     wanted = [(group or {}).get(name, "") for name in price.group_by]
     if isinstance(price, PercentagePrice):
-        return told(events=await _events(connection, meters, charge, wanted))
+        events = await _events(connection, meters, charge, wanted)
+        return told(events=events), ratio_text(sum(events, start=Fraction(0)))
     cells = await _cells(connection, meters, charge, wanted)
+    measured = sum((quantity for _, quantity in cells), start=Fraction(0))
     if isinstance(price, MatrixPrice):
         names = dimensions_of(price=price)
         rows = [
             (matrix_row(price=price, dimensions=dict(zip(names, values, strict=True))), quantity)
             for values, quantity in cells
         ]
-        return told(cells=rows)
-    measured = sum((quantity for _, quantity in cells), start=Fraction(0))
-    return told(quantity=max(measured, Fraction(0)))
+        return told(cells=rows), ratio_text(measured)
+    return told(quantity=max(measured, Fraction(0))), ratio_text(measured)
 
 
 async def _cells(
@@ -215,15 +225,20 @@ def _part(line: PostedLine, currency: str) -> PostedPart:
     )
 
 
-def _paths(charge: Charge, found: ExplainedLine) -> tuple[str, str]:
-    """The requests that sum and list the usage of the charge."""
+def _paths(charge: Charge, found: ExplainedLine, meter: Meter) -> tuple[str, str]:
+    """The requests that sum and list the usage of the charge.
+
+    A level is built from events before the charge: in its period, or ever where it carries over.
+    """
+    level = meter.aggregation is Aggregation.WEIGHTED_SUM
     query: dict[str, str] = {
         "customer": found.item.customer,
         "meter": charge.stretch.price.meter or "",
-        "from": _wire(charge.active.start),
+        "from": _wire(charge.period.start if level else charge.active.start),
         "to": _wire(charge.active.end),
     }
-    listed = f"/v1/events?{urlencode(query)}"
+    wanted = {name: value for name, value in query.items() if name != "from"}
+    listed = f"/v1/events?{urlencode(wanted if meter.carry_over else query)}"
     groups = charge.stretch.price.group_by
     if groups:
         query["group_by"] = ",".join(groups)

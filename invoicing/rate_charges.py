@@ -355,6 +355,11 @@ def charge_windows(*, meters: Mapping[str, Meter], charges: Sequence[Charge]) ->
         start_micros=np.array([unix_micros(c.active.start) for c in charges], dtype=np.int64),
         end_micros=np.array([unix_micros(c.active.end) for c in charges], dtype=np.int64),
         closes_micros=np.array([unix_micros(_closes_at(c)) for c in charges], dtype=np.int64),
+        since_micros=np.array([unix_micros(c.period.start) for c in charges], dtype=np.int64),
+        whole_micros=np.array(
+            [unix_micros(c.period.end) - unix_micros(c.period.start) for c in charges],
+            dtype=np.int64,
+        ),
     )
 
 

@@ -1,22 +1,23 @@
-"""Quantities out of columns: which line an event belongs to, and exact running aggregates.
+"""Quantities out of columns: exact running aggregates of lines.
 
 Pure and vectorised. Everything stays in int64 while bounds prove that it fits, and moves to Python
 ints (dtype object) when they no longer do: never a silent overflow.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from metering.columns import Quantities
+from engine.money import Rounding, round_ratio
+from metering.values import INT64_MAX, Quantities
 from plans.model import Aggregation
+from plans.prices import QuantityRounding
 
-_INT64_MAX: Final = 2**63 - 1
-_DENSE_MINIMUM: Final = 4_000_000
 _HALF: Final = 32
+RATIO_DIGITS: Final = 9
 _Ints = NDArray[np.int64]
 
 
@@ -24,8 +25,8 @@ class Block(msgspec.Struct, frozen=True, kw_only=True):
     """m events of one meter with a common number of fractional digits.
 
     `quantity` is None for a counting meter; `batch` and the order of the events break the ties of
-    `latest`. `combination` numbers the values of each event's dimensions, and
-    `received_micros` tells when it came, where they are asked for.
+    `latest`. `combination` numbers the values of each event's dimensions, `member` the text that
+    a unique count counts, and `received_micros` tells when it came, where they are asked for.
     """
 
     customer: _Ints
@@ -34,96 +35,8 @@ class Block(msgspec.Struct, frozen=True, kw_only=True):
     quantity: Quantities | None
     digits: int
     combination: _Ints | None = None
+    member: _Ints | None = None
     received_micros: _Ints | None = None
-
-
-class _Layer:
-    """Windows that do not overlap within a customer, sorted by customer and start."""
-
-    def __init__(self, *, line: _Ints, customer: _Ints, start: _Ints, end: _Ints) -> None:
-        self._line, self._start, self._end = line, start, end
-        self._customers, self._first, count = np.unique(
-            customer, return_index=True, return_counts=True
-        )
-        self._stop = self._first + count
-        self._steps = [1 << bit for bit in range(int(count.max()).bit_length() - 1, -1, -1)]
-        low, high = int(self._customers[0]), int(self._customers[-1])
-        self._low, self._span = low, high - low + 1
-        self._rank = None
-        if self._span <= max(_DENSE_MINIMUM, 16 * len(self._customers)):
-            self._rank = np.full(self._span, -1, dtype=np.int32)
-            self._rank[self._customers - low] = np.arange(len(self._customers), dtype=np.int32)
-
-    def _ranks(self, customer: _Ints) -> tuple[_Ints, _Ints]:
-        """(positions, ranks) of the events whose customer has a window here."""
-        offset = customer - self._low
-        if self._rank is not None:
-            inside = np.flatnonzero((offset >= 0) & (offset < self._span))
-            ranks = self._rank[offset[inside]]
-            kept = ranks >= 0
-            return inside[kept], ranks[kept].astype(np.int64)
-        found = np.minimum(np.searchsorted(self._customers, customer), len(self._customers) - 1)
-        positions = np.flatnonzero(self._customers[found] == customer)
-        return positions, found[positions]
-
-    def find(self, *, customer: _Ints, time_micros: _Ints) -> tuple[_Ints, _Ints]:
-        """(lines, positions) of the events that fall into a window."""
-        positions, ranks = self._ranks(customer)
-        at = time_micros[positions]
-        place = self._first[ranks]
-        if len(self._steps) > 1:
-            stop = self._stop[ranks]
-            for step in self._steps:
-                ahead = place + step
-                safe = np.minimum(ahead, len(self._start) - 1)
-                place = np.where((ahead < stop) & (self._start[safe] <= at), ahead, place)
-        hit = (self._start[place] <= at) & (at < self._end[place])
-        return self._line[place[hit]], positions[hit]
-
-
-def _layer_numbers(customer: _Ints, start: _Ints, end: _Ints) -> _Ints:
-    """A layer for each window (sorted by customer, start) so that no layer overlaps itself."""
-    layer = np.zeros(len(customer), dtype=np.int64)
-    same = customer[1:] == customer[:-1]
-    if not bool(np.any(same & (start[1:] < end[:-1]))):
-        return layer
-    ends: list[int] = []
-    current: int | None = None
-    for index, (who, opens, closes) in enumerate(
-        zip(customer.tolist(), start.tolist(), end.tolist(), strict=True)
-    ):
-        if who != current:
-            current, ends = who, []
-        chosen = next((number for number, last in enumerate(ends) if last <= opens), len(ends))
-        if chosen == len(ends):
-            ends.append(closes)
-        else:
-            ends[chosen] = closes
-        layer[index] = chosen
-    return layer
-
-
-class WindowIndex:
-    """The windows of one meter, found by customer and time. Windows may overlap."""
-
-    def __init__(self, *, customer: _Ints, start_micros: _Ints, end_micros: _Ints) -> None:
-        """Line i is (customer[i], [start_micros[i], end_micros[i])); empty ones match nothing."""
-        real = np.flatnonzero(start_micros < end_micros)
-        order = real[np.lexsort((end_micros[real], start_micros[real], customer[real]))]
-        who, opens, closes = customer[order], start_micros[order], end_micros[order]
-        number = _layer_numbers(who, opens, closes)
-        self._layers = [
-            _Layer(line=order[mine], customer=who[mine], start=opens[mine], end=closes[mine])
-            for each in range(int(number.max(initial=-1)) + 1)
-            for mine in [np.flatnonzero(number == each)]
-        ]
-
-    def find(self, *, customer: _Ints, time_micros: _Ints) -> Iterator[tuple[_Ints, _Ints]]:
-        """(lines, positions of events) once per layer of windows."""
-        for layer in self._layers:
-            lines, positions = layer.find(customer=customer, time_micros=time_micros)
-            if len(lines):
-                yield lines, positions
 
 
 def _largest(values: Quantities) -> int:
@@ -138,7 +51,7 @@ def scale_up(values: Quantities, *, power: int) -> Quantities:
     if power == 0:
         return values
     factor = 10**power
-    if values.dtype == np.int64 and _largest(values) * factor <= _INT64_MAX:
+    if values.dtype == np.int64 and _largest(values) * factor <= INT64_MAX:
         return values * np.int64(factor)
     return values.astype(object) * factor
 
@@ -212,16 +125,19 @@ class Tally:
         if self._aggregation is Aggregation.COUNT or block.quantity is None:
             self.mantissa += np.bincount(line, minlength=len(self.mantissa))
             return
-        quantity = self._align(block.quantity[position], block.digits)
-        match self._aggregation:
-            case Aggregation.SUM:
-                self._add_sum(line, quantity)
-            case Aggregation.MAX:
-                self._add_extreme(line, quantity, largest=True)
-            case Aggregation.MIN:
-                self._add_extreme(line, quantity, largest=False)
-            case Aggregation.LATEST:
-                self._add_latest(line, quantity, block.time_micros[position], block.batch[position])
+        if self._aggregation is Aggregation.LATEST:
+            quantity = self._align(block.quantity[position], block.digits)
+            self._add_latest(line, quantity, block.time_micros[position], block.batch[position])
+            return
+        self.add_values(line=line, values=block.quantity[position], digits=block.digits)
+
+    def add_values(self, *, line: _Ints, values: Quantities, digits: int) -> None:
+        """Sum, maximum or minimum: count n values × 10^-digits to the lines beside them."""
+        quantity = self._align(values, digits)
+        if self._aggregation is Aggregation.SUM:
+            self._add_sum(line, quantity)
+        else:
+            self._add_extreme(line, quantity, largest=self._aggregation is Aggregation.MAX)
 
     def _align(self, quantity: Quantities, digits: int) -> Quantities:
         """Bring the tally and the newcomers to the same digits and the same kind of integer."""
@@ -240,10 +156,10 @@ class Tally:
         if self.mantissa.dtype != object:
             largest = _largest(quantity)
             grown = self._bound + largest * len(line)
-            if grown > _INT64_MAX:
+            if grown > INT64_MAX:
                 busiest = int(np.bincount(line).max(initial=0))
                 grown = _largest(self.mantissa) + largest * busiest
-            if grown > _INT64_MAX:
+            if grown > INT64_MAX:
                 self.mantissa, quantity = self.mantissa.astype(object), quantity.astype(object)
             self._bound = grown
         np.add.at(self.mantissa, line, quantity)
@@ -273,6 +189,43 @@ class Tally:
 
 def tighten(values: Quantities) -> Quantities:
     """int64 when every value fits, else as they are."""
-    if values.dtype == object and _largest(values) <= _INT64_MAX:
+    if values.dtype == object and _largest(values) <= INT64_MAX:
         return values.astype(np.int64)
     return values
+
+
+def divided(
+    *, numerators: Quantities, digits: int, denominators: Sequence[int]
+) -> tuple[Quantities, int]:
+    """n ratios of numerator × 10^-digits over an integer: (mantissa, digits).
+
+    They have nine digits, half away from zero. Denominators are above zero.
+    """
+    unit, scale = 10**RATIO_DIGITS, 10**digits
+    found = [
+        round_ratio(int(numerator) * unit, denominator * scale, rounding=Rounding.HALF_UP)
+        if numerator
+        else 0
+        for numerator, denominator in zip(numerators.tolist(), denominators, strict=True)
+    ]
+    return tighten(np.array(found, dtype=object)), RATIO_DIGITS
+
+
+def round_quantities(
+    *, values: Quantities, digits: int, rounding: QuantityRounding
+) -> tuple[Quantities, int]:
+    """n quantities × 10^-digits as the meter rounds them: (mantissa, digits).
+
+    By their distance from zero: `up` away from it, `down` towards it, `half_up` to the nearest,
+    ties away from it.
+    """
+    lost = digits - rounding.digits
+    if lost <= 0:
+        return values, digits
+    unit = 10**lost
+    if values.dtype != object and _largest(values) + unit > INT64_MAX:
+        values = values.astype(object)
+    added = {"up": unit - 1, "down": 0, "half_up": unit // 2}[rounding.mode]
+    size = (abs(values) + added) // unit
+    whole = np.where(values < 0, -size, size)
+    return scale_up(whole, power=max(0, -rounding.digits)), max(0, rounding.digits)

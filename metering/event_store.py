@@ -1,7 +1,7 @@
 """The event store, as it is shown: whole batches, and what the events in them are measured for."""
 
 from collections.abc import AsyncIterator, Iterable
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import msgspec
@@ -15,6 +15,8 @@ from metering.store import decode_payload, pages, weigh_payload
 from metering.windows import closes_at
 from plans.prices import Interval
 
+_EVER: Final = datetime(9999, 12, 31, tzinfo=UTC)
+_INSTANT: Final = timedelta(microseconds=1)
 _EVENTS: Final = """
 SELECT batch, payload, received_at,
   ARRAY(SELECT v.ordinal FROM event_voids v
@@ -70,8 +72,21 @@ class UsageInterval(msgspec.Struct, frozen=True, kw_only=True):
         """Whether the instant lies in [start, end)."""
         return self.start_at <= at and (self.end_at is None or at < self.end_at)
 
+    def last_counted(self, at: datetime, *, carried: bool) -> datetime | None:
+        """The last instant at which what happened `at` counts here; None when it never does.
+
+        A level that is carried over counts for as long as the price is paid.
+        """
+        if not carried:
+            return at if self.holds(at) else None
+        if self.end_at is None:
+            return _EVER
+        return max(self.start_at, self.end_at - _INSTANT) if at < self.end_at else None
+
     def is_late(self, at: datetime, *, received_at: datetime) -> bool:
         """Whether the billing period that holds `at` was closed when an event came."""
+        if at == _EVER:
+            return False
         period = period_holding(calendar=self.calendar, at=at)
         ends = period.end if self.end_at is None else min(period.end, self.end_at)
         closed = closes_at(active_end=ends, period_end=period.end, cancelled_at=self.cancelled_at)

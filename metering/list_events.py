@@ -11,11 +11,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from engine.db import driver
 from engine.errors import BillingError, ErrorKind
 from metering import event_store, store
-from metering.columns import parse_value
+from metering.columns import measures
 from metering.dimensions import passes
 from metering.intake import read_data
 from metering.model import EventFilter, EventList, EventReason, EventRow, EventStatus, StoredEvent
-from plans.model import Aggregation, LateUsage, Meter
+from plans.model import LateUsage, Meter
 
 _CURSOR: Final = re.compile(r"(\d{1,18})\.(\d{1,9})\Z", re.ASCII)
 _LOOKED_AT: Final = 20_000
@@ -66,15 +66,20 @@ def _reason(
     good = {
         meter.key: meter.late_usage is LateUsage.IGNORE
         for meter in mine
-        if meter.aggregation is Aggregation.COUNT
-        or parse_value(data.get(meter.value or "")) is not None
+        if measures(meter=meter, data=data)
     }
+    carried = {meter.key for meter in mine if meter.carry_over}
     billed = {each.meter for each in intervals if each.holds(event.time)}
     if not good or any(meter.key in billed and meter.key not in good for meter in mine):
         return "bad_value"
-    held = [each for each in intervals if each.meter in good and each.holds(event.time)]
-    for each in held:
-        if not (good[each.meter] and each.is_late(event.time, received_at=received_at)):
+    held = [
+        (each, at)
+        for each in intervals
+        if each.meter in good
+        and (at := each.last_counted(event.time, carried=each.meter in carried)) is not None
+    ]
+    for each, at in held:
+        if not (good[each.meter] and each.is_late(at, received_at=received_at)):
             return None
     return "late_usage" if held else "no_subscription"
 

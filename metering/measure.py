@@ -1,6 +1,7 @@
 """Verb: measure what meters counted, exactly, from the columns of stored batches."""
 
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from typing import Final
 
 import msgspec
 import numpy as np
@@ -8,20 +9,16 @@ from numpy.typing import NDArray
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from metering import store
-from metering.aggregation import (
-    Block,
-    PairNumbers,
-    Tally,
-    WindowIndex,
-    concatenated,
-    scale_up,
-    tighten,
-)
-from metering.columns import Quantities
+from metering.aggregation import Block, PairNumbers, concatenated, scale_up, tighten
+from metering.columns import kept_dimensions
 from metering.dimensions import Combinations
 from metering.model import EventUsage, GroupedUsage, Measured, Windows
-from plans.model import Meter
+from metering.tallies import Spans, finished, running_aggregate
+from metering.values import Quantities
+from metering.window_index import WindowIndex
+from plans.model import Aggregation, Meter
 
+_EVER_MICROS: Final = -(2**62)
 _Ints = NDArray[np.int64]
 
 
@@ -41,22 +38,30 @@ async def measure(
     """The quantity of each of n windows, in order; `meters` by number must hold those named.
 
     Reads every batch that overlaps the windows of a meter once, in bounded memory: ask for all
-    lines of a run at once. Nothing is rounded and nothing floored at zero.
+    lines of a run at once. Quantities are rounded as their meter says, and none is floored at zero.
     """
-    results: list[tuple[_Ints, Tally]] = []
+    results: list[tuple[_Ints, Quantities, int]] = []
     subjects = store.SubjectNumbers(connection=connection)
     for number in np.unique(windows.meter).tolist():
         lines = np.flatnonzero(windows.meter == number)
         meter = meters[number]
-        tally = Tally(aggregation=meter.aggregation, lines=len(lines))
-        results.append((lines, tally))
+        aggregate = running_aggregate(meter=meter, spans=_spans(windows, lines))
+        aggregate.grow(lines=len(lines))
         async for block, line, position in _find(
-            connection=connection, meter=meter, windows=windows, lines=lines, subjects=subjects
+            connection=connection,
+            meter=meter,
+            windows=windows,
+            lines=lines,
+            since=_since(meter, windows, lines),
+            subjects=subjects,
         ):
-            tally.add(line=line, position=position, block=block)
-    digits = max((tally.digits for _, tally in results), default=0)
-    mantissa = _joined([(tally.mantissa, tally.digits) for _, tally in results], digits=digits)
-    order = np.concatenate([lines for lines, _ in results]) if results else np.empty(0, dtype=int)
+            aggregate.add(line=line, span=line, position=position, block=block)
+        results.append((lines, *finished(meter=meter, aggregate=aggregate)))
+    digits = max((each for _, _, each in results), default=0)
+    mantissa = _joined([(values, each) for _, values, each in results], digits=digits)
+    order = (
+        np.concatenate([lines for lines, _, _ in results]) if results else np.empty(0, dtype=int)
+    )
     ordered = np.zeros_like(mantissa)
     ordered[order] = mantissa
     return Measured(mantissa=ordered, digits=digits)
@@ -78,28 +83,32 @@ async def measure_groups(
     parts: list[_Part] = []
     subjects = store.SubjectNumbers(connection=connection)
     for meter, names, lines in _alike(meters=meters, windows=windows, dimensions=dimensions):
-        combinations = Combinations(kept=meter.group_by, wanted=names)
-        pairs, tally = PairNumbers(), Tally(aggregation=meter.aggregation, lines=0)
+        combinations = Combinations(kept=kept_dimensions(meter), wanted=names)
+        pairs = PairNumbers()
+        aggregate = running_aggregate(meter=meter, spans=_spans(windows, lines))
         async for block, line, position in _find(
             connection=connection,
             meter=meter,
             windows=windows,
             lines=lines,
+            since=_since(meter, windows, lines),
             subjects=subjects,
             combinations=combinations,
         ):
             assert block.combination is not None
             pair = pairs.find(line=line, combination=block.combination[position])
-            tally.grow(lines=len(pairs))
-            tally.add(line=pair, position=position, block=block)
+            aggregate.grow(lines=len(pairs))
+            aggregate.add(line=pair, span=line, position=position, block=block)
         line, combination = pairs.halves()
+        quantity, digits = finished(meter=meter, aggregate=aggregate)
+        shown = aggregate.has_usage()
         parts.append(
             _Part(
-                line=lines[line],
-                combination=combination,
+                line=lines[line[shown]],
+                combination=combination[shown],
                 texts=combinations.texts(),
-                quantity=tally.mantissa,
-                digits=tally.digits,
+                quantity=quantity[shown],
+                digits=digits,
             )
         )
     line, dimension, texts = _rows(parts)
@@ -132,13 +141,14 @@ async def measure_events(
     batches: list[_Ints] = []
     subjects = store.SubjectNumbers(connection=connection)
     for meter, names, lines in _alike(meters=meters, windows=windows, dimensions=dimensions):
-        combinations = Combinations(kept=meter.group_by, wanted=names)
+        combinations = Combinations(kept=kept_dimensions(meter), wanted=names)
         found: list[_Part] = []
         async for block, line, position in _find(
             connection=connection,
             meter=meter,
             windows=windows,
             lines=lines,
+            since=windows.start_micros[lines],
             subjects=subjects,
             combinations=combinations,
         ):
@@ -196,14 +206,19 @@ async def _find(
     meter: Meter,
     windows: Windows,
     lines: _Ints,
+    since: _Ints,
     subjects: store.SubjectNumbers,
     combinations: Combinations | None = None,
 ) -> AsyncIterator[tuple[Block, _Ints, _Ints]]:
-    """(block, places among `lines`, positions in the block) of a meter's events in windows."""
+    """(block, places among `lines`, positions in the block) of a meter's events in windows.
+
+    Those from `since` on; an empty window has none.
+    """
     start, end = windows.start_micros[lines], windows.end_micros[lines]
     real = start < end
     if not bool(np.any(real)):
         return
+    start = np.where(real, since, end)
     closes = None if windows.closes_micros is None else windows.closes_micros[lines]
     index = WindowIndex(customer=windows.customer[lines], start_micros=start, end_micros=end)
     async for block in store.stream_blocks(
@@ -220,6 +235,22 @@ async def _find(
                 continue
             in_time = block.received_micros[position] < closes[line]
             yield block, line[in_time], position[in_time]
+
+
+def _spans(windows: Windows, lines: _Ints) -> Spans:
+    start, end = windows.start_micros[lines], windows.end_micros[lines]
+    whole = end - start if windows.whole_micros is None else windows.whole_micros[lines]
+    return Spans(start=start, end=end, whole=np.maximum(whole, 1))
+
+
+def _since(meter: Meter, windows: Windows, lines: _Ints) -> _Ints:
+    """From when on events count for each window: for a level, from before it begins."""
+    start = windows.start_micros[lines]
+    if meter.aggregation is not Aggregation.WEIGHTED_SUM:
+        return start
+    if meter.carry_over:
+        return np.full(len(lines), _EVER_MICROS, dtype=np.int64)
+    return start if windows.since_micros is None else np.minimum(start, windows.since_micros[lines])
 
 
 def _rows(parts: Sequence[_Part]) -> tuple[_Ints, _Ints, tuple[tuple[str, ...], ...]]:

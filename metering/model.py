@@ -78,6 +78,10 @@ class Windows(msgspec.Struct, frozen=True, kw_only=True):
 
     Meters and customers are given by their numbers; instants are microseconds since 1970 UTC. A
     meter that ignores late usage leaves out what was received from `closes_micros` on.
+
+    A level is built from changes since `since_micros` (the start unless told; always from the
+    first one where it carries over), and its level × time is divided by `whole_micros`, the length
+    of the whole billing period (that of the window unless told).
     """
 
     meter: NDArray[np.int32]
@@ -85,6 +89,8 @@ class Windows(msgspec.Struct, frozen=True, kw_only=True):
     start_micros: NDArray[np.int64]
     end_micros: NDArray[np.int64]
     closes_micros: NDArray[np.int64] | None = None
+    since_micros: NDArray[np.int64] | None = None
+    whole_micros: NDArray[np.int64] | None = None
 
 
 class Measured(msgspec.Struct, frozen=True, kw_only=True):

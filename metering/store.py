@@ -12,11 +12,17 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from engine.db import driver
 from metering.aggregation import Block
-from metering.columns import MeterColumns, decode_quantities, measure_columns
+from metering.columns import (
+    MeterColumns,
+    decode_quantities,
+    has_values,
+    kept_dimensions,
+    measure_columns,
+)
 from metering.dimensions import Combinations
 from metering.intake import EPOCH, micros_of, read_data
 from metering.model import StoredEvent
-from plans.model import Aggregation, LateUsage, Meter
+from plans.model import LateUsage, Meter
 
 FETCH_BYTES: Final = 4_000_000
 _FETCH_ROWS: Final = 2_000
@@ -67,8 +73,8 @@ SELECT key, number, 1 FROM customers WHERE seller = current_seller() AND key = A
 ORDER BY rank
 """
 _METERS: Final = """
-SELECT id, number, key, name, event_type, aggregation, value, filters, group_by, late_usage,
-  created_at
+SELECT id, number, key, name, event_type, aggregation, value, unique_by, percentile, carry_over,
+  filters, group_by, rounding, late_usage, created_at
 FROM meters WHERE seller = current_seller() ORDER BY number
 """
 
@@ -178,6 +184,7 @@ def _left(block: Block, voided: Sequence[int]) -> Block:
         quantity=None if block.quantity is None else block.quantity[kept],
         digits=block.digits,
         combination=None if block.combination is None else block.combination[kept],
+        member=None if block.member is None else block.member[kept],
         received_micros=None if block.received_micros is None else block.received_micros[kept],
     )
 
@@ -207,10 +214,11 @@ async def _block(
     meter: Meter,
     subjects: SubjectNumbers,
     combinations: Combinations | None,
+    members: Combinations | None,
 ) -> Block:
     """(batch, columns) of the same digits and width, as one block."""
     first = columns[0][1]
-    counting = meter.aggregation is Aggregation.COUNT
+    counting = not has_values(meter)
     return Block(
         customer=await _customers(
             [(each.customers, each.unknown) for _, each in columns], subjects
@@ -223,14 +231,22 @@ async def _block(
             quantities=b"".join(each.quantities for _, each in columns), wide=first.wide
         ),
         digits=first.digits,
-        combination=None
-        if combinations is None
-        else np.concatenate(
-            [
-                combinations.number(groups=each.groups, codes=each.codes, events=each.events)
-                for _, each in columns
-            ]
-        ),
+        combination=_numbered(columns, combinations),
+        member=_numbered(columns, members),
+    )
+
+
+def _numbered(
+    columns: Sequence[tuple[int, MeterColumns]], combinations: Combinations | None
+) -> _Ints | None:
+    """Each event's combination, numbered there; None where nobody asks."""
+    if combinations is None:
+        return None
+    return np.concatenate(
+        [
+            combinations.number(groups=each.groups, codes=each.codes, events=each.events)
+            for _, each in columns
+        ]
     )
 
 
@@ -283,7 +299,11 @@ async def stream_blocks(
     """
     raw = await driver(connection)
     bounds = (meter.number, at_micros(end_micros), at_micros(start_micros))
-    kept = bool(combinations is not None and meter.group_by)
+    texts = kept_dimensions(meter)
+    members = None
+    if meter.unique_by is not None:
+        members = Combinations(kept=texts, wanted=(meter.unique_by,))
+    kept = bool(texts) and (combinations is not None or members is not None)
     late = meter.late_usage is LateUsage.IGNORE
     async for rows in pages(raw, _MEASURES, *bounds, kept, late, weigh=_weigh_columns):
         groups: dict[tuple[int, bool], list[Any]] = {}
@@ -295,6 +315,7 @@ async def stream_blocks(
                 meter=meter,
                 subjects=subjects,
                 combinations=combinations,
+                members=members,
             )
             yield _left(_received(block, group, meter), _voided(group))
     async for rows in pages(raw, _UNMEASURED, *bounds, weigh=weigh_payload):
@@ -312,6 +333,7 @@ async def stream_blocks(
                     meter=meter,
                     subjects=subjects,
                     combinations=combinations,
+                    members=members,
                 )
                 one = {"events": columns.events, "received_at": row["received_at"]}
                 yield _received(block, [one], meter)

@@ -35,7 +35,8 @@ async def read_usage(
     """The quantities of [start, end), cut where the customer's days begin.
 
     Customer and meter are given by key or id. With `group_by` a window has a row for each
-    combination of values that has events. Errors: `not_found`, `invalid_body`,
+    combination of values that has events. A level is averaged over each window; where it does not
+    carry over, it is built from the changes since `start`. Errors: `not_found`, `invalid_body`,
     `too_many_windows`, `too_many_groups`.
     """
     person = await find_customer(connection=connection, reference=customer)
@@ -54,6 +55,7 @@ async def read_usage(
         customer=np.full(count, person.number, dtype=np.int64),
         start_micros=np.array([micros_of(each.start) for each in periods], dtype=np.int64),
         end_micros=np.array([micros_of(each.end) for each in periods], dtype=np.int64),
+        since_micros=np.full(count, micros_of(start), dtype=np.int64),
     )
     meters = {wanted.number: wanted}
     if group_by:

@@ -3,6 +3,7 @@
 import functools
 import hashlib
 from collections.abc import Collection, Iterable, Mapping
+from fractions import Fraction
 from typing import Final
 from zoneinfo import available_timezones
 
@@ -11,9 +12,11 @@ import msgspec
 from engine.errors import BillingError, FieldError
 from engine.ids import encode_body
 from engine.money import is_currency
+from plans.expression import ExpressionError, is_property, parse_expression
 from plans.model import Aggregation, CustomerDraft, MeterDraft, Party, PlanDraft, Seller
 from plans.prices import MatrixPrice, Price
 
+_ALL: Final = 100
 _EMAIL_SIGNS: Final = frozenset('\r\n\t <>,;"')
 
 
@@ -64,8 +67,8 @@ def customer_errors(draft: CustomerDraft) -> list[FieldError]:
 
 
 def meter_errors(draft: MeterDraft) -> list[FieldError]:
-    """Whether the aggregation has the property it measures, and only then; dimensions once."""
-    errors = _value_errors(draft)
+    """Whether the aggregation has what it needs, and nothing else; dimensions once."""
+    errors = _value_errors(draft) + _option_errors(draft)
     for index, name in enumerate(draft.group_by):
         if name in draft.group_by[:index]:
             detail = f"{name!r} is named twice"
@@ -74,14 +77,41 @@ def meter_errors(draft: MeterDraft) -> list[FieldError]:
 
 
 def _value_errors(draft: MeterDraft) -> list[FieldError]:
-    counts = draft.aggregation is Aggregation.COUNT
+    counts = draft.aggregation in {Aggregation.COUNT, Aggregation.UNIQUE_COUNT}
     if counts and draft.value is not None:
-        detail = "a count measures no property of the event"
+        detail = "a count measures no value of the event"
         return [FieldError(pointer="/value", code="invalid", detail=detail)]
     if not counts and draft.value is None:
         detail = f"{draft.aggregation.value!r} needs the property of `data` that it measures"
         return [FieldError(pointer="/value", code="required", detail=detail)]
+    if draft.value is not None and not is_property(draft.value):
+        try:
+            parse_expression(draft.value)
+        except ExpressionError as error:
+            return [FieldError(pointer="/value", code="invalid_expression", detail=str(error))]
     return []
+
+
+def _option_errors(draft: MeterDraft) -> list[FieldError]:
+    """An error for each option that the aggregation lacks, or has no use for."""
+    errors: list[FieldError] = []
+    options = (
+        ("unique_by", Aggregation.UNIQUE_COUNT, draft.unique_by is not None, True),
+        ("percentile", Aggregation.PERCENTILE, draft.percentile is not None, True),
+        ("carry_over", Aggregation.WEIGHTED_SUM, draft.carry_over, False),
+    )
+    for name, aggregation, given, needed in options:
+        pointer = f"/{name}"
+        if given and draft.aggregation is not aggregation:
+            detail = f"{name!r} is of {aggregation.value!r} only"
+            errors.append(FieldError(pointer=pointer, code="invalid", detail=detail))
+        if needed and not given and draft.aggregation is aggregation:
+            detail = f"{aggregation.value!r} needs {name!r}"
+            errors.append(FieldError(pointer=pointer, code="required", detail=detail))
+    if draft.percentile is not None and not 0 < Fraction(draft.percentile) <= _ALL:
+        detail = "a percentile lies above 0 and at 100 at most"
+        errors.append(FieldError(pointer="/percentile", code="out_of_range", detail=detail))
+    return errors
 
 
 def unmetered_errors(*, draft: PlanDraft, known: Mapping[str, Collection[str]]) -> list[FieldError]:

@@ -12,7 +12,7 @@ import msgspec
 
 from engine.money import CurrencyCode, Rounding, UnsignedText
 from engine.period import Alignment
-from plans.prices import Dimension, Interval, Price
+from plans.prices import Dimension, Interval, Price, QuantityRounding
 from plans.shape import Body, DaysText, Key, Name, Record, ShortText
 
 
@@ -75,8 +75,13 @@ class Aggregation(StrEnum):
     MAX = "max"
     MIN = "min"
     LATEST = "latest"
+    UNIQUE_COUNT = "unique_count"
+    AVERAGE = "average"
+    PERCENTILE = "percentile"
+    WEIGHTED_SUM = "weighted_sum"
 
 
+Percent = Annotated[int, msgspec.Meta(ge=1, le=100)] | UnsignedText
 FilterText = Annotated[str, msgspec.Meta(max_length=500)]
 
 
@@ -99,19 +104,26 @@ class LateUsage(StrEnum):
 
 
 class MeterDraft(Body, frozen=True, kw_only=True):
-    """`POST /v1/meters`. `value` names the property of `data` that is measured.
+    """`POST /v1/meters`. `value` is the property of `data` that is measured, or an expression.
 
-    Events pass that pass every filter. `group_by` names the properties by whose values usage is
-    kept apart. `late_usage` says whether usage for a closed period adjusts it or is ignored.
+    `unique_by` names the property whose texts a `unique_count` counts, `percentile` is the per
+    cent of a percentile, and with `carry_over` the level of a `weighted_sum` lives on. Events
+    pass that pass every filter. `group_by` names the properties by whose values usage is kept
+    apart. `rounding` is of the quantity. `late_usage` says whether usage for a closed period
+    adjusts it or is ignored.
     """
 
     key: Key
     event_type: ShortText
     aggregation: Aggregation
     name: Name | None = None
-    value: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,99}\Z")] | None = None
+    value: Annotated[str, msgspec.Meta(min_length=1, max_length=1000)] | None = None
+    unique_by: Dimension | None = None
+    percentile: Percent | None = None
+    carry_over: bool = False
     filters: Annotated[tuple[MeterFilter, ...], msgspec.Meta(max_length=20)] = ()
     group_by: Annotated[tuple[Dimension, ...], msgspec.Meta(max_length=8)] = ()
+    rounding: QuantityRounding | None = None
     late_usage: LateUsage = LateUsage.ADJUST
 
 
@@ -124,8 +136,12 @@ class MeterAnswer(Record, frozen=True, kw_only=True):
     event_type: str
     aggregation: Aggregation
     value: str | None
+    unique_by: str | None = None
+    percentile: str | None = None
+    carry_over: bool = False
     filters: tuple[MeterFilter, ...] = ()
     group_by: tuple[str, ...] = ()
+    rounding: QuantityRounding | None = None
     late_usage: LateUsage = LateUsage.ADJUST
     created_at: datetime
 

@@ -48,8 +48,8 @@ UPDATE customers SET name = :name, emails = CAST(CAST(:emails AS text) AS jsonb)
 WHERE seller = current_seller() AND id = :id
 """)
 _METERS: Final = """
-SELECT id, number, key, name, event_type, aggregation, value, filters, group_by, late_usage,
-  created_at
+SELECT id, number, key, name, event_type, aggregation, value, unique_by, percentile, carry_over,
+  filters, group_by, rounding, late_usage, created_at
 FROM meters WHERE seller = current_seller()
 """
 _METER: Final = text(_METERS + "AND (key = :reference OR id = :reference)")
@@ -58,10 +58,11 @@ _METER_PAGE: Final = text(
 )
 _EVERY_METER: Final = text(_METERS + "ORDER BY number")
 _INSERT_METER: Final = text("""
-INSERT INTO meters (id, key, name, event_type, aggregation, value, filters, group_by, late_usage,
-  created_at)
-VALUES (:id, :key, :name, :event_type, :aggregation, :value,
-  CAST(CAST(:filters AS text) AS jsonb), CAST(:group_by AS text[]), :late_usage, :created_at)
+INSERT INTO meters (id, key, name, event_type, aggregation, value, unique_by, percentile,
+  carry_over, filters, group_by, rounding, late_usage, created_at)
+VALUES (:id, :key, :name, :event_type, :aggregation, :value, :unique_by, :percentile, :carry_over,
+  CAST(CAST(:filters AS text) AS jsonb), CAST(:group_by AS text[]),
+  CAST(CAST(:rounding AS text) AS jsonb), :late_usage, :created_at)
 """)
 _METER_DIMENSIONS: Final = text(
     "SELECT key, group_by FROM meters WHERE seller = current_seller() AND key = ANY(:keys)"
@@ -197,7 +198,14 @@ async def insert_meter(
 ) -> None:
     """Write a meter; a key already taken violates its unique key."""
     fields = msgspec.to_builtins(draft)
-    row = {**fields, "filters": _json(draft.filters), "id": meter_id, "created_at": now}
+    row = {
+        **fields,
+        "percentile": None if draft.percentile is None else str(draft.percentile),
+        "filters": _json(draft.filters),
+        "rounding": _json(draft.rounding),
+        "id": meter_id,
+        "created_at": now,
+    }
     await connection.execute(_INSERT_METER, row)
 
 

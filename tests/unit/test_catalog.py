@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 
+import msgspec
 import pytest
 
 from engine.errors import BillingError
@@ -79,9 +80,51 @@ def test_every_aggregation_but_count_measures_a_property() -> None:
     for aggregation in Aggregation:
         bare = MeterDraft(key="m", event_type="t", aggregation=aggregation)
         measuring = MeterDraft(key="m", event_type="t", aggregation=aggregation, value="v")
-        counts = aggregation is Aggregation.COUNT
-        assert [error.code for error in meter_errors(bare)] == ([] if counts else ["required"])
-        assert [error.code for error in meter_errors(measuring)] == (["invalid"] if counts else [])
+        counts = aggregation in {Aggregation.COUNT, Aggregation.UNIQUE_COUNT}
+        missing = [error.code for error in meter_errors(bare) if error.pointer == "/value"]
+        given = [error.code for error in meter_errors(measuring) if error.pointer == "/value"]
+        assert (missing, given) == (([], ["invalid"]) if counts else (["required"], []))
+
+
+@pytest.mark.parametrize(
+    ("fields", "errors"),
+    [
+        ({"aggregation": "sum", "value": "a"}, []),
+        ({"aggregation": "sum", "value": "a", "carry_over": False}, []),
+        ({"aggregation": "unique_count", "unique_by": "host"}, []),
+        ({"aggregation": "unique_count"}, [("/unique_by", "required")]),
+        ({"aggregation": "count", "unique_by": "host"}, [("/unique_by", "invalid")]),
+        ({"aggregation": "percentile", "value": "a", "percentile": 95}, []),
+        ({"aggregation": "percentile", "value": "a", "percentile": "99.9"}, []),
+        ({"aggregation": "percentile", "value": "a"}, [("/percentile", "required")]),
+        (
+            {"aggregation": "percentile", "value": "a", "percentile": "0.000"},
+            [("/percentile", "out_of_range")],
+        ),
+        (
+            {"aggregation": "percentile", "value": "a", "percentile": "100.01"},
+            [("/percentile", "out_of_range")],
+        ),
+        (
+            {"aggregation": "max", "value": "a", "percentile": 50, "carry_over": True},
+            [("/percentile", "invalid"), ("/carry_over", "invalid")],
+        ),
+        ({"aggregation": "weighted_sum", "value": "a", "carry_over": True}, []),
+        ({"aggregation": "weighted_sum", "value": "a - b"}, []),
+        ({"aggregation": "sum", "value": "a +"}, [("/value", "invalid_expression")]),
+    ],
+)
+def test_options_belong_to_their_aggregation(fields: dict, errors: list) -> None:
+    draft = msgspec.convert({"key": "m", "event_type": "t"} | fields, MeterDraft)
+    assert [(error.pointer, error.code) for error in meter_errors(draft)] == errors
+
+
+def test_an_expression_is_refused_with_the_place_in_it() -> None:
+    draft = MeterDraft(
+        key="m", event_type="t", aggregation=Aggregation.SUM, value="max(input; output)"
+    )
+    (error,) = meter_errors(draft)
+    assert error.detail == "'; output)' is not understood at position 10"
 
 
 def test_prices_name_known_meters() -> None:

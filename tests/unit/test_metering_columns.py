@@ -8,24 +8,26 @@ import numpy as np
 import pytest
 
 from engine.columns import encode_copy
-from metering.aggregation import Block, Tally, WindowIndex
+from metering.aggregation import Block, Tally
 from metering.columns import decode_quantities, measure_columns, parse_value
+from metering.window_index import WindowIndex
 from plans.model import Aggregation, Meter
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 DAY = 86_400_000_000
 
 
-def meter(aggregation: str = "sum") -> Meter:
+def meter(aggregation: str = "sum", **fields) -> Meter:
+    named = {"value": None if aggregation == "count" else "tokens"} | fields
     return Meter(
         id="mtr_1",
         key="tokens",
         name=None,
         event_type="call",
         aggregation=Aggregation(aggregation),
-        value=None if aggregation == "count" else "tokens",
         created_at=AT,
         number=7,
+        **named,
     )
 
 
