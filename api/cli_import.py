@@ -1,20 +1,23 @@
 """`usance import`: customers, subscriptions and events from CSV and NDJSON files."""
 
+import contextlib
 import csv
 import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import rich_click as click
 
 from api.cli_start import FAILED, console, run_async, started
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from api.importing import Columns, Kind
     from api.runtime import Runtime
-    from api.send_rows import Sent
+    from api.send_rows import Refused, Sent
 
 _FILE = click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 _SELLER = click.option(
@@ -74,21 +77,25 @@ def events(file: Path, seller_id: str | None, **chosen: Any) -> None:
 
 def _import(*, file: Path, kind: "Kind", seller_id: str | None, columns: "Columns | None") -> None:
     before = time.monotonic()
-    with started() as running:
+    with RefusedRows(file=file) as refused, started() as running:
         sent = run_async(
             lambda: import_file(
-                file=file, kind=kind, seller_id=seller_id, columns=columns, running=running
+                file=file,
+                kind=kind,
+                seller_id=seller_id,
+                columns=columns,
+                running=running,
+                refuse=refused.add,
             )
         )
     seconds = time.monotonic() - before
     rate = f", {sent.rows / seconds:,.0f} rows/s" if seconds > 0 else ""
     click.echo(
         f"{file}: {sent.rows} rows in {seconds:.1f} s{rate}: {sent.accepted} accepted, "
-        f"{sent.duplicates} duplicates, {len(sent.refused)} refused."
+        f"{sent.duplicates} duplicates, {sent.refused} refused."
     )
     if sent.refused:
-        report = write_refused(file=file, sent=sent)
-        click.echo(f"What was refused and why is in {report}", err=True)
+        click.echo(f"What was refused and why is in {refused.path}", err=True)
         sys.exit(FAILED)
 
 
@@ -99,6 +106,7 @@ async def import_file(
     seller_id: str | None,
     columns: "Columns | None",
     running: "Runtime",
+    refuse: "Callable[[Refused], None]",
 ) -> "Sent":
     """Send a file through the application in this process, as the seller."""
     from api.act_as import acting_key, choose_seller
@@ -120,25 +128,44 @@ async def import_file(
                 task = progress.add_task(f"{file.name}", total=None)
                 return await send_rows(
                     client=client,
-                    rows=read_rows(path=file, kind=kind, columns=columns),
+                    rows=read_rows(
+                        path=file, kind=kind, columns=columns, as_lines=kind == "events"
+                    ),
                     kind=kind,
+                    refuse=refuse,
                     report=lambda sent: progress.update(task, completed=sent.rows),
                 )
     finally:
         await database.close()
 
 
-def write_refused(*, file: Path, sent: "Sent") -> Path:
-    """Write the refused rows as they were, with their number and reason; give the file's path."""
-    from api.importing import header_of
+class RefusedRows:
+    """The file of refused rows as they were, with number and reason; the first one makes it."""
 
-    report = file.with_name(f"{file.name}.refused.csv")
-    with report.open("w", encoding="utf-8", newline="") as out:
-        writer = csv.writer(out)
-        writer.writerow(["row", "reason", *header_of(path=file)])
-        for entry in sent.refused:
-            writer.writerow([entry.row.number, entry.reason, *entry.row.text])
-    return report
+    def __init__(self, *, file: Path) -> None:
+        """`file` is what is imported."""
+        self.path = file.with_name(f"{file.name}.refused.csv")
+        self._file = file
+        self._stack = contextlib.ExitStack()
+        self._writer: Any = None
+
+    def __enter__(self) -> Self:
+        """Nothing is written yet."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the file, if there is one."""
+        self._stack.close()
+
+    def add(self, entry: "Refused") -> None:
+        """Write one more row."""
+        if self._writer is None:
+            from api.importing import header_of
+
+            out = self._stack.enter_context(self.path.open("w", encoding="utf-8", newline=""))
+            self._writer = csv.writer(out)
+            self._writer.writerow(["row", "reason", *header_of(path=self._file)])
+        self._writer.writerow([entry.row.number, entry.reason, *entry.row.text])
 
 
 def _now() -> datetime:

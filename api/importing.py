@@ -29,6 +29,7 @@ _TIME: Final = re.compile(
 )
 KEEP_BYTES: Final = "surrogateescape"
 """How bytes that are no UTF-8 are read, so that they spoil their own row and no other."""
+LONGEST_LINE_BYTES: Final = 1_000_000
 NOT_UTF_8: Final = "is not UTF-8 text"
 _DATE: Final = re.compile(r"^\d{4}-\d{2}-\d{2}\Z", re.ASCII)
 
@@ -50,23 +51,32 @@ class Columns(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
-    """One row of a file: its number, from 1, its text, and its body or why it has none."""
+    """One row of a file: its number, from 1, its text, and its body or why it has none.
+
+    Instead of a body it may have the `line` as it stands, for whoever takes lines.
+    """
 
     number: int
     text: tuple[str, ...]
     body: Mapping[str, Any] | None = None
+    line: bytes | None = None
     refusal: str = ""
 
 
-def read_rows(*, path: Path, kind: Kind, columns: Columns | None = None) -> Iterator[Row]:
-    """The rows of a `.csv` or of an NDJSON file. Raises `unreadable_file` for anything else."""
+def read_rows(
+    *, path: Path, kind: Kind, columns: Columns | None = None, as_lines: bool = False
+) -> Iterator[Row]:
+    """The rows of a `.csv` or of an NDJSON file, whose lines are left as they are for `as_lines`.
+
+    Raises `unreadable_file` for anything else.
+    """
     columns = columns or Columns()
     ending = path.suffix.lower()
     try:
         if ending == ".csv":
             yield from _csv_rows(path=path, kind=kind, columns=columns)
         elif ending in {".ndjson", ".jsonl"}:
-            yield from _json_rows(path=path)
+            yield from _lines(path=path) if as_lines else _json_rows(path=path)
         else:
             raise unreadable(path, "must end in .csv, .ndjson or .jsonl")
     except OSError as error:
@@ -114,7 +124,7 @@ def _csv_rows(*, path: Path, kind: Kind, columns: Columns) -> Iterator[Row]:
                 refusal = f"has {len(cells)} cells, the header has {len(header)}"
                 yield Row(number=number, text=_shown(text), refusal=refusal)
                 continue
-            if _shown(text) != text:
+            if not "".join(cells).isascii() and _shown(text) != text:
                 yield Row(number=number, text=_shown(text), refusal=NOT_UTF_8)
                 continue
             fields = dict(zip(header, cells, strict=True))
@@ -140,6 +150,25 @@ def _check_columns(*, path: Path, header: Sequence[str], columns: Columns) -> No
         raise unreadable(path, "has no column for the type: name one, or a type for all rows")
     if not columns.subjects and (columns.subject or "subject") not in header:
         raise unreadable(path, "has no column for the subject: name the one with the customer")
+
+
+def _lines(*, path: Path) -> Iterator[Row]:
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            stripped = line.strip()
+            if not stripped:
+                continue
+            text = (stripped.decode(errors="replace"),)
+            try:
+                stripped.decode()
+            except UnicodeDecodeError:
+                yield Row(number=number, text=text, refusal=NOT_UTF_8)
+                continue
+            if len(stripped) > LONGEST_LINE_BYTES:
+                refusal = f"is longer than {LONGEST_LINE_BYTES} bytes"
+                yield Row(number=number, text=text, refusal=refusal)
+                continue
+            yield Row(number=number, text=text, line=stripped)
 
 
 def _json_rows(*, path: Path) -> Iterator[Row]:
@@ -230,9 +259,11 @@ def derived_event_id(*, at: datetime, number: int, fields: Mapping[str, str]) ->
     The number keeps equal rows apart; a row that moves in its file is another event. The order of
     the fields does not count.
     """
-    digest = hashlib.blake2b(digest_size=10)
-    for part in (str(number), *(part for field in sorted(fields.items()) for part in field)):
-        digest.update(len(part.encode()).to_bytes(4, "big") + part.encode())
+    parts = [str(number).encode()]
+    for name, cell in sorted(fields.items()):
+        parts += (name.encode(), cell.encode())
+    told = b"".join([len(part).to_bytes(4, "big") + part for part in parts])
+    digest = hashlib.blake2b(told, digest_size=10)
     bits = int.from_bytes(digest.digest(), "big")
     upper = ((unix_millis(at) & ((1 << 48) - 1)) << 16) | 0x7000 | (bits >> 68)
     lower = (0b10 << 62) | (bits & ((1 << 62) - 1))
