@@ -52,6 +52,16 @@ class Charge(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         """Whether the quantity is measured rather than agreed."""
         return self.stretch.price.kind is Kind.USAGE
 
+    @property
+    def is_gone(self) -> bool:
+        """Whether nothing of the period is left, so that not even a minimum is owed."""
+        empty = self.active.start >= self.active.end
+        return empty and self.stretch.price.kind is not Kind.ONE_TIME and not self._counts_a_day
+
+    @property
+    def _counts_a_day(self) -> bool:
+        return not self.is_usage and self.numerator > 0
+
 
 def charges_due(*, agreement: Agreement, through: datetime, terms: ProrationTerms) -> list[Charge]:
     """Every charge to derive at `through`: newly due ones, and those touched since they were.
@@ -112,6 +122,16 @@ def touched_from(agreement: Agreement, *, through: datetime) -> datetime | None:
         if derived < end <= through and (found is None or end < found):
             found = end
     return found
+
+
+def may_be_posted(agreement: Agreement) -> bool:
+    """Whether charges that are not due yet may have lines: of an end that came and was undone."""
+    derived = agreement.derived_through_at
+    return any(
+        stretch.closed_at is not None
+        and (stretch.end_at is None or derived is None or stretch.end_at > derived)
+        for stretch in agreement.intervals
+    )
 
 
 def charge_for(
@@ -228,6 +248,11 @@ def vanished_charge(
     period = period_holding(calendar=calendar, at=period_start)
     if period.end <= dirty:
         return None
-    return charge_for(
+    charge = charge_for(
         agreement=agreement, stretch=stretch, period=period, terms=terms, through=through
     )
+    if charge.due_at <= through:
+        return charge
+    # An end that was taken back: what it made due falls due at the period's end again.
+    none = Period(charge.active.start, charge.active.start)
+    return msgspec.structs.replace(charge, active=none, numerator=0, denominator=1)

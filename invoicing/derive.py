@@ -7,7 +7,14 @@ from typing import Final
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from invoicing.charges import Charge, ProrationTerms, charges_due, touched_from, vanished_charge
+from invoicing.charges import (
+    Charge,
+    ProrationTerms,
+    charges_due,
+    may_be_posted,
+    touched_from,
+    vanished_charge,
+)
 from invoicing.difference import Difference, RatedCharge, differences_of
 from invoicing.rate_charges import rate_charges
 from invoicing.store import DueCustomer, posted_lines
@@ -116,7 +123,7 @@ async def derive_each(
     touched = [
         stretch.id
         for agreement, through in reaches
-        if touched_from(agreement, through=through) is not None
+        if touched_from(agreement, through=through) is not None or may_be_posted(agreement)
         for stretch in agreement.intervals
     ]
     posted = await posted_lines(connection=connection, intervals=touched)

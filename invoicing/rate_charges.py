@@ -78,7 +78,8 @@ async def rate_charges(
     """What each charge owes: usage measured over its active part, seats as agreed.
 
     In the order of the charges; a charge with `group_by` gives a line per group that has usage,
-    and one without a group for what its minimum or maximum adds. Amounts are rated from every
+    and one without a group for what its minimum or maximum adds; one of which nothing is left
+    gives none. Amounts are rated from every
     digit measured; the quantity kept beside them has nine. Errors: `quantity_out_of_range`,
     `amount_out_of_range`, each with the price, the subscription and the period.
     """
@@ -87,7 +88,8 @@ async def rate_charges(
     meters = await meters_by_key(connection=connection)
     by_feed: dict[Feed | None, list[int]] = {}
     for index, charge in enumerate(charges):
-        by_feed.setdefault(_feed(charge), []).append(index)
+        if not charge.is_gone:
+            by_feed.setdefault(_feed(charge), []).append(index)
     found: list[tuple[int, RatedCharge]] = []
     for feed, chosen in by_feed.items():
         priced = _priced([charges[index] for index in chosen])

@@ -29,7 +29,7 @@ async def cancel(
         raise not_found(noun="subscription", reference=reference)
     effective = cancellation_instant(agreement=agreement, draft=draft, now=now)
     intervals = cancel_intervals(
-        intervals=agreement.intervals, effective=effective, refund=draft.refund
+        agreement=agreement, effective=effective, refund=draft.refund, now=now
     )
     closed = msgspec.structs.replace(agreement, intervals=intervals, ends_at=effective)
     derived = agreement.derived_through_at

@@ -88,7 +88,7 @@ async def alter(
         kind=ActKind.CHANGE,
         effective_at=effective,
         recorded_at=now,
-        plan=None if after.plan == before.plan else after.plan,
+        plan=None if draft.plan is None and draft.plan_version is None else after.plan,
         quantities=dict(draft.quantities),
         overrides={key: after.overrides[key] for key in draft.overrides},
         prorate=prorate,

@@ -151,7 +151,9 @@ def lay_out(*, beginning: Beginning, acts: Iterable[Act], catalogue: Catalogue) 
     laid.switch(beginning.starts_at, terms_of(state=state, catalogue=catalogue), act=None)
     for act in in_order(acts):
         state, at = _following(state, act, beginning, catalogue)
-        wanted = {} if state.is_paused else terms_of(state=state, catalogue=catalogue)
+        wanted = terms_of(state=state, catalogue=catalogue)
+        if state.is_paused:
+            wanted = {key: terms for key, terms in wanted.items() if laid.was_charged(key, terms)}
         laid.switch(at, wanted, act=act, anchor=state.anchor)
     ends_at = beginning.ends_at
     runs = [_clipped(run, ends_at) for run in laid.runs()]
@@ -226,9 +228,15 @@ class _Laid:
     def __init__(self, beginning: Beginning) -> None:
         self._beginning = beginning
         self._runs: dict[str, list[Run]] = {}
+        self._wanted: dict[str, Terms | None] = {}
 
     def runs(self) -> list[Run]:
         return [run for runs in self._runs.values() for run in runs]
+
+    def was_charged(self, key: str, terms: Terms) -> bool:
+        """Whether it is a one-time price that began already: a pause does not end that."""
+        before = self._wanted.get(key)
+        return terms.price.kind is Kind.ONE_TIME and before is not None and before.is_same(terms)
 
     def switch(
         self,
@@ -238,13 +246,13 @@ class _Laid:
         act: Act | None,
         anchor: Anchor | None = None,
     ) -> None:
-        """From `at` on, the prices are those wanted."""
+        """From `at` on, the prices are those wanted; one already wanted so goes on as it was."""
         for key in dict.fromkeys((*self._runs, *wanted)):
-            runs, terms = self._runs.get(key, []), wanted.get(key)
-            last = _live(runs, at)
-            paused = act is not None and act.kind is ActKind.PAUSE
-            if paused and last is not None and last.terms.price.kind is Kind.ONE_TIME:
+            runs, terms, before = self._runs.get(key, []), wanted.get(key), self._wanted.get(key)
+            if terms is None if before is None else terms is not None and before.is_same(terms):
                 continue
+            self._wanted[key] = terms
+            last = _live(runs, at)
             begins = self._begins(at, last, terms, act=act, anchor=anchor)
             self._runs[key] = self._replaced(runs, begins, terms, act=act, anchor=anchor)
 

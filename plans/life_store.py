@@ -58,8 +58,10 @@ FROM subscription_changes c JOIN subscriptions s ON s.seller = c.seller AND s.id
   LEFT JOIN plans p ON p.seller = c.seller AND p.id = c.plan
 WHERE c.seller = current_seller() AND c.undone_at IS NULL AND c.effective_at > :now
   AND (s.ends_at IS NULL OR c.effective_at < s.ends_at)
-  AND c.subscription = :subscription AND (CAST(:after AS text) IS NULL OR c.id > :after)
-ORDER BY c.id LIMIT :limit
+  AND c.subscription = :subscription AND c.number > coalesce((
+    SELECT a.number FROM subscription_changes a
+    WHERE a.seller = c.seller AND a.subscription = c.subscription AND a.id = :after), 0)
+ORDER BY c.number LIMIT :limit
 """)
 _RESHAPE: Final = text("""
 UPDATE price_intervals SET end_at = :end_at, end_is_cancellation = :end_is_cancellation,

@@ -5,11 +5,9 @@ from datetime import datetime
 
 import msgspec
 
-from engine.period import period_holding
 from plans.agreement import Agreement, PriceInterval
 from plans.life import Run, plain_quantity
-from plans.prices import Kind
-from plans.timeline import calendar_of
+from plans.timeline import raised_before
 
 
 class Reconciled(msgspec.Struct, frozen=True, kw_only=True):
@@ -117,18 +115,20 @@ def _ended(
     """The interval with another end, and why it ends there."""
     if end == agreement.ends_at and stretch.start_at != end:
         known = [each for each in agreement.intervals if each.end_is_cancellation]
-        cancels = agreement.cancelled_at is not None and end is not None and bool(known)
+        cancels = end is not None and _is_cancelled(agreement, known)
+        had_come = stretch.end_at is not None and stretch.end_at <= now
         return msgspec.structs.replace(
             stretch,
             end_at=end,
-            closed_at=None,
+            # What the end that came made due may be posted: billing must look.
+            closed_at=stretch.closed_at if had_come else None,
             end_is_cancellation=cancels,
-            credit_unused=known[0].credit_unused if cancels else True,
-            agreed_end_at=known[0].agreed_end_at if cancels else None,
+            credit_unused=known[0].credit_unused if known and cancels else True,
+            agreed_end_at=known[0].agreed_end_at if known and cancels else end,
         )
-    closed_at, agreed = now, stretch.end_at
-    if _was_charged_up_to(agreement, stretch, now):
-        closed_at, agreed = stretch.closed_at or now, stretch.agreed_end_at
+    closed_at, agreed = raised_before(agreement=agreement, stretch=stretch, now=now)
+    if agreed is not None and (end is None or end > agreed):
+        agreed = end
     return msgspec.structs.replace(
         stretch,
         end_at=end,
@@ -139,10 +139,11 @@ def _ended(
     )
 
 
-def _was_charged_up_to(agreement: Agreement, stretch: PriceInterval, now: datetime) -> bool:
-    """Whether the period running was charged before an end known until now was recorded."""
-    if stretch.closed_at is None or stretch.price.kind is Kind.ONE_TIME:
-        return False
-    at = max(now, stretch.start_at)
-    period = period_holding(calendar=calendar_of(agreement=agreement, stretch=stretch), at=at)
-    return max(period.start, stretch.start_at) <= stretch.closed_at
+def _is_cancelled(agreement: Agreement, known: Sequence[PriceInterval]) -> bool:
+    """Whether the subscription's end is a cancellation, which a pause leaves without intervals."""
+    if agreement.cancelled_at is None or known:
+        return agreement.cancelled_at is not None
+    return not any(
+        each.end_at == agreement.ends_at and each.start_at != each.end_at
+        for each in agreement.intervals
+    )

@@ -118,9 +118,8 @@ async def _agree_on_all(
             overrides=phase.overrides,
             pointer=f"/phases/{number - 1}",
         )
-        before = state
         state = await agree(
-            connection=connection, life=life, state=before, asked=asked, wall_now=wall_now
+            connection=connection, life=life, state=state, asked=asked, wall_now=wall_now
         )
         life.acts.append(
             Act(
@@ -129,7 +128,7 @@ async def _agree_on_all(
                 kind=ActKind.PHASE,
                 effective_at=phase.starts_at,
                 recorded_at=now,
-                plan=None if state.plan == before.plan else state.plan,
+                plan=None if phase.plan is None else state.plan,
                 quantities=dict(phase.quantities),
                 overrides={key: state.overrides[key] for key in phase.overrides},
                 prorate=seller.proration is not Proration.NONE,

@@ -20,7 +20,7 @@ from plans.agreement import (
     SubscriptionStatus,
 )
 from plans.model import Alignment, Plan
-from plans.prices import Kind
+from plans.prices import Bill, Kind, bill_of
 
 QUANTITY_DIGITS: Final = 9
 INSTANT: Final = timedelta(microseconds=1)
@@ -291,12 +291,30 @@ def read_instant(*, text: str) -> datetime:
     return instant
 
 
+def raised_before(
+    *, agreement: Agreement, stretch: PriceInterval, now: datetime
+) -> tuple[datetime, datetime | None]:
+    """When an end of the interval was first recorded, and up to where it was charged before.
+
+    An end of the period running that is to come leaves standing what was charged before it was
+    known; one that has come, or that was known when the period was charged, does not.
+    """
+    asked_at = agreement.cancelled_at if stretch.end_is_cancellation else stretch.closed_at
+    has_come = stretch.end_at is not None and stretch.end_at <= now
+    if asked_at is not None and not has_come and bill_of(stretch.price) is Bill.IN_ADVANCE:
+        at = max(now, stretch.start_at)
+        period = period_holding(calendar=calendar_of(agreement=agreement, stretch=stretch), at=at)
+        if max(period.start, stretch.start_at) <= asked_at:
+            return asked_at, stretch.agreed_end_at
+    return now, stretch.end_at
+
+
 def cancel_intervals(
-    *, intervals: tuple[PriceInterval, ...], effective: datetime, refund: Refund
+    *, agreement: Agreement, effective: datetime, refund: Refund, now: datetime
 ) -> tuple[PriceInterval, ...]:
     """Close every interval at `effective`; one that begins later closes where it begins."""
     closed: list[PriceInterval] = []
-    for stretch in intervals:
+    for stretch in agreement.intervals:
         if stretch.end_at is not None and stretch.end_at <= effective:
             closed.append(stretch)
             continue
@@ -306,9 +324,7 @@ def cancel_intervals(
                 end_at=max(stretch.start_at, effective),
                 end_is_cancellation=True,
                 credit_unused=refund is not Refund.NONE,
-                agreed_end_at=stretch.end_at
-                if stretch.closed_at is None
-                else stretch.agreed_end_at,
+                agreed_end_at=raised_before(agreement=agreement, stretch=stretch, now=now)[1],
                 closed_at=None,
             )
         )

@@ -88,7 +88,9 @@ def cancelled(
         ends_at=ends_at,
         cancelled_at=at(asked),
         dirty_from_at=ends_at if derived is not None and ends_at <= derived else None,
-        intervals=cancel_intervals(intervals=agreed.intervals, effective=ends_at, refund=refund),
+        intervals=cancel_intervals(
+            agreement=agreed, effective=ends_at, refund=refund, now=at(asked)
+        ),
     )
 
 

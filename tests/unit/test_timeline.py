@@ -126,7 +126,10 @@ def test_an_agreed_end_is_never_put_off():
         "2026-01-15"
     )
     kept = cancel_intervals(
-        intervals=agreed.intervals, effective=at("2026-01-15"), refund=Refund.CREDIT
+        agreement=agreed,
+        effective=at("2026-01-15"),
+        refund=Refund.CREDIT,
+        now=at("2026-01-02"),
     )
     assert kept == agreed.intervals
 
@@ -134,7 +137,7 @@ def test_an_agreed_end_is_never_put_off():
 def test_an_interval_that_begins_later_closes_where_it_begins():
     agreed = agreement(SEATS, start="2026-03-01")
     (closed,) = cancel_intervals(
-        intervals=agreed.intervals, effective=at("2026-02-01"), refund=Refund.NONE
+        agreement=agreed, effective=at("2026-02-01"), refund=Refund.NONE, now=at("2026-01-02")
     )
     assert closed.start_at == closed.end_at == at("2026-03-01")
     assert closed.end_is_cancellation and not closed.credit_unused
