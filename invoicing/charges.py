@@ -78,7 +78,7 @@ def charges_due(*, agreement: Agreement, through: datetime, terms: ProrationTerm
             if due_at > through:
                 continue
             new = derived is None or due_at > derived
-            touched = dirty is not None and period.end > dirty
+            touched = dirty is not None and _reaches(period, dirty)
             if new or touched:
                 charges.append(_charge(agreement, stretch, period, active, terms))
     return charges
@@ -104,6 +104,11 @@ def _periods_of(
     calendar = calendar_of(agreement=agreement, stretch=stretch)
     found = billing_periods(calendar=calendar, start=start, end=end)
     return [Period(period.start, period.end) for period in found]
+
+
+def _reaches(period: Period, dirty: datetime) -> bool:
+    """Whether the period goes on beyond the instant, or is the moment of a one-time price."""
+    return period.end > dirty or (period.start == period.end == dirty)
 
 
 def touched_from(agreement: Agreement, *, through: datetime) -> datetime | None:

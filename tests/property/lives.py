@@ -152,7 +152,11 @@ class Play:
 
     async def cancel(self, life, *, effective, refund):
         body = {"effective": "now" if effective == "now" else told(effective), "refund": refund}
-        await self.send("act", f"/v1/subscriptions/{life.key}/cancel", body)
+        path = f"/v1/subscriptions/{life.key}/cancel"
+        if life.cancels and life.ends_at <= (self.now if effective == "now" else effective):
+            await sent(self.client.post(path, body), "already_cancelled")
+            return
+        await self.send("act", path, body)
         at = self.now if effective == "now" else effective
         life.end(min(at, life.ends_at or NEVER), self.now, refund == "credit")
 
