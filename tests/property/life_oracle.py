@@ -51,7 +51,7 @@ def boundary(way, unit, count, timezone, index):
 @functools.lru_cache(maxsize=200_000)
 def period_at(way, unit, count, timezone, at):
     """The whole billing period that holds the instant."""
-    index = (at - way[1]) // timedelta(days=LENGTHS[unit] * count) - 2
+    index = (at - way[1]) // timedelta(days=LENGTHS[unit] * count) - 7
     while boundary(way, unit, count, timezone, index + 1) <= at:
         index += 1
     return (

@@ -124,7 +124,8 @@ class Lives(RuleBasedStateMachine):
             at += timedelta(seconds=after)
             if ends_at is None or at < ends_at:
                 phase = {"at": at, "quantities": {"seats": quantity}}
-                told.append(phase if plan is None else phase | {"plan": plan})
+                waits = plan is None or self.play.terms["proration"] == "none"
+                told.append(phase if waits else phase | {"plan": plan})
         self.do(
             self.play.subscribe(
                 starts_at=starts_at, ends_at=ends_at, anchor=anchor, phases=told, **more
