@@ -25,7 +25,7 @@ from tests.property.life_world import OPENED, PLANS, World
 from tests.property.lives import Play, again
 
 LONG = os.environ.get("USANCE_LIVES")
-EXAMPLES = int(LONG or 20)
+EXAMPLES = int(LONG or 15)
 STEPS = 30
 DAY = 86_400
 SECONDS = st.one_of(
