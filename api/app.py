@@ -24,6 +24,7 @@ from api import (
     keys,
     meters,
     plans,
+    previews,
     sellers,
     subscriptions,
     usage,
@@ -58,6 +59,7 @@ ROUTES: Final[tuple[ControllerRouterHandler, ...]] = (
     *subscriptions.ROUTES,
     *billing_runs.ROUTES,
     *invoices.ROUTES,
+    *previews.ROUTES,
     *journal.ROUTES,
 )
 

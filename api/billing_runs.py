@@ -9,16 +9,18 @@ from litestar.params import FromPath, JSONBody
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api.auth import Principal
+from api.business_time import business_now
 from api.pagination import Page, PageRequest
 from engine.db import Database
 from engine.errors import invalid_field, not_found
 from invoicing.advance_clock import ClockAnswer, advance_clock
 from invoicing.model import BillingRun, BillingRunDraft
+from invoicing.rehearsal import RunRehearsal
+from invoicing.rehearse_run import rehearse_run
 from invoicing.run_billing import run_billing
 from invoicing.run_store import list_runs
 from plans.api_keys import Scope
-from plans.model import Mode
-from plans.seller_store import load_seller
+from plans.cohort import cohort
 from plans.shape import Body
 
 
@@ -39,21 +41,31 @@ async def create_billing_run(
     data: JSONBody[BillingRunDraft],
     request: Request[Any, Any, Any],
     principal: NamedDependency[Principal],
-) -> BillingRun:
+    wall_now: NamedDependency[datetime],
+) -> BillingRun | RunRehearsal:
     """Post every charge due by `as_of` and every difference waiting; running again posts nothing.
 
-    Documents are issued at `as_of`, which may not lie ahead of the seller's clock.
+    Documents are issued at `as_of`, which may not lie ahead of the seller's clock unless the run
+    is a dry one: that posts nothing and tells what would be posted.
     """
     database: Database = request.app.state.database
-    async with database.transaction(seller=principal.seller) as connection:
-        seller = await load_seller(connection=connection)
-    now: datetime = request.app.state.clock()
-    if seller.mode is Mode.TEST and seller.clock_at is not None:
-        now = seller.clock_at
-    if data.as_of > now:
+    now = await business_now(database=database, seller=principal.seller, wall_now=wall_now)
+    if data.as_of > now and not data.dry_run:
         detail = f"as_of lies ahead of the clock, which stands at {now.isoformat()}"
         raise invalid_field(pointer="/as_of", code="ahead_of_clock", detail=detail)
-    return await run_billing(database=database, seller=principal.seller, as_of=data.as_of, now=now)
+    async with database.transaction(seller=principal.seller, snapshot=True) as connection:
+        customers = await cohort(connection=connection, references=data.customers)
+    if data.dry_run:
+        return await rehearse_run(
+            database=database, seller=principal.seller, as_of=data.as_of, customers=customers
+        )
+    return await run_billing(
+        database=database,
+        seller=principal.seller,
+        as_of=data.as_of,
+        now=now,
+        customers=customers,
+    )
 
 
 @get(

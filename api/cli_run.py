@@ -12,7 +12,8 @@ from api.cli_start import FAILED, console, run_async, started
 if TYPE_CHECKING:
     from api.runtime import Runtime
     from engine.db import Database
-    from invoicing.model import BillingRun
+    from invoicing.model import BillingRun, ParkedAccount
+    from invoicing.rehearsal import RunRehearsal
     from invoicing.run_report_store import PostedDocument
 
 SHOWN = 40
@@ -27,7 +28,8 @@ SHOWN = 40
     help="Bill what is due by this instant (UTC); the seller's now, when left out.",
 )
 @click.option("--seller", "seller_id", default=None, help="sel_…; may be left out if only one.")
-def run(as_of: datetime | None, seller_id: str | None) -> None:
+@click.option("--dry-run", is_flag=True, help="Only tell what would be posted.")
+def run(as_of: datetime | None, seller_id: str | None, dry_run: bool) -> None:
     """Bill what is due, and every difference that waits, over all customers of a seller.
 
     Running it again posts nothing. Accounts that could not be billed are parked with a reason, and
@@ -36,6 +38,14 @@ def run(as_of: datetime | None, seller_id: str | None) -> None:
     now = datetime.now(UTC)
     wanted = as_of.replace(tzinfo=UTC) if as_of is not None else None
     with started() as running:
+        if dry_run:
+            told = run_async(
+                lambda: _rehearse(running=running, seller_id=seller_id, as_of=wanted, now=now)
+            )
+            show_rehearsal(told)
+            if told.parked:
+                sys.exit(FAILED)
+            return
         finished, posted = run_async(
             lambda: _run(running=running, seller_id=seller_id, as_of=wanted, now=now)
         )
@@ -56,6 +66,21 @@ async def _run(
         return await bill(
             database=database, seller=seller.seller, as_of=as_of or business_now, now=business_now
         )
+    finally:
+        await database.close()
+
+
+async def _rehearse(
+    *, running: "Runtime", seller_id: str | None, as_of: datetime | None, now: datetime
+) -> "RunRehearsal":
+    from api.act_as import choose_seller
+    from invoicing.rehearse_run import rehearse_run
+
+    database = running.open()
+    try:
+        seller = await choose_seller(database=database, seller_id=seller_id)
+        at = as_of or seller.clock_at or now
+        return await rehearse_run(database=database, seller=seller.seller, as_of=at)
     finally:
         await database.close()
 
@@ -113,6 +138,40 @@ def show_run(*, finished: "BillingRun", posted: "Sequence[PostedDocument]") -> N
         f"{finished.documents:,} documents with {finished.lines:,} lines posted as of "
         f"{finished.as_of:%Y-%m-%d %H:%M:%S} UTC; {len(finished.parked)} accounts parked."
     )
-    for account in finished.parked:
+    _show_parked(finished.parked)
+
+
+def show_rehearsal(told: "RunRehearsal") -> None:
+    """Print what a run would post, and the accounts it would park."""
+    from rich.table import Table
+    from rich.text import Text
+
+    out = console()
+    if told.first:
+        table = Table("document", "customer", box=None, pad_edge=False)
+        table.add_column("total", justify="right")
+        for entry in told.first:
+            kind = entry.kind.replace("_", " ")
+            table.add_row(kind, Text(entry.customer), f"{entry.total} {entry.currency}")
+        out.print(table)
+        if told.documents > len(told.first):
+            out.print(f"… and {told.documents - len(told.first):,} more")
+    for total in told.totals:
+        out.print(
+            f"{total.invoices} {total.currency} would be invoiced, {total.credit_notes}"
+            f" {total.currency} credited."
+        )
+    out.print(
+        f"{told.documents:,} documents with {told.lines:,} lines would be posted as of"
+        f" {told.as_of:%Y-%m-%d %H:%M:%S} UTC; nothing is."
+    )
+    _show_parked(told.parked)
+
+
+def _show_parked(parked: "Sequence[ParkedAccount]") -> None:
+    from rich.text import Text
+
+    out = console()
+    for account in parked:
         told = f"parked  {account.customer}: {account.code}: {account.detail}"
         out.print(Text(told, style="red"), soft_wrap=True)

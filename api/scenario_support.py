@@ -15,6 +15,7 @@ from engine.journal import CHART
 from engine.money import is_currency
 from invoicing.migration import MigrationDraft
 from invoicing.model import BillingRunDraft, CreditNote, Invoice, LineItem, VoidDraft
+from invoicing.rehearsal import PreviewDraft
 from metering.model import BackfillDraft, BackfillStep, EventAmendDraft, EventVoidDraft
 from plans.agreement import (
     CancelDraft,
@@ -59,6 +60,7 @@ INVOICE_VERBS: Final = frozenset({"void"})
 
 POSTS: Final[Mapping[str, type]] = {
     r"/v1/billing_runs": BillingRunDraft,
+    r"/v1/invoices/preview": PreviewDraft,
     r"/v1/meters": MeterDraft,
     r"/v1/customers": CustomerDraft,
     r"/v1/plans": PlanDraft,

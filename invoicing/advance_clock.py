@@ -8,7 +8,7 @@ import msgspec
 from engine.db import Database
 from engine.errors import BillingError, ErrorKind, invalid_field
 from invoicing.run_billing import run_billing
-from invoicing.run_store import unfinished_runs
+from invoicing.run_store import Unfinished, unfinished_runs
 from invoicing.store import next_due_instant
 from plans.clock_store import move_clock
 from plans.model import Mode
@@ -66,7 +66,8 @@ async def advance_clock(*, database: Database, seller: int, to: datetime) -> Clo
 async def _take_up(*, database: Database, seller: int, through: datetime) -> None:
     """Finish the run that the clock died in, as of its own instant."""
     async with database.transaction(seller=seller) as connection:
-        died = await unfinished_runs(connection=connection, before=through + INSTANT)
+        limit = Unfinished(as_of=through + INSTANT)
+        died = await unfinished_runs(connection=connection, before=limit)
     if died:
-        at = died[-1]
+        at = died[-1].as_of
         await run_billing(database=database, seller=seller, as_of=at, now=at, pending=False)

@@ -90,6 +90,14 @@ def following_due(*, work: Sequence[Work]) -> datetime | None:
     return found
 
 
+def up_to_following(*, work: Sequence[Work]) -> list[Work]:
+    """The work before any customer's next due instant: documents are numbered in due order."""
+    following = following_due(work=work)
+    if following is None:
+        return list(work)
+    return [item for item in work if item.due.due_at < following]
+
+
 async def derive(
     *, connection: AsyncConnection, seller: Seller, work: Sequence[Work]
 ) -> list[Derived]:

@@ -12,7 +12,7 @@ import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from engine.db import Database
-from engine.errors import BillingError, FieldError, invalid_field, not_found
+from engine.errors import BillingError, invalid_field, not_found
 from invoicing.blame import is_of_an_account, reason_of
 from invoicing.derive import derive_each, late_usage, with_late_usage
 from invoicing.migration import (
@@ -27,6 +27,7 @@ from plans.agree import load_lives
 from plans.agreement import ChangeDraft
 from plans.alteration import Alteration
 from plans.change import alter
+from plans.cohort import cohort
 from plans.life import Offer
 from plans.life_store import last_numbers, save_alterations
 from plans.model import Plan, Seller
@@ -34,7 +35,7 @@ from plans.seller_store import load_seller
 from plans.store import find_plan
 from plans.subscription_store import PriceBook, find_agreements
 from plans.timeline import NOW, PERIOD_END, change_instant, read_instant
-from plans.version_store import customer_ids, names_of, older_versions, subscriptions_on
+from plans.version_store import names_of, older_versions, subscriptions_on
 
 CHUNK: Final = 1_000
 SEGMENT: Final = 20_000
@@ -90,30 +91,6 @@ async def migrate_plan(
         not_moved=tuple(moving.not_moved),
         money=money_of(totals=moving.totals) if draft.dry_run else None,
     )
-
-
-async def cohort(
-    *, connection: AsyncConnection, references: Sequence[str] | None
-) -> list[str] | None:
-    """The ids of the customers named by key or id; None when all are meant.
-
-    Errors: `invalid_body` with every one that there is not.
-    """
-    if references is None:
-        return None
-    ids = await customer_ids(connection=connection, references=references)
-    unknown = [
-        FieldError(
-            pointer=f"/customers/{place}",
-            code="unknown_customer",
-            detail=f"no customer {references[place]!r}",
-        )
-        for place, found in enumerate(ids)
-        if found is None
-    ]
-    if unknown:
-        raise BillingError("invalid_body", unknown[0].detail, errors=tuple(unknown))
-    return [found for found in ids if found is not None]
 
 
 async def _target(connection: AsyncConnection, plan: Plan, draft: MigrationDraft) -> Plan:

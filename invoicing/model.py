@@ -2,6 +2,9 @@
 
 from datetime import date, datetime
 from enum import StrEnum
+from typing import Annotated
+
+import msgspec
 
 from plans.shape import Body, Record
 
@@ -99,9 +102,14 @@ class VoidDraft(Body, frozen=True, kw_only=True):
 
 
 class BillingRunDraft(Body, frozen=True, kw_only=True):
-    """`POST /v1/billing_runs`."""
+    """`POST /v1/billing_runs`. `customers` (keys or ids) limits the run to their documents.
+
+    `dry_run` only tells what would be posted.
+    """
 
     as_of: datetime
+    customers: Annotated[tuple[str, ...], msgspec.Meta(max_length=10_000)] | None = None
+    dry_run: bool = False
 
 
 class ParkedAccount(Record, frozen=True, kw_only=True):

@@ -17,10 +17,18 @@ from engine.db import Database, exclusive
 from engine.errors import BillingError, ErrorKind
 from engine.ids import derived_body, derived_id
 from invoicing.blame import is_of_an_account, reason_of
-from invoicing.derive import Derived, Work, derive, following_due, load_work
+from invoicing.derive import (
+    Derived,
+    Work,
+    derive,
+    following_due,
+    load_work,
+    up_to_following,
+)
 from invoicing.model import BillingRun
 from invoicing.post import Posted, StaleDerivationError, post
 from invoicing.run_store import (
+    Unfinished,
     begin_run,
     count_runs,
     find_running,
@@ -78,9 +86,11 @@ class _Run:
         run: str,
         as_of: datetime,
         now: datetime,
+        customers: Sequence[str] | None,
         report: Callable[[Progress], None] | None,
         portions: Portions,
     ) -> None:
+        self.customers_wanted = customers
         self.portions = portions
         self.database = database
         self.seller_number = seller_number
@@ -114,9 +124,10 @@ class _Run:
                     limit=self.portions.segment,
                     parked=list(self.parked),
                     pending=pending,
+                    customers=self.customers_wanted,
                 )
                 work = await load_work(connection=connection, due=due, book=PriceBook())
-                work = _up_to_following(work)
+                work = up_to_following(work=work)
         except Exception as error:
             if not due or not is_of_an_account(error):
                 raise
@@ -222,14 +233,6 @@ class _Run:
             )
 
 
-def _up_to_following(work: Sequence[Work]) -> list[Work]:
-    """The work before any customer's next due instant: documents are numbered in due order."""
-    following = following_due(work=work)
-    if following is None:
-        return list(work)
-    return [item for item in work if item.due.due_at < following]
-
-
 async def run_billing(
     *,
     database: Database,
@@ -237,14 +240,16 @@ async def run_billing(
     as_of: datetime,
     now: datetime,
     pending: bool = True,
+    customers: Sequence[str] | None = None,
     report: Callable[[Progress], None] | None = None,
     portions: Portions | None = None,
 ) -> BillingRun:
     """Bill all that is due by `as_of` and, with `pending`, every difference waiting.
 
-    Unfinished runs for that instant and for earlier ones are taken up again, so that a run that
-    died leaves no trace. Documents are issued at `as_of`. Accounts that fail are parked with their
-    reason and tried again by the next run. Errors: `billing_busy`.
+    `customers` (ids) limits the run to their documents. Unfinished runs for that instant and for
+    earlier ones are taken up again, so that a run that died leaves no trace. Documents are issued
+    at `as_of`. Accounts that fail are parked with their reason and tried again by the next run.
+    Errors: `billing_busy`.
     """
     async with exclusive(
         database=database, name=f"billing-{seller}", wait_seconds=LOCK_WAIT_SECONDS
@@ -254,11 +259,15 @@ async def run_billing(
             raise BillingError("billing_busy", message, kind=ErrorKind.CONFLICT)
         async with database.transaction(seller=seller) as connection:
             found = await load_seller(connection=connection)
-            earlier = await unfinished_runs(connection=connection, before=as_of)
+            wanted = Unfinished(
+                as_of=as_of, customers=None if customers is None else tuple(sorted(set(customers)))
+            )
+            earlier = await unfinished_runs(connection=connection, before=wanted)
         run = ""
-        for instant in (*earlier, as_of):
+        for begun in (*earlier, wanted):
+            instant = begun.as_of
             async with database.transaction(seller=seller) as connection:
-                run = await _begin(connection=connection, seller=found, as_of=instant, now=now)
+                run = await _begin(connection=connection, seller=found, begun=begun, now=now)
             billing = _Run(
                 database=database,
                 seller_number=seller,
@@ -266,11 +275,12 @@ async def run_billing(
                 run=run,
                 as_of=instant,
                 now=now,
+                customers=begun.customers,
                 report=report,
                 portions=portions or Portions(),
             )
             await _bill_all(billing, pending=False)
-            if pending and instant == as_of:
+            if pending and begun is wanted:
                 await _bill_all(billing, pending=True)
             async with database.transaction(seller=seller) as connection:
                 await finish_run(connection=connection, run=run, now=now)
@@ -298,8 +308,9 @@ async def _bill_all(billing: _Run, *, pending: bool) -> None:
 
 
 async def _begin(
-    *, connection: AsyncConnection, seller: Seller, as_of: datetime, now: datetime
+    *, connection: AsyncConnection, seller: Seller, begun: Unfinished, now: datetime
 ) -> str:
+    as_of = begun.as_of
     await lock_billing(connection=connection, sweep=False)
     running = await find_running(connection=connection, as_of=as_of)
     if running is not None:
@@ -308,5 +319,5 @@ async def _begin(
     ordinal = await count_runs(connection=connection, as_of=as_of)
     body = derived_body(at=as_of, parts=(seller.id, "billing_run", as_of.isoformat(), ordinal))
     run = derived_id(prefix="run", body=body)
-    await begin_run(connection=connection, run=run, as_of=as_of, now=now)
+    await begin_run(connection=connection, run=run, begun=begun, now=now)
     return run

@@ -1,8 +1,10 @@
 """SQL of billing runs and parked accounts."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final
 
+import msgspec
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -13,14 +15,17 @@ SELECT id FROM billing_runs
 WHERE seller = current_seller() AND as_of = :as_of AND status = 'running'
 """)
 _UNFINISHED: Final = text("""
-SELECT as_of FROM billing_runs
-WHERE seller = current_seller() AND as_of < :before AND status = 'running' ORDER BY as_of
+SELECT as_of, customers FROM billing_runs
+WHERE seller = current_seller() AND status = 'running' AND (as_of < :before
+  OR (as_of = :before AND customers IS DISTINCT FROM CAST(:customers AS text[])))
+ORDER BY as_of
 """)
 _COUNT_SAME: Final = text("""
 SELECT count(*) FROM billing_runs WHERE seller = current_seller() AND as_of = :as_of
 """)
 _BEGIN: Final = text("""
-INSERT INTO billing_runs (id, as_of, status, started_at) VALUES (:id, :as_of, 'running', :now)
+INSERT INTO billing_runs (id, as_of, customers, status, started_at)
+VALUES (:id, :as_of, CAST(:customers AS text[]), 'running', :now)
 ON CONFLICT DO NOTHING
 """)
 _FINISH: Final = text("""
@@ -52,14 +57,33 @@ WHERE p.seller = current_seller() AND p.run = ANY(:runs) ORDER BY p.run, c.key
 _REFRESH: Final = text("SELECT refresh_statistics()")
 
 
+class Unfinished(msgspec.Struct, frozen=True, kw_only=True):
+    """What a run is about: its instant, and the customers (ids) it is limited to."""
+
+    as_of: datetime
+    customers: tuple[str, ...] | None = None
+
+
 async def find_running(*, connection: AsyncConnection, as_of: datetime) -> str | None:
     """The id of the unfinished run for that instant."""
     return (await connection.execute(_RUNNING, {"as_of": as_of})).scalar_one_or_none()
 
 
-async def unfinished_runs(*, connection: AsyncConnection, before: datetime) -> list[datetime]:
-    """The instants, earlier than that, of runs that began and did not finish, in order."""
-    return list((await connection.execute(_UNFINISHED, {"before": before})).scalars())
+async def unfinished_runs(*, connection: AsyncConnection, before: Unfinished) -> list[Unfinished]:
+    """Runs for earlier instants, or for others at that one, that did not finish, in order."""
+    rows = await connection.execute(
+        _UNFINISHED, {"before": before.as_of, "customers": _listed(before.customers)}
+    )
+    return [
+        Unfinished(
+            as_of=row.as_of, customers=None if row.customers is None else tuple(row.customers)
+        )
+        for row in rows
+    ]
+
+
+def _listed(customers: Sequence[str] | None) -> list[str] | None:
+    return None if customers is None else list(customers)
 
 
 async def count_runs(*, connection: AsyncConnection, as_of: datetime) -> int:
@@ -68,10 +92,11 @@ async def count_runs(*, connection: AsyncConnection, as_of: datetime) -> int:
 
 
 async def begin_run(
-    *, connection: AsyncConnection, run: str, as_of: datetime, now: datetime
+    *, connection: AsyncConnection, run: str, begun: Unfinished, now: datetime
 ) -> None:
     """Write the run; one that runs already for the instant stays the only one."""
-    await connection.execute(_BEGIN, {"id": run, "as_of": as_of, "now": now})
+    row = {"id": run, "as_of": begun.as_of, "customers": _listed(begun.customers), "now": now}
+    await connection.execute(_BEGIN, row)
 
 
 async def unpark_all(*, connection: AsyncConnection, run: str) -> None:

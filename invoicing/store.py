@@ -20,6 +20,7 @@ SELECT c.id, c.key, c.number, c.party, c.net_terms_days, c.po_number, d.due_at
 FROM (
   SELECT s.customer, min(s.next_due_at) AS due_at FROM subscriptions s
   WHERE s.seller = current_seller() AND s.next_due_at <= :as_of AND s.customer <> ALL(:parked)
+    AND (CAST(:customers AS text[]) IS NULL OR s.customer = ANY(:customers))
   GROUP BY s.customer
 ) d JOIN customers c ON c.seller = current_seller() AND c.id = d.customer
 ORDER BY d.due_at, c.key COLLATE "C" LIMIT :limit
@@ -28,7 +29,8 @@ _PENDING: Final = text("""
 SELECT c.id, c.key, c.number, c.party, c.net_terms_days, c.po_number,
   CAST(:as_of AS timestamptz) AS due_at
 FROM customers c
-WHERE c.seller = current_seller() AND c.id <> ALL(:parked) AND EXISTS (
+WHERE c.seller = current_seller() AND c.id <> ALL(:parked)
+  AND (CAST(:customers AS text[]) IS NULL OR c.id = ANY(:customers)) AND EXISTS (
   SELECT 1 FROM subscriptions s
   WHERE s.seller = current_seller() AND s.customer = c.id AND s.derived_through_at IS NOT NULL
     AND (s.dirty_from_at IS NOT NULL OR s.next_change_at <= :as_of))
@@ -42,6 +44,11 @@ WHERE seller = current_seller() AND next_due_at <= :through
 _CUSTOMERS: Final = text("""
 SELECT id FROM customers WHERE seller = current_seller()
   AND (CAST(:after AS text) IS NULL OR id > :after) ORDER BY id LIMIT :limit
+""")
+_NAMES: Final = text("""
+SELECT id, key, number FROM customers WHERE seller = current_seller()
+  AND (CAST(:after AS text) IS NULL OR id > :after)
+  AND (CAST(:customers AS text[]) IS NULL OR id = ANY(:customers)) ORDER BY id LIMIT :limit
 """)
 _STATE: Final = text("""
 INSERT INTO billing_state (sweeps) VALUES (0) ON CONFLICT (seller) DO UPDATE SET sweeps =
@@ -141,6 +148,14 @@ class DueCustomer(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     due_at: datetime
 
 
+class BilledName(msgspec.Struct, frozen=True, kw_only=True):
+    """How a customer is named outside, inside and in the event store."""
+
+    id: str
+    key: str
+    number: int
+
+
 async def due_customers(
     *,
     connection: AsyncConnection,
@@ -148,12 +163,19 @@ async def due_customers(
     limit: int,
     parked: Sequence[str],
     pending: bool = False,
+    customers: Sequence[str] | None = None,
 ) -> list[DueCustomer]:
     """Customers with something due by `as_of`, in the order of (due instant, key).
 
-    With `pending`, those whose posted charges were touched since, all at `as_of`.
+    With `pending`, those whose posted charges were touched since, all at `as_of`. `customers`
+    (ids) leaves out all others.
     """
-    parameters = {"as_of": as_of, "limit": limit, "parked": list(parked)}
+    parameters = {
+        "as_of": as_of,
+        "limit": limit,
+        "parked": list(parked),
+        "customers": None if customers is None else list(customers),
+    }
     rows = await connection.execute(_PENDING if pending else _DUE, parameters)
     return [
         DueCustomer(
@@ -177,6 +199,19 @@ async def customers_after(
     """Up to `limit` customer ids beyond `after`, in order."""
     found = await connection.execute(_CUSTOMERS, {"after": after, "limit": limit})
     return list(found.scalars())
+
+
+async def customer_names(
+    *,
+    connection: AsyncConnection,
+    after: str | None,
+    limit: int,
+    customers: Sequence[str] | None,
+) -> list[BilledName]:
+    """Up to `limit` customers beyond the id `after`, in order, of all or of those (ids)."""
+    wanted = None if customers is None else list(customers)
+    rows = await connection.execute(_NAMES, {"after": after, "limit": limit, "customers": wanted})
+    return [BilledName(id=row.id, key=row.key, number=row.number) for row in rows]
 
 
 async def next_due_instant(

@@ -346,6 +346,7 @@ CREATE TABLE billing_runs (
   seller integer NOT NULL DEFAULT current_seller() REFERENCES sellers,
   id text NOT NULL,
   as_of timestamptz NOT NULL,
+  customers text[], -- those it is limited to; null for all
   status text NOT NULL CHECK (status IN ('running', 'finished')),
   started_at timestamptz NOT NULL,
   finished_at timestamptz,

@@ -1,0 +1,66 @@
+"""What billing would post: asked and answered. Pure."""
+
+from datetime import datetime
+from typing import Final
+
+from invoicing.model import CreditNote, Invoice, ParkedAccount
+from plans.agreement import CancelDraft, ChangeDraft, SubscriptionDraft
+from plans.shape import Body, Record
+
+UNNAMED: Final = ""
+"""The id and the number of what is never posted."""
+
+
+class PreviewDraft(Body, frozen=True, kw_only=True):
+    """`POST /v1/invoices/preview`: upcoming documents of a customer, as agreed or as they would be.
+
+    `change` and `cancel` are about `subscription` (key or id), `subscribe` is one more. Without
+    `as_of` the first due instant is told, with it all of them up to that instant.
+    """
+
+    customer: str
+    subscription: str | None = None
+    change: ChangeDraft | None = None
+    cancel: CancelDraft | None = None
+    subscribe: SubscriptionDraft | None = None
+    as_of: datetime | None = None
+
+
+class Preview(Record, frozen=True, kw_only=True):
+    """Documents as they would be posted, but without ids and numbers, which are empty."""
+
+    invoices: tuple[Invoice, ...]
+    credit_notes: tuple[CreditNote, ...]
+
+
+class RehearsedDocument(Record, frozen=True, kw_only=True):
+    """A document that a run would post, in one row; amounts in major units."""
+
+    kind: str
+    customer: str
+    currency: str
+    total: str
+    amount_due: str
+
+
+class RehearsedTotal(Record, frozen=True, kw_only=True):
+    """What would be invoiced and credited in one currency, in major units."""
+
+    currency: str
+    invoices: str
+    credit_notes: str
+
+
+class RunRehearsal(Record, frozen=True, kw_only=True):
+    """What a billing run would post; `first` holds some of its documents, by customer id.
+
+    `parked` are accounts that could not be billed.
+    """
+
+    as_of: datetime
+    dry_run: bool = True
+    documents: int
+    lines: int
+    totals: tuple[RehearsedTotal, ...]
+    first: tuple[RehearsedDocument, ...]
+    parked: tuple[ParkedAccount, ...]
