@@ -8,7 +8,7 @@ import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from engine.db import Database
-from engine.errors import BillingError, FieldError, invalid_field, not_found
+from engine.errors import BillingError, FieldError, invalid_field
 from invoicing.derive import late_usage
 from invoicing.document_store import list_credit_notes, list_invoices
 from invoicing.model import CreditNote, Invoice, LineItem
@@ -41,7 +41,7 @@ async def preview(
 ) -> Preview:
     """Post the customer's upcoming documents in a transaction that is rolled back.
 
-    Each due instant is billed by itself, as it will be. Errors: `not_found`, `invalid_body`, what
+    Each due instant is billed by itself, as it will be. Errors: `invalid_body`, what
     a change, a cancellation or a subscription is refused with, `billing_busy`.
     """
     attempt = 0
@@ -60,7 +60,8 @@ async def _rehearse(
     seller = await load_seller(connection=connection)
     customer = await find_customer(connection=connection, reference=draft.customer)
     if customer is None:
-        raise not_found(noun="customer", reference=draft.customer)
+        detail = f"no customer {draft.customer!r}"
+        raise invalid_field(pointer="/customer", code="unknown_customer", detail=detail)
     await _agree(connection, seller, customer, draft, now=now, wall_now=wall_now)
     late = await late_usage(connection=connection)
     (name,) = await customer_names(

@@ -10,7 +10,7 @@ from engine.errors import BillingError
 from invoicing.derive import derive, load_work
 from invoicing.post import StaleDerivationError, post
 from invoicing.run_billing import Portions, run_billing
-from invoicing.run_store import begin_run
+from invoicing.run_store import Unfinished, begin_run
 from invoicing.store import due_customers, lock_billing, touch_subscriptions
 from metering.measure import sweep_inbox
 from plans.seller_store import load_seller
@@ -52,7 +52,8 @@ class Halves:
 
     async def post(self):
         async with self.begin() as connection:
-            await begin_run(connection=connection, run="run_half", as_of=self.as_of, now=self.as_of)
+            begun = Unfinished(as_of=self.as_of)
+            await begin_run(connection=connection, run="run_half", begun=begun, now=self.as_of)
             return await post(
                 connection=connection,
                 seller=self.seller,

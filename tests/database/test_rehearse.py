@@ -127,6 +127,7 @@ async def test_a_preview_names_what_is_wrong(shop):
     await shop.customer("beta")
     await shop.subscribe("s1", "acme")
     for customer, fields, pointer in (
+        ("nobody", {}, "/customer"),
         ("beta", {"subscription": "s1"}, "/subscription"),
         ("acme", {"subscription": "s9", "cancel": {}}, "/subscription"),
         ("acme", {"cancel": {}}, "/subscription"),
