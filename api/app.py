@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from api import (
     backfills,
     billing_runs,
+    coupons,
     customers,
     events,
     health,
@@ -27,6 +28,7 @@ from api import (
     previews,
     sellers,
     subscriptions,
+    tax_rates,
     usage,
 )
 from api.auth import Authenticator, Principal, declared_scope, require_key
@@ -56,6 +58,8 @@ ROUTES: Final[tuple[ControllerRouterHandler, ...]] = (
     *backfills.ROUTES,
     *usage.ROUTES,
     *plans.ROUTES,
+    *tax_rates.ROUTES,
+    *coupons.ROUTES,
     *subscriptions.ROUTES,
     *billing_runs.ROUTES,
     *invoices.ROUTES,

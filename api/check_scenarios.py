@@ -24,6 +24,7 @@ ROUTES: Final[Mapping[str, tuple[str, str | None]]] = {
     "cancel": ("/v1/subscriptions/{}/cancel", "subscription"),
     "pause": ("/v1/subscriptions/{}/pause", "subscription"),
     "resume": ("/v1/subscriptions/{}/resume", "subscription"),
+    "apply_coupon": ("/v1/subscriptions/{}/coupons", "subscription"),
     "void": ("/v1/invoices/{}/void", "invoice"),
     "finalize": ("/v1/invoices/{}/finalize", "invoice"),
     "write_off": ("/v1/invoices/{}/write_off", "invoice"),

@@ -24,13 +24,17 @@ from plans.agreement import (
     Subscription,
     SubscriptionDraft,
 )
+from plans.coupons import CouponDraft, CouponGift
 from plans.drafts import PlanVersionDraft
 from plans.model import Customer, CustomerDraft, MeterDraft, PlanDraft, SellerPatch
+from plans.tax_rates import TaxRateDraft
 
 SETUP: Final[Mapping[str, type]] = {
     "meters": MeterDraft,
     "plans": PlanDraft,
     "customers": CustomerDraft,
+    "tax_rates": TaxRateDraft,
+    "coupons": CouponDraft,
 }
 """Lists of bodies that have a route, and the struct it decodes."""
 
@@ -44,11 +48,12 @@ VERB_BODIES: Final[Mapping[str, type]] = {
     "amend_event": EventAmendDraft,
     "publish_version": PlanVersionDraft,
     "migrate": MigrationDraft,
+    "apply_coupon": CouponGift,
 }
 """Verbs that send one body; what names the object (`subscription`) is taken out before."""
 
 VERB_NAMES: Final[Mapping[str, str]] = {
-    **dict.fromkeys(("change", "cancel", "pause", "resume"), "subscription"),
+    **dict.fromkeys(("change", "cancel", "pause", "resume", "apply_coupon"), "subscription"),
     **dict.fromkeys(("void_event", "amend_event"), "id"),
     **dict.fromkeys(("publish_version", "migrate"), "plan"),
 }
@@ -79,7 +84,7 @@ POSTS: Final[Mapping[str, type]] = {
 """Paths that `post` may use: patterns of the whole path."""
 
 GETS: Final = (
-    r"/v1/(meters|plans|customers|subscriptions|invoices|credit_notes)(/[^/?]+)?(\?.*)?",
+    r"/v1/(meters|plans|customers|subscriptions|invoices|credit_notes|tax_rates|coupons)(/[^/?]+)?(\?.*)?",
     r"/v1/subscriptions/[^/?]+/scheduled_changes",
     r"/v1/customers/[^/?]+/entitlements",
     r"/v1/invoices/lines/[^/?]+/explain",

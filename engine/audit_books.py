@@ -6,33 +6,57 @@ from engine.audit_check import Check
 
 _DOCUMENTS: Final = """(
   SELECT seller, id, series, sequence, number, customer, currency, issued_at, run, billed_from,
-    billed_to, status, -subtotal_minor AS contract_minor FROM invoices
+    billed_to, status FROM invoices
   UNION ALL
   SELECT seller, id, series, sequence, number, customer, currency, issued_at, run, billed_from,
-    billed_to, status, subtotal_minor FROM credit_notes)"""
+    billed_to, status FROM credit_notes)"""
+_SUMS: Final = """(
+  SELECT seller, document, sum(amount_minor) AS amount, sum(discount_minor) AS discount,
+    sum(promotional_minor) AS promotional, sum(tax_minor) AS tax,
+    sum(amount_minor - discount_minor - promotional_minor + tax_minor - tax_included_minor) AS total
+  FROM line_items GROUP BY seller, document)"""
 
 _ARITHMETIC: Final = (
     Check(
         name="invoice_total",
-        sentence="The total of an invoice is the sum of its lines.",
-        sql="""
-SELECT i.seller, i.id, format('total %s, subtotal %s, lines %s', i.total_minor, i.subtotal_minor,
-  coalesce(l.amount, 0))
-FROM invoices i LEFT JOIN (
-  SELECT seller, document, sum(amount_minor) AS amount FROM line_items GROUP BY seller, document
-) l ON l.seller = i.seller AND l.document = i.id
-WHERE (i.total_minor, i.subtotal_minor) IS DISTINCT FROM (coalesce(l.amount, 0), i.total_minor)""",
+        sentence="The sums of an invoice are those of its lines.",
+        sql=f"""
+SELECT i.seller, i.id, format('total %s, subtotal %s, discount %s, promotional %s, tax %s; lines'
+  ' %s, %s, %s, %s, %s', i.total_minor, i.subtotal_minor, i.discount_minor, i.promotional_minor,
+  i.tax_minor, l.total, l.amount, l.discount, l.promotional, l.tax)
+FROM invoices i LEFT JOIN {_SUMS} l ON l.seller = i.seller AND l.document = i.id
+WHERE (i.total_minor, i.subtotal_minor, i.discount_minor, i.promotional_minor, i.tax_minor)
+  IS DISTINCT FROM (l.total, l.amount, l.discount, l.promotional, l.tax)""",
     ),
     Check(
         name="credit_note_total",
-        sentence="The total of a credit note is what its lines give back.",
+        sentence="The sums of a credit note are what its lines give back.",
+        sql=f"""
+SELECT n.seller, n.id, format('total %s, subtotal %s, discount %s, promotional %s, tax %s; lines'
+  ' %s, %s, %s, %s, %s', n.total_minor, n.subtotal_minor, n.discount_minor, n.promotional_minor,
+  n.tax_minor, -l.total, -l.amount, -l.discount, -l.promotional, -l.tax)
+FROM credit_notes n LEFT JOIN {_SUMS} l ON l.seller = n.seller AND l.document = n.id
+WHERE (n.total_minor, n.subtotal_minor, n.discount_minor, n.promotional_minor, n.tax_minor)
+  IS DISTINCT FROM (-l.total, -l.amount, -l.discount, -l.promotional, -l.tax)""",
+    ),
+    Check(
+        name="line_parts",
+        sentence="What reduces and taxes a line is what its coupons, credits and tax rates say.",
         sql="""
-SELECT n.seller, n.id, format('total %s, subtotal %s, lines %s', n.total_minor, n.subtotal_minor,
-  coalesce(l.amount, 0))
-FROM credit_notes n LEFT JOIN (
-  SELECT seller, document, sum(amount_minor) AS amount FROM line_items GROUP BY seller, document
-) l ON l.seller = n.seller AND l.document = n.id
-WHERE (n.total_minor, n.subtotal_minor) IS DISTINCT FROM (-coalesce(l.amount, 0), n.total_minor)""",
+SELECT l.seller, l.id, format('discount %s of %s, promotional %s of %s, tax %s of %s, %s inside',
+  l.discount_minor, coalesce(d.amount, 0), l.promotional_minor, coalesce(c.amount, 0),
+  l.tax_minor, coalesce(t.amount, 0), coalesce(t.inside, 0))
+FROM line_items l LEFT JOIN (
+  SELECT seller, line, sum(amount_minor) AS amount FROM line_discounts GROUP BY seller, line
+) d ON d.seller = l.seller AND d.line = l.id LEFT JOIN (
+  SELECT seller, line, sum(amount_minor) AS amount FROM credit_draws
+  WHERE kind = 'promotional' GROUP BY seller, line
+) c ON c.seller = l.seller AND c.line = l.id LEFT JOIN (
+  SELECT seller, line, sum(amount_minor) AS amount,
+    sum(amount_minor) FILTER (WHERE included) AS inside FROM line_taxes GROUP BY seller, line
+) t ON t.seller = l.seller AND t.line = l.id
+WHERE (l.discount_minor, l.promotional_minor, l.tax_minor, l.tax_included_minor) IS DISTINCT FROM
+  (coalesce(d.amount, 0), coalesce(c.amount, 0), coalesce(t.amount, 0), coalesce(t.inside, 0))""",
     ),
     Check(
         name="amount_due",
@@ -209,15 +233,19 @@ GROUP BY e.seller, e.source, p.contract, p.line, p.currency HAVING sum(p.amount_
     ),
     Check(
         name="entry_amount",
-        sentence="The entry of a document's issue moves the contract balance by its lines.",
+        sentence="The entry of a document's issue moves each line's net, and its tax.",
         sql=f"""
-SELECT d.seller, d.id, format('contract balance moves %s, lines say %s', p.amount, d.contract_minor)
+SELECT d.seller, d.id, format('lines move %s and tax %s, the document says %s and %s', p.net, p.tax,
+  -(l.total - l.tax), -l.tax)
 FROM {_DOCUMENTS} d
   JOIN journal_entries e ON e.seller = d.seller AND e.source = d.id AND e.kind = 'issued'
+  JOIN {_SUMS} l ON l.seller = d.seller AND l.document = d.id
   CROSS JOIN LATERAL (
-    SELECT coalesce(sum(amount_minor), 0) AS amount FROM postings p WHERE p.seller = e.seller
-      AND p.entry = e.id AND p.account = 'contract_balance' AND p.currency = d.currency) p
-WHERE p.amount <> d.contract_minor""",
+    SELECT coalesce(sum(amount_minor) FILTER (
+      WHERE line <> '' AND account IN ('contract_balance', 'prepaid_credits')), 0) AS net,
+      coalesce(sum(amount_minor) FILTER (WHERE account = 'tax_payable'), 0) AS tax
+    FROM postings p WHERE p.seller = e.seller AND p.entry = e.id AND p.currency = d.currency) p
+WHERE (p.net, p.tax) IS DISTINCT FROM (-(l.total - l.tax), -l.tax)""",
     ),
     Check(
         name="receivable_control",

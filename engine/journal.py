@@ -34,13 +34,23 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
 ACCOUNTS_RECEIVABLE: Final = "accounts_receivable"
 CONTRACT_BALANCE: Final = "contract_balance"
 CUSTOMER_BALANCE: Final = "customer_balance"
+TAX_PAYABLE: Final = "tax_payable"
+PREPAID_CREDITS: Final = "prepaid_credits"
 REFUNDS_PAYABLE: Final = "refunds_payable"
+CASH: Final = "cash"
+UNAPPLIED_CASH: Final = "unapplied_cash"
+CREDIT_LOSS: Final = "credit_loss"
 
 CHART: Final = (
     Account(code=ACCOUNTS_RECEIVABLE, type=AccountType.ASSET, normal_side=Side.DEBIT),
     Account(code=CONTRACT_BALANCE, type=AccountType.LIABILITY, normal_side=Side.CREDIT),
     Account(code=CUSTOMER_BALANCE, type=AccountType.LIABILITY, normal_side=Side.CREDIT),
+    Account(code=TAX_PAYABLE, type=AccountType.LIABILITY, normal_side=Side.CREDIT),
+    Account(code=PREPAID_CREDITS, type=AccountType.LIABILITY, normal_side=Side.CREDIT),
     Account(code=REFUNDS_PAYABLE, type=AccountType.LIABILITY, normal_side=Side.CREDIT),
+    Account(code=CASH, type=AccountType.ASSET, normal_side=Side.DEBIT),
+    Account(code=UNAPPLIED_CASH, type=AccountType.LIABILITY, normal_side=Side.CREDIT),
+    Account(code=CREDIT_LOSS, type=AccountType.EXPENSE, normal_side=Side.DEBIT),
 )
 
 

@@ -1,4 +1,4 @@
-"""Differences become documents: one per customer, currency and due instant. Pure."""
+"""Lines become documents: one per customer, currency, due instant and invoice group. Pure."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -8,6 +8,7 @@ import msgspec
 
 from engine.ids import DerivedIds, derived_body
 from invoicing.difference import Difference
+from invoicing.lines import CreditDraw, Line, LineDiscount, LineTax, line_of
 
 CREDIT_NOTE_SUFFIX: Final = "-CN"
 
@@ -26,19 +27,26 @@ class BilledCustomer(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 class Draft(msgspec.Struct, frozen=True, kw_only=True):
     """A document about to be posted: everything but its number and what settles it.
 
-    `total_minor` is Σ of the lines; below zero it is a credit note. `ids` are those of what
-    belongs to the document, `id` is its own.
+    `ids` are those of what belongs to the document, `parts` what identifies it.
     """
 
-    id: str
+    parts: tuple[str | int, ...]
     ids: DerivedIds
-
     customer: BilledCustomer
     currency: str
     billed_at: datetime
     issued_at: datetime
     due_at: datetime
-    differences: tuple[Difference, ...]
+    lines: tuple[Line, ...]
+    group: str = ""
+    reason: str = "adjustment"
+    discounts: tuple[LineDiscount, ...] = ()
+    taxes: tuple[LineTax, ...] = ()
+    draws: tuple[CreditDraw, ...] = ()
+    subtotal_minor: int
+    discount_minor: int = 0
+    promotional_minor: int = 0
+    tax_minor: int = 0
     total_minor: int
 
     @property
@@ -49,14 +57,41 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def refundable_minor(self) -> int:
         """What subscriptions that ended, and asked for their money, give back of it at most."""
-        by_agreement: dict[str, int] = {}
-        for line in self.differences:
-            agreement = line.charge.agreement
-            ended = agreement.ends_at is not None and agreement.ends_at <= self.billed_at
-            if agreement.refund_unused and ended:
-                amount = by_agreement.get(agreement.id, 0) - line.amount_minor
-                by_agreement[agreement.id] = amount
-        return sum([amount for amount in by_agreement.values() if amount > 0])
+        by_subscription: dict[str | None, int] = {}
+        for line in self.lines:
+            if line.is_refundable:
+                given = by_subscription.get(line.subscription, 0) - line.gross_minor
+                by_subscription[line.subscription] = given
+        return sum([amount for amount in by_subscription.values() if amount > 0])
+
+    @property
+    def id(self) -> str:
+        """The document's own id."""
+        return self.ids.find("cn" if self.is_credit_note else "inv")
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether no coupon, credit or tax stands beside any line."""
+        return not (self.discounts or self.taxes or self.draws)
+
+    @property
+    def adjusted_documents(self) -> tuple[str, ...]:
+        """The documents whose lines this one corrects, each once."""
+        return tuple(dict.fromkeys(each.document for line in self.lines for each in line.adjusted))
+
+
+def document_ids(
+    *,
+    seller_id: str,
+    customer: str,
+    billed_at: datetime,
+    currency: str,
+    group: str,
+    ordinal: int | str,
+) -> tuple[tuple[str | int, ...], DerivedIds]:
+    """What identifies a document, and the ids that follow from it."""
+    parts = (seller_id, customer, billed_at.isoformat(), currency, group, ordinal)
+    return parts, DerivedIds(body=derived_body(at=billed_at, parts=parts))
 
 
 def assemble(
@@ -72,36 +107,52 @@ def assemble(
     """One draft per currency from the differences of one customer at one due instant.
 
     `ordinal` counts the documents that the customer already has for that instant. Lines follow
-    subscription key, price and period.
+    subscription key, price and period. Nothing reduces or taxes them yet.
     """
     by_currency: dict[str, list[Difference]] = {}
     for difference in differences:
         by_currency.setdefault(difference.charge.agreement.currency, []).append(difference)
     drafts: list[Draft] = []
     for currency in sorted(by_currency):
-        lines = sorted(by_currency[currency], key=_line_order)
-        terms = _terms_days(lines, customer, default_terms_days)
-        total = sum([line.amount_minor for line in lines])
-        ids = DerivedIds(
-            body=derived_body(
-                at=billed_at,
-                parts=(seller_id, customer.id, billed_at.isoformat(), currency, "", ordinal),
-            )
+        found = sorted(by_currency[currency], key=_line_order)
+        terms = _terms_days(found, customer, default_terms_days)
+        total = sum([difference.amount_minor for difference in found])
+        parts, ids = document_ids(
+            seller_id=seller_id,
+            customer=customer.id,
+            billed_at=billed_at,
+            currency=currency,
+            group="",
+            ordinal=ordinal,
         )
         drafts.append(
             Draft(
-                id=ids.find("cn" if total < 0 else "inv"),
+                parts=parts,
                 ids=ids,
                 customer=customer,
                 currency=currency,
                 billed_at=billed_at,
                 issued_at=issued_at,
                 due_at=issued_at + timedelta(days=terms),
-                differences=tuple(lines),
+                lines=tuple([line_of(difference, billed_at=billed_at) for difference in found]),
+                subtotal_minor=total,
                 total_minor=total,
             )
         )
     return drafts
+
+
+def summed(draft: Draft) -> Draft:
+    """The draft with its totals taken from its lines anew."""
+    lines = draft.lines
+    return msgspec.structs.replace(
+        draft,
+        subtotal_minor=sum([line.amount_minor for line in lines]),
+        discount_minor=sum([line.discount_minor for line in lines]),
+        promotional_minor=sum([line.promotional_minor for line in lines]),
+        tax_minor=sum([line.tax_minor for line in lines]),
+        total_minor=sum([line.gross_minor for line in lines]),
+    )
 
 
 def _line_order(line: Difference) -> tuple[str, int, datetime, bool, str]:

@@ -29,6 +29,10 @@ class PostedLine(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     reason: Reason
     issued_at: datetime
     voided_at: datetime | None
+    discount_minor: int = 0
+    promotional_minor: int = 0
+    tax_minor: int = 0
+    tax_included_minor: int = 0
 
 
 class RatedCharge(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -51,7 +55,7 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     period: Period
     reason: Reason
     adjusts: str | None
-    adjusted_documents: tuple[str, ...]
+    adjusted: tuple[PostedLine, ...] = ()
 
 
 def group_text(*, names: Sequence[str], values: Sequence[str]) -> str:
@@ -97,7 +101,6 @@ def _first(rated: RatedCharge) -> Difference:
         period=rated.charge.active,
         reason=Reason.INITIAL,
         adjusts=None,
-        adjusted_documents=(),
     )
 
 
@@ -122,7 +125,6 @@ def difference_of(*, rated: RatedCharge, posted: Sequence[PostedLine]) -> Differ
             period=rated.charge.active,
             reason=Reason.INITIAL if not posted else Reason.CORRECTION,
             adjusts=posted[0].id if posted else None,
-            adjusted_documents=(),
         )
     usage = rated.charge.is_usage
     freed = _freed(posted)
@@ -136,7 +138,7 @@ def difference_of(*, rated: RatedCharge, posted: Sequence[PostedLine]) -> Differ
         period=rated.charge.active if usage or freed else _changed(rated.charge.active, counting),
         reason=Reason.CORRECTION if freed else Reason.LATE_USAGE if usage else Reason.PRORATION,
         adjusts=(freed or counting)[0].id,
-        adjusted_documents=tuple(dict.fromkeys(line.document for line in counting)),
+        adjusted=tuple(counting),
     )
 
 

@@ -9,6 +9,7 @@ from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from engine.money import format_amount
+from invoicing.line_parts_store import LineParts, parts_of_lines
 from invoicing.model import (
     CreditNote,
     CreditNoteStatus,
@@ -20,10 +21,12 @@ from invoicing.model import (
 from plans.model import Party
 
 _INVOICE_COLUMNS: Final = """id, number, customer, currency, status, issued_at, due_at,
-  subtotal_minor, total_minor, balance_applied_minor, amount_due_minor, po_number, voided_at,
+  invoice_group, subtotal_minor, discount_minor, promotional_minor, tax_minor, total_minor,
+  prepaid_applied_minor, balance_applied_minor, amount_due_minor, po_number, voided_at,
   series, sequence"""
 _CREDIT_NOTE_COLUMNS: Final = """id, number, customer, currency, status, reason, issued_at,
-  subtotal_minor, total_minor, applied_minor, credited_minor, refunded_minor, series, sequence"""
+  subtotal_minor, discount_minor, promotional_minor, tax_minor, total_minor, applied_minor,
+  credited_minor, refunded_minor, series, sequence"""
 _ONE: Final = """
 SELECT d.*, c.key AS customer_key FROM {table} d
   JOIN customers c ON c.seller = d.seller AND c.id = d.customer
@@ -49,12 +52,14 @@ SELECT id FROM customers
 WHERE seller = current_seller() AND (key = :customer OR id = :customer)
 """)
 _BEGINNING: Final = {"issued_at": datetime(1, 1, 1, tzinfo=UTC), "series": "", "sequence": 0}
-_LINES: Final = text("""
-SELECT l.id, l.document, l.price_key, s.key AS subscription, c.key AS customer,
-  trim_scale(l.quantity)::text AS quantity, l.amount_minor, l.period_start_at, l.period_end_at,
-  l.reason, l.charge_group, l.adjusts
-FROM line_items l JOIN subscriptions s ON s.seller = l.seller AND s.id = l.subscription
-  JOIN customers c ON c.seller = s.seller AND c.id = s.customer
+_LINE_COLUMNS: Final = """l.id, l.document, l.price_key, s.key AS subscription,
+  c.key AS customer, trim_scale(l.quantity)::text AS quantity, l.amount_minor, l.discount_minor,
+  l.promotional_minor, l.tax_minor, l.period_start_at, l.period_end_at, l.reason, l.charge_group,
+  l.adjusts"""
+_LINES: Final = text(f"""
+SELECT {_LINE_COLUMNS}
+FROM line_items l LEFT JOIN subscriptions s ON s.seller = l.seller AND s.id = l.subscription
+  LEFT JOIN customers c ON c.seller = s.seller AND c.id = s.customer
 WHERE l.seller = current_seller() AND l.document = ANY(:documents)
 ORDER BY l.document, l.ordinal
 """)
@@ -62,17 +67,15 @@ _PRINTED: Final = text("""
 SELECT l.id, p.body AS price, a.document AS adjusted,
   coalesce(i.number, n.number) AS adjusted_number
 FROM line_items l
-  JOIN price_intervals v ON v.seller = l.seller AND v.id = l.price_interval
-  JOIN prices p ON p.seller = v.seller AND p.id = v.price
+  LEFT JOIN price_intervals v ON v.seller = l.seller AND v.id = l.price_interval
+  LEFT JOIN prices p ON p.seller = v.seller AND p.id = v.price
   LEFT JOIN line_items a ON a.seller = l.seller AND a.id = l.adjusts
   LEFT JOIN invoices i ON i.seller = a.seller AND i.id = a.document
   LEFT JOIN credit_notes n ON n.seller = a.seller AND n.id = a.document
 WHERE l.seller = current_seller() AND l.document = :document
 """)
-_LINE: Final = text("""
-SELECT l.id, l.document, l.price_key, s.key AS subscription, c.key AS customer_key,
-  c.id AS customer, trim_scale(l.quantity)::text AS quantity, l.amount_minor, l.period_start_at,
-  l.period_end_at, l.reason, l.charge_group, l.adjusts, l.price_interval, l.charge_start_at,
+_LINE: Final = text(f"""
+SELECT {_LINE_COLUMNS}, c.id AS customer_id, l.price_interval, l.charge_start_at,
   p.key AS plan, p.version, coalesce(i.currency, n.currency) AS currency,
   coalesce(i.issued_at, n.issued_at) AS issued_at, n.id IS NOT NULL AS is_credit
 FROM line_items l
@@ -118,26 +121,40 @@ class PrintedLine(msgspec.Struct, frozen=True, kw_only=True):
 
 async def _lines_of(
     connection: AsyncConnection, documents: Sequence[Row[Any]], *, sign: int
-) -> dict[str, list[LineItem]]:
+) -> tuple[dict[str, list[LineItem]], LineParts]:
+    """The lines by document, and what stands beside them."""
+    of_document = {row.id: row for row in documents}
     currencies = {row.id: row.currency for row in documents}
     found: dict[str, list[LineItem]] = {}
+    parts = await parts_of_lines(connection=connection, currencies=currencies, sign=sign)
     for row in await connection.execute(_LINES, {"documents": list(currencies)}):
-        currency = currencies[row.document]
-        found.setdefault(row.document, []).append(
-            LineItem(
-                id=row.id,
-                price=row.price_key,
-                subscription=row.subscription,
-                customer=row.customer,
-                quantity=row.quantity,
-                amount=format_amount(sign * row.amount_minor, currency=currency),
-                period=(row.period_start_at, row.period_end_at),
-                reason=Reason(row.reason),
-                group=_group_of(row.charge_group),
-                adjusts=row.adjusts,
-            )
-        )
-    return found
+        billed = of_document[row.document]
+        item = _line(row, parts, currency=billed.currency, customer=billed.customer_key, sign=sign)
+        found.setdefault(row.document, []).append(item)
+    return found, parts
+
+
+def _line(row: Row[Any], parts: LineParts, *, currency: str, customer: str, sign: int) -> LineItem:
+    """The answer of one line; by hand, it is of the document's `customer`."""
+    start, end = row.period_start_at, row.period_end_at
+    return LineItem(
+        id=row.id,
+        price=row.price_key,
+        key=row.price_key,
+        subscription=row.subscription,
+        customer=row.customer or customer,
+        quantity=row.quantity,
+        amount=format_amount(sign * row.amount_minor, currency=currency),
+        discount=format_amount(sign * row.discount_minor, currency=currency),
+        promotional=format_amount(sign * row.promotional_minor, currency=currency),
+        tax=format_amount(sign * row.tax_minor, currency=currency),
+        discounts=parts.discounts.get(row.id, ()),
+        taxes=parts.taxes.get(row.id, ()),
+        period=None if start is None else (start, end),
+        reason=Reason(row.reason),
+        group=_group_of(row.charge_group),
+        adjusts=row.adjusts,
+    )
 
 
 def _group_of(text_of_group: str) -> dict[str, str] | None:
@@ -192,22 +209,13 @@ async def find_line(*, connection: AsyncConnection, line: str) -> ExplainedLine 
     row = (await connection.execute(_LINE, {"line": line})).one_or_none()
     if row is None:
         return None
-    signed = -row.amount_minor if row.is_credit else row.amount_minor
-    item = LineItem(
-        id=row.id,
-        price=row.price_key,
-        subscription=row.subscription,
-        customer=row.customer_key,
-        quantity=row.quantity,
-        amount=format_amount(signed, currency=row.currency),
-        period=(row.period_start_at, row.period_end_at),
-        reason=Reason(row.reason),
-        group=_group_of(row.charge_group),
-        adjusts=row.adjusts,
-    )
+    sign = -1 if row.is_credit else 1
+    currencies = {row.document: row.currency}
+    parts = await parts_of_lines(connection=connection, currencies=currencies, sign=sign)
+    item = _line(row, parts, currency=row.currency, customer=row.customer, sign=sign)
     return ExplainedLine(
         item=item,
-        customer=row.customer,
+        customer=row.customer_id,
         price_interval=row.price_interval,
         charge_start_at=row.charge_start_at,
         group=row.charge_group,
@@ -215,6 +223,18 @@ async def find_line(*, connection: AsyncConnection, line: str) -> ExplainedLine 
         version=row.version,
         issued_at=row.issued_at,
     )
+
+
+def _amounts(row: Row[Any]) -> dict[str, str]:
+    """The sums that invoices and credit notes have alike."""
+    sums = {
+        "subtotal": row.subtotal_minor,
+        "discount": row.discount_minor,
+        "promotional_applied": row.promotional_minor,
+        "tax": row.tax_minor,
+        "total": row.total_minor,
+    }
+    return {name: format_amount(minor, currency=row.currency) for name, minor in sums.items()}
 
 
 async def list_invoices(
@@ -235,7 +255,7 @@ async def list_invoices(
         customer=customer,
         status=None if status is None else status.value,
     )
-    lines = await _lines_of(connection, rows, sign=1)
+    lines, parts = await _lines_of(connection, rows, sign=1)
     return [
         Invoice(
             id=row.id,
@@ -245,8 +265,11 @@ async def list_invoices(
             status=InvoiceStatus(row.status),
             issued_at=row.issued_at,
             due_at=row.due_at,
-            subtotal=format_amount(row.subtotal_minor, currency=row.currency),
-            total=format_amount(row.total_minor, currency=row.currency),
+            invoice_group=row.invoice_group,
+            **_amounts(row),
+            taxes=parts.document_taxes.get(row.id, ()),
+            prepaid_applied=format_amount(row.prepaid_applied_minor, currency=row.currency),
+            credits_applied=parts.credits.get(row.id, ()),
             balance_applied=format_amount(row.balance_applied_minor, currency=row.currency),
             amount_due=format_amount(row.amount_due_minor, currency=row.currency),
             po_number=row.po_number,
@@ -275,7 +298,7 @@ async def list_credit_notes(
         customer=customer,
         status=None if status is None else status.value,
     )
-    lines = await _lines_of(connection, rows, sign=-1)
+    lines, parts = await _lines_of(connection, rows, sign=-1)
     return [
         CreditNote(
             id=row.id,
@@ -285,8 +308,8 @@ async def list_credit_notes(
             status=CreditNoteStatus(row.status),
             reason=row.reason,
             issued_at=row.issued_at,
-            subtotal=format_amount(row.subtotal_minor, currency=row.currency),
-            total=format_amount(row.total_minor, currency=row.currency),
+            **_amounts(row),
+            taxes=parts.document_taxes.get(row.id, ()),
             applied=format_amount(row.applied_minor, currency=row.currency),
             credited=format_amount(row.credited_minor, currency=row.currency),
             refunded=format_amount(row.refunded_minor, currency=row.currency),

@@ -36,21 +36,60 @@ class Reason(StrEnum):
     TRUE_UP = "true_up"
 
 
+class AppliedDiscount(Record, frozen=True, kw_only=True):
+    """What a coupon took off a line."""
+
+    coupon: str
+    amount: str
+
+
+class AppliedTax(Record, frozen=True, kw_only=True):
+    """One tax on a line, or on a document: what it was taken on and what it came to.
+
+    `tax_rate` is the rate's key, None where there is no tax: then `category` says why.
+    """
+
+    tax_rate: str | None
+    percentage: str
+    inclusive: bool
+    jurisdiction: str
+    category: str
+    taxable: str
+    amount: str
+
+
+class AppliedCredit(Record, frozen=True, kw_only=True):
+    """What a credit grant paid of a line."""
+
+    grant: str
+    kind: str
+    price: str
+    line: str
+    amount: str
+
+
 class LineItem(Record, frozen=True, kw_only=True):
     """A posted charge or difference. On a credit note its amount is in the customer's favour.
 
     `period` is the stretch that the line is about; `quantity` the measured or agreed quantity
     that `amount` (major units, decimal text) was rated at, or the difference of two. `group` has
-    the dimension values of grouped usage.
+    the dimension values of grouped usage. `amount` is before discount, credit and added tax. A
+    line written by hand has no subscription; `key` is `price` under the name it was written with.
     """
 
     id: str
     price: str
-    subscription: str
+    key: str
+    subscription: str | None
     customer: str
     quantity: str | None
     amount: str
-    period: tuple[datetime, datetime]
+    discount: str
+    promotional: str
+    tax: str
+    discounts: tuple[AppliedDiscount, ...] = ()
+    taxes: tuple[AppliedTax, ...] = ()
+    period: tuple[datetime, datetime] | None
     reason: Reason
     group: dict[str, str] | None
     adjusts: str | None
@@ -66,8 +105,15 @@ class Invoice(Record, frozen=True, kw_only=True):
     status: InvoiceStatus
     issued_at: datetime
     due_at: datetime
+    invoice_group: str = ""
     subtotal: str
+    discount: str
+    promotional_applied: str
+    tax: str
+    taxes: tuple[AppliedTax, ...] = ()
     total: str
+    prepaid_applied: str
+    credits_applied: tuple[AppliedCredit, ...] = ()
     balance_applied: str
     amount_due: str
     po_number: str | None
@@ -90,6 +136,10 @@ class CreditNote(Record, frozen=True, kw_only=True):
     reason: str
     issued_at: datetime
     subtotal: str
+    discount: str
+    promotional_applied: str
+    tax: str
+    taxes: tuple[AppliedTax, ...] = ()
     total: str
     applied: str
     credited: str

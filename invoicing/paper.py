@@ -143,7 +143,7 @@ def _row(line: PaperLine, figures: Figures, dates: _Dates) -> PaperRow:
     cells = PaperCells(
         label=bounded(line.description),
         notes=tuple(bounded(note) for note in notes if note),
-        period=dates.period(line.period),
+        period=dates.period(line.period) if line.period is not None else (),
         quantity=figures.quantity(line.quantity) if line.quantity is not None else "",
         unit=figures.price(line.unit_amount) if line.unit_amount is not None else "",
         unit_note=f"per {figures.quantity(package)}" if package is not None else "",

@@ -45,7 +45,7 @@ class PaperLine(msgspec.Struct, frozen=True, kw_only=True):
 
     description: str
     subscription: str | None = None
-    period: tuple[datetime, datetime]
+    period: tuple[datetime, datetime] | None
     quantity: str | None = None
     unit_amount: str | None = None
     package_size: str | None = None

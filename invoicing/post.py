@@ -7,21 +7,23 @@ from typing import Final
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from engine.errors import BillingError, ErrorKind
-from engine.ids import ORDINAL_MAX
 from engine.journal import Posting
 from engine.period import local_date
-from invoicing.assembly import CREDIT_NOTE_SUFFIX, Draft, assemble
+from invoicing.assembly import CREDIT_NOTE_SUFFIX, Draft
 from invoicing.derive import Derived
-from invoicing.posting_rules import balance_postings, credit_note_postings, invoice_postings
-from invoicing.rows import COLUMNS, Rows
+from invoicing.posting_rules import (
+    balance_postings,
+    credit_note_postings,
+    invoice_postings,
+    prepaid_postings,
+)
+from invoicing.prepare import prepare
+from invoicing.rows import Rows
 from invoicing.settlement import Books
 from invoicing.store import (
     add_balances,
     advance_subscriptions,
     copy_documents,
-    document_counts,
-    last_issued_at,
     lock_balances,
     lock_billing,
     lock_open_invoices,
@@ -65,7 +67,17 @@ async def post(
     billed = [item for item in derived if item.differences]
     if not billed:
         return Posted(documents=0, lines=0)
-    drafts = await _drafts(connection, seller, as_of, billed)
+    drafts = await prepare(connection=connection, seller=seller, as_of=as_of, derived=billed)
+    return await post_drafts(connection=connection, seller=seller, run=run, drafts=drafts)
+
+
+async def post_drafts(
+    *, connection: AsyncConnection, seller: Seller, run: str, drafts: Sequence[Draft]
+) -> Posted:
+    """Number the drafts, settle them and write them with their entries, in the order given.
+
+    The posting lock must be held. `run` is the billing run, or "" for a document by hand.
+    """
     customers = list(dict.fromkeys(draft.customer.id for draft in drafts))
     books = Books(
         balances=await lock_balances(connection=connection, customers=customers),
@@ -78,13 +90,10 @@ async def post(
     for draft, sequence in zip(drafts, numbers, strict=True):
         desk.write(draft, sequence)
     rows = desk.rows
-    await copy_documents(
-        connection=connection,
-        rows={table: (columns, rows.of(table)) for table, columns in COLUMNS.items()},
-    )
+    await copy_documents(connection=connection, tables=rows.tables())
     await reduce_invoices(connection=connection, reductions=desk.reductions)
     await add_balances(connection=connection, changes=books.changes)
-    return Posted(documents=len(drafts), lines=len(rows.of("line_items")))
+    return Posted(documents=len(drafts), lines=rows.count("line_items"))
 
 
 async def _advance(connection: AsyncConnection, derived: Sequence[Derived]) -> None:
@@ -95,43 +104,13 @@ async def _advance(connection: AsyncConnection, derived: Sequence[Derived]) -> N
             raise StaleDerivationError
 
 
-async def _drafts(
-    connection: AsyncConnection, seller: Seller, as_of: datetime, billed: Sequence[Derived]
-) -> list[Draft]:
-    latest = await last_issued_at(connection=connection)
-    issued_at = as_of if latest is None else max(as_of, latest)
-    counts = await document_counts(
-        connection=connection,
-        customers=[item.due.customer.id for item in billed],
-        instants=list({item.due.due_at for item in billed}),
-    )
-    drafts: list[Draft] = []
-    for item in billed:
-        drafts.extend(
-            assemble(
-                seller_id=seller.id,
-                customer=item.due.customer,
-                billed_at=item.due.due_at,
-                issued_at=issued_at,
-                default_terms_days=seller.net_terms_days,
-                ordinal=counts.get((item.due.customer.id, item.due.due_at), 0),
-                differences=item.differences,
-            )
-        )
-        if len(item.differences) > ORDINAL_MAX - 2:
-            message = f"{len(item.differences)} lines do not fit one document"
-            raise BillingError("too_many_lines", message, kind=ErrorKind.INVALID)
-    return drafts
-
-
 def _adjusted_documents(drafts: Sequence[Draft]) -> list[str]:
     return list(
         dict.fromkeys(
             document
             for draft in drafts
             if draft.is_credit_note
-            for line in draft.differences
-            for document in line.adjusted_documents
+            for document in draft.adjusted_documents
         )
     )
 
@@ -181,7 +160,9 @@ class _Desk:
 
     def _invoice(self, draft: Draft, sequence: int) -> None:
         series = _series(self._seller, credit_note=False)
-        used = self._books.use_balance((draft.customer.id, draft.currency), draft.total_minor)
+        prepaid = sum([draw.amount_minor for draw in draft.draws if draw.kind == "prepaid"])
+        owner = (draft.customer.id, draft.currency)
+        used = self._books.use_balance(owner, draft.total_minor - prepaid)
         self.rows.add_invoice(
             draft=draft,
             party=self._party,
@@ -189,6 +170,7 @@ class _Desk:
             series=series,
             sequence=sequence,
             number=NUMBER.format(series=series, sequence=sequence),
+            prepaid_applied_minor=prepaid,
             balance_applied_minor=used,
         )
         document = draft.id
@@ -199,14 +181,17 @@ class _Desk:
         if used:
             balance = balance_postings(draft=draft, document=document, amount_minor=used)
             self._enter(draft, "balance_applied", 1, balance)
-            self.rows.add_settlement(draft=draft, ordinal=1, invoice=document, amount_minor=used)
-        if used == draft.total_minor:
+            self._settle(draft, 1, "customer_balance", document, used)
+        if prepaid:
+            paid = prepaid_postings(draft=draft, document=document)
+            self._enter(draft, "prepaid_applied", 2, paid)
+            self._settle(draft, 2, "prepaid", document, prepaid)
+        if used + prepaid == draft.total_minor:
             self._tell(draft, 1, "invoice.paid", document, 2)
 
     def _credit_note(self, draft: Draft, sequence: int) -> None:
         series = _series(self._seller, credit_note=True)
-        adjusted = [name for line in draft.differences for name in line.adjusted_documents]
-        applied = self._books.apply_credit(adjusted, -draft.total_minor)
+        applied = self._books.apply_credit(draft.adjusted_documents, -draft.total_minor)
         applied_minor = sum(part for _, part in applied)
         left = -draft.total_minor - applied_minor
         refunded_minor = min(left, draft.refundable_minor)
@@ -233,13 +218,18 @@ class _Desk:
         self._enter(draft, "issued", 0, postings)
         self._tell(draft, 0, "credit_note.issued", document, 1)
         for ordinal, (invoice, part) in enumerate(applied, start=1):
-            self.rows.add_settlement(
-                draft=draft, ordinal=ordinal, invoice=invoice, amount_minor=part
-            )
+            self._settle(draft, ordinal, "credit_note", invoice, part)
             paid = self._books.is_settled(invoice)
             kind = "invoice.paid" if paid else "invoice.credited"
             self._tell(draft, ordinal, kind, invoice, self._books.next_version(invoice))
             self.reductions.append((invoice, part, draft.issued_at))
+
+    def _settle(
+        self, draft: Draft, ordinal: int, kind: str, invoice: str, amount_minor: int
+    ) -> None:
+        self.rows.add_settlement(
+            draft=draft, ordinal=ordinal, kind=kind, invoice=invoice, amount_minor=amount_minor
+        )
 
     def _enter(self, draft: Draft, kind: str, ordinal: int, postings: Sequence[Posting]) -> None:
         entry = draft.ids.find("je", ordinal)

@@ -6,9 +6,10 @@ import msgspec
 
 from engine.journal import (
     ACCOUNTS_RECEIVABLE,
-    CONTRACT_BALANCE,
     CUSTOMER_BALANCE,
+    PREPAID_CREDITS,
     REFUNDS_PAYABLE,
+    TAX_PAYABLE,
     Posting,
     imbalance_minor,
 )
@@ -16,7 +17,7 @@ from invoicing.assembly import Draft
 
 
 def invoice_postings(*, draft: Draft, document: str, lines: Sequence[str]) -> list[Posting]:
-    """An issued invoice: debit receivables the total, credit each line's contract balance."""
+    """An issued invoice: debit receivables the total; credit contract balances the net, and tax."""
     customer = draft.customer.id
     postings = [
         Posting(
@@ -26,7 +27,7 @@ def invoice_postings(*, draft: Draft, document: str, lines: Sequence[str]) -> li
             document=document,
         )
     ]
-    postings.extend(_contract_side(draft=draft, document=document, lines=lines))
+    postings.extend(_earned_side(draft=draft, document=document, lines=lines))
     return _checked(postings)
 
 
@@ -38,12 +39,12 @@ def credit_note_postings(
     applied_minor: int,
     refunded_minor: int = 0,
 ) -> list[Posting]:
-    """A credit note: debit contract balances; credit receivables as far as open.
+    """A credit note: debit contract balances and tax; credit receivables as far as open.
 
     Of the rest credit `refunded_minor` to refunds payable and what is left to the balance.
     """
     customer = draft.customer.id
-    postings = list(_contract_side(draft=draft, document=document, lines=lines))
+    postings = list(_earned_side(draft=draft, document=document, lines=lines))
     parts = {
         ACCOUNTS_RECEIVABLE: applied_minor,
         REFUNDS_PAYABLE: refunded_minor,
@@ -97,18 +98,65 @@ def void_postings(*, issued: Sequence[Posting], due_minor: int) -> list[Posting]
     return _checked(mirrored)
 
 
-def _contract_side(*, draft: Draft, document: str, lines: Sequence[str]) -> list[Posting]:
-    return [
+def prepaid_postings(*, draft: Draft, document: str) -> list[Posting]:
+    """Prepaid credit that pays an invoice: debit each grant's balance, credit receivables."""
+    customer = draft.customer.id
+    by_grant: dict[str, int] = {}
+    for draw in draft.draws:
+        if draw.kind == "prepaid":
+            by_grant[draw.grant] = by_grant.get(draw.grant, 0) + draw.amount_minor
+    postings = [
         Posting(
-            account=CONTRACT_BALANCE,
-            amount_minor=-difference.amount_minor,
-            customer=draft.customer.id,
+            account=PREPAID_CREDITS,
+            amount_minor=amount,
+            customer=customer,
             document=document,
-            contract=difference.charge.agreement.key,
-            line=line,
+            contract=grant,
         )
-        for difference, line in zip(draft.differences, lines, strict=True)
+        for grant, amount in by_grant.items()
     ]
+    paid = sum(by_grant.values())
+    postings.append(
+        Posting(
+            account=ACCOUNTS_RECEIVABLE,
+            amount_minor=-paid,
+            customer=customer,
+            document=document,
+        )
+    )
+    return _checked(postings)
+
+
+def _earned_side(*, draft: Draft, document: str, lines: Sequence[str]) -> list[Posting]:
+    """The net of each line on its contract, and the tax of each jurisdiction."""
+    customer = draft.customer.id
+    postings = [
+        Posting(
+            account=line.account,
+            amount_minor=-line.net_minor,
+            customer=customer,
+            document=document,
+            contract=line.contract or document,
+            line=identity,
+        )
+        for line, identity in zip(draft.lines, lines, strict=True)
+    ]
+    by_jurisdiction: dict[str, int] = {}
+    for tax in draft.taxes:
+        known = by_jurisdiction.get(tax.jurisdiction, 0)
+        by_jurisdiction[tax.jurisdiction] = known + tax.amount_minor
+    postings.extend(
+        Posting(
+            account=TAX_PAYABLE,
+            amount_minor=-amount,
+            customer=customer,
+            document=document,
+            dimension=jurisdiction,
+        )
+        for jurisdiction, amount in sorted(by_jurisdiction.items())
+        if amount
+    )
+    return postings
 
 
 def _checked(postings: list[Posting]) -> list[Posting]:

@@ -1,13 +1,13 @@
 """Documents as the rows that are copied into their tables, column by column. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import date
 from decimal import Decimal
 from typing import Final
 
 from engine.journal import Posting
 from invoicing.assembly import Draft
-from invoicing.difference import Difference
+from invoicing.lines import Line
 
 COLUMNS: Final[dict[str, tuple[str, ...]]] = {
     "invoices": tuple(
@@ -29,8 +29,23 @@ COLUMNS: Final[dict[str, tuple[str, ...]]] = {
     "postings": tuple(
         "entry ordinal account customer contract document line currency amount_minor".split()
     ),
+    "line_taxes": tuple(
+        "document line ordinal rate percentage included jurisdiction category taxable_minor"
+        " amount_minor".split()
+    ),
+    "line_discounts": tuple("document line application amount_minor".split()),
+    "credit_draws": tuple("document line credit_grant kind amount_minor".split()),
     "outbox": tuple("id type object version occurred_at".split()),
 }
+_REDUCED: Final = ("discount_minor", "promotional_minor", "tax_minor")
+MORE: Final[dict[str, tuple[str, ...]]] = {
+    "invoices": (*_REDUCED, "invoice_group", "prepaid_applied_minor"),
+    "credit_notes": _REDUCED,
+    "line_items": (*_REDUCED, "tax_included_minor", "contract"),
+    "postings": ("dimension",),
+}
+"""Columns that most rows leave at their defaults, and then are not written at all."""
+
 _NANO: Final = Decimal("1e-9")
 
 
@@ -40,10 +55,26 @@ class Rows:
     def __init__(self) -> None:
         """Begin with empty tables."""
         self._rows: dict[str, list[tuple[object, ...]]] = {table: [] for table in COLUMNS}
+        self._more: dict[str, list[tuple[object, ...]]] = {table: [] for table in MORE}
 
-    def of(self, table: str) -> list[tuple[object, ...]]:
-        """What has been gathered for a table, in the order of `COLUMNS`."""
-        return self._rows[table]
+    def tables(self) -> Iterator[tuple[str, tuple[str, ...], list[tuple[object, ...]]]]:
+        """What has been gathered: (table, columns, rows), rows alike together."""
+        for table, columns in COLUMNS.items():
+            yield table, columns, self._rows[table]
+            if table in MORE:
+                yield table, columns + MORE[table], self._more[table]
+
+    def count(self, table: str) -> int:
+        """How many rows of a table there are."""
+        return len(self._rows[table]) + len(self._more.get(table, ()))
+
+    def _add(
+        self, table: str, row: tuple[object, ...], more: tuple[object, ...], *, plain: bool
+    ) -> None:
+        if plain:
+            self._rows[table].append(row)
+        else:
+            self._more[table].append(row + more)
 
     def add_invoice(
         self,
@@ -54,11 +85,13 @@ class Rows:
         series: str,
         sequence: int,
         number: str,
+        prepaid_applied_minor: int,
         balance_applied_minor: int,
     ) -> None:
         """An invoice; with nothing left to pay it is paid at once."""
-        due = draft.total_minor - balance_applied_minor
-        self._rows["invoices"].append(
+        due = draft.total_minor - prepaid_applied_minor - balance_applied_minor
+        self._add(
+            "invoices",
             (
                 draft.id,
                 series,
@@ -70,7 +103,7 @@ class Rows:
                 draft.billed_at,
                 draft.issued_at,
                 draft.due_at,
-                draft.total_minor,
+                draft.subtotal_minor,
                 draft.total_minor,
                 balance_applied_minor,
                 due,
@@ -80,7 +113,15 @@ class Rows:
                 run,
                 None if due else draft.issued_at,
                 1 if due else 2,
-            )
+            ),
+            (
+                draft.discount_minor,
+                draft.promotional_minor,
+                draft.tax_minor,
+                draft.group,
+                prepaid_applied_minor,
+            ),
+            plain=draft.is_plain and not draft.group,
         )
 
     def add_credit_note(
@@ -97,7 +138,8 @@ class Rows:
     ) -> None:
         """A credit note: its amounts are positive in the customer's favour."""
         total = -draft.total_minor
-        self._rows["credit_notes"].append(
+        self._add(
+            "credit_notes",
             (
                 draft.id,
                 series,
@@ -106,10 +148,10 @@ class Rows:
                 draft.customer.id,
                 draft.currency,
                 "issued",
-                "adjustment",
+                draft.reason,
                 draft.billed_at,
                 draft.issued_at,
-                total,
+                -draft.subtotal_minor,
                 total,
                 applied_minor,
                 total - applied_minor - refunded_minor,
@@ -119,50 +161,80 @@ class Rows:
                 draft.customer.po_number,
                 run,
                 1,
-            )
+            ),
+            (-draft.discount_minor, -draft.promotional_minor, -draft.tax_minor),
+            plain=draft.is_plain,
         )
 
     def add_lines(self, *, draft: Draft) -> list[str]:
-        """The lines of a document, numbered from 1; gives their ids."""
-        ids: list[str] = []
-        rows = self._rows["line_items"]
+        """The lines of a document, numbered from 1, with all that reduces and taxes them.
+
+        Gives their ids. All lines of a document are rows of one kind: they come in one statement.
+        """
         find, document = draft.ids.find, draft.id
-        for ordinal, line in enumerate(draft.differences, start=1):
-            charge = line.charge
-            identity = find("li", ordinal)
-            ids.append(identity)
-            rows.append(
-                (
-                    identity,
-                    document,
-                    ordinal,
-                    charge.agreement.id,
-                    charge.stretch.id,
-                    charge.stretch.price.key,
-                    charge.period.start,
-                    line.group,
-                    line.sequence,
-                    line.period.start,
-                    line.period.end,
-                    _quantity(line),
-                    line.amount_minor,
-                    line.reason,
-                    line.adjusts,
-                )
+        plain = draft.is_plain and all(line.subscription is not None for line in draft.lines)
+        rows = self._rows["line_items"] if plain else self._more["line_items"]
+        ids = [find("li", ordinal) for ordinal in range(1, len(draft.lines) + 1)]
+        for ordinal, (identity, line) in enumerate(zip(ids, draft.lines, strict=True), start=1):
+            period = line.period
+            row = (
+                identity,
+                document,
+                ordinal,
+                line.subscription,
+                line.price_interval,
+                line.key,
+                line.charge_start_at,
+                line.group,
+                line.sequence,
+                None if period is None else period.start,
+                None if period is None else period.end,
+                _quantity(line),
+                line.amount_minor,
+                line.reason,
+                line.adjusts,
             )
+            rows.append(row if plain else row + _reductions(line))
+        if not draft.is_plain:
+            self._add_parts(draft, ids)
         return ids
 
+    def _add_parts(self, draft: Draft, ids: Sequence[str]) -> None:
+        document = draft.id
+        for ordinal, tax in enumerate(draft.taxes, start=1):
+            self._rows["line_taxes"].append(
+                (
+                    document,
+                    ids[tax.line],
+                    ordinal,
+                    tax.rate,
+                    Decimal(tax.percentage),
+                    tax.included,
+                    tax.jurisdiction,
+                    tax.category,
+                    tax.taxable_minor,
+                    tax.amount_minor,
+                )
+            )
+        for discount in draft.discounts:
+            self._rows["line_discounts"].append(
+                (document, ids[discount.line], discount.application, discount.amount_minor)
+            )
+        for draw in draft.draws:
+            self._rows["credit_draws"].append(
+                (document, ids[draw.line], draw.grant, draw.kind, draw.amount_minor)
+            )
+
     def add_settlement(
-        self, *, draft: Draft, ordinal: int, invoice: str, amount_minor: int
+        self, *, draft: Draft, ordinal: int, kind: str, invoice: str, amount_minor: int
     ) -> None:
-        """What a credit note, or the customer's balance, pays of an invoice."""
-        note = draft.id if draft.is_credit_note else None
+        """What a credit note, the customer's balance or prepaid credit pays of an invoice."""
         self._rows["settlements"].append(
             (
                 draft.ids.find("stl", ordinal),
                 invoice,
-                "customer_balance" if note is None else "credit_note",
-                note,
+                kind,
+                draft.id if kind == "credit_note" else None,
                 amount_minor,
                 draft.issued_at,
             )
@@ -176,21 +248,21 @@ class Rows:
 
     def add_postings(self, *, entry: str, currency: str, postings: Sequence[Posting]) -> None:
         """The postings of one entry, numbered from 1."""
-        rows = self._rows["postings"]
+        plain = not any(posting.dimension for posting in postings)
+        rows = self._rows["postings"] if plain else self._more["postings"]
         for ordinal, posting in enumerate(postings, start=1):
-            rows.append(
-                (
-                    entry,
-                    ordinal,
-                    posting.account,
-                    posting.customer,
-                    posting.contract,
-                    posting.document,
-                    posting.line,
-                    currency,
-                    posting.amount_minor,
-                )
+            row = (
+                entry,
+                ordinal,
+                posting.account,
+                posting.customer,
+                posting.contract,
+                posting.document,
+                posting.line,
+                currency,
+                posting.amount_minor,
             )
+            rows.append(row if plain else (*row, posting.dimension))
 
     def add_event(
         self, *, draft: Draft, ordinal: int, kind: str, subject: str, version: int
@@ -207,8 +279,17 @@ class Rows:
         )
 
 
-def _quantity(line: Difference) -> Decimal | None:
+def _quantity(line: Line) -> Decimal | None:
     """Nine digits; what a limit adds over groups has no quantity."""
-    if line.charge.stretch.price.group_by and not line.group:
-        return None
-    return Decimal(line.quantity_nanos) * _NANO
+    return None if line.quantity_nanos is None else Decimal(line.quantity_nanos) * _NANO
+
+
+def _reductions(line: Line) -> tuple[object, ...]:
+    contract = "" if line.subscription is not None else line.contract
+    return (
+        line.discount_minor,
+        line.promotional_minor,
+        line.tax_minor,
+        line.tax_included_minor,
+        contract,
+    )

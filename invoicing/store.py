@@ -1,6 +1,6 @@
 """SQL of billing: the work list, what is posted, numbers, and the bulk writing of documents."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -67,6 +67,7 @@ SELECT l.id, l.document, l.price_interval, l.charge_start_at, l.charge_group, l.
   l.amount_minor,
   (coalesce(l.quantity, 0) * 1000000000)::numeric(33, 0)::text AS quantity_nanos,
   l.period_start_at, l.period_end_at,
+  l.discount_minor, l.promotional_minor, l.tax_minor, l.tax_included_minor,
   coalesce(i.status, n.status) <> 'void' AS counts, l.reason,
   coalesce(i.issued_at, n.issued_at) AS issued_at, coalesce(i.voided_at, n.voided_at) AS voided_at
 FROM line_items l
@@ -258,6 +259,10 @@ async def posted_lines(
             reason=Reason(row.reason),
             issued_at=row.issued_at,
             voided_at=row.voided_at,
+            discount_minor=row.discount_minor,
+            promotional_minor=row.promotional_minor,
+            tax_minor=row.tax_minor,
+            tax_included_minor=row.tax_included_minor,
         )
         found.setdefault((line.price_interval, line.charge_start_at), []).append(line)
     return found
@@ -340,11 +345,11 @@ async def last_issued_at(*, connection: AsyncConnection) -> datetime | None:
 async def copy_documents(
     *,
     connection: AsyncConnection,
-    rows: Mapping[str, tuple[Sequence[str], Sequence[Sequence[object]]]],
+    tables: Iterable[tuple[str, Sequence[str], Sequence[Sequence[object]]]],
 ) -> None:
-    """COPY the rows of each table, {table: (columns, rows)}, as the loader."""
+    """COPY the rows of each table, (table, columns, rows), as the loader."""
     async with loading(connection) as raw:
-        for table, (columns, records) in rows.items():
+        for table, columns, records in tables:
             if records:
                 await copy_rows(raw, table=table, columns=columns, rows=records)
 

@@ -9,7 +9,7 @@ import msgspec
 from engine.money import DecimalText, UnsignedText
 from engine.period import Alignment
 from plans.prices import Interval, Price
-from plans.shape import Body, DaysText, Key, Record
+from plans.shape import Body, DaysText, Key, Record, ShortText
 
 
 class AnchorAt(Body, frozen=True, kw_only=True):
@@ -51,6 +51,7 @@ class SubscriptionDraft(Body, frozen=True, kw_only=True):
     overrides: Overrides = msgspec.field(default_factory=dict)
     trial_days: DaysText | None = None
     phases: Annotated[tuple[PhaseDraft, ...], msgspec.Meta(max_length=100)] = ()
+    coupons: Annotated[tuple[ShortText, ...], msgspec.Meta(max_length=20)] = ()
     net_terms_days: DaysText | None = None
 
 

@@ -18,7 +18,9 @@ from plans.model import (
     Plan,
     PlanDraft,
     Proration,
+    TaxExempt,
     TaxId,
+    TaxRounding,
 )
 from plans.prices import Interval, Price
 from plans.shape import Body, DaysText, Key, Name, ShortText
@@ -41,6 +43,7 @@ class SellerDraft(Body, frozen=True, kw_only=True):
     rounding: Rounding = Rounding.HALF_UP
     proration: Proration = Proration.SECOND
     last_day: LastDay = LastDay.EXCLUDE
+    tax_rounding: TaxRounding = TaxRounding.LINE
     net_terms_days: DaysText = 30
     clock_at: datetime | None = None
 
@@ -57,6 +60,8 @@ class CustomerPatch(Body, frozen=True, kw_only=True):
     tax_ids: tuple[TaxId, ...] | UnsetType = UNSET
     net_terms_days: DaysText | None | UnsetType = UNSET
     po_number: ShortText | None | UnsetType = UNSET
+    tax_rates: tuple[Key, ...] | UnsetType = UNSET
+    tax_exempt: TaxExempt | UnsetType = UNSET
 
 
 class PlanVersionDraft(Body, frozen=True, kw_only=True):

@@ -39,6 +39,21 @@ class LastDay(StrEnum):
     INCLUDE = "include"
 
 
+class TaxRounding(StrEnum):
+    """Whether tax is rounded on each line, or once on the whole document and then split."""
+
+    LINE = "line"
+    INVOICE = "invoice"
+
+
+class TaxExempt(StrEnum):
+    """Why a customer pays no tax, if it does not."""
+
+    NONE = "none"
+    EXEMPT = "exempt"
+    REVERSE = "reverse"
+
+
 class Address(Body, frozen=True, kw_only=True):
     """A postal address."""
 
@@ -200,6 +215,8 @@ class CustomerDraft(Body, frozen=True, kw_only=True):
     tax_ids: tuple[TaxId, ...] = ()
     net_terms_days: DaysText | None = None
     po_number: ShortText | None = None
+    tax_rates: Annotated[tuple[Key, ...], msgspec.Meta(max_length=20)] = ()
+    tax_exempt: TaxExempt = TaxExempt.NONE
 
 
 class CustomerAnswer(Record, frozen=True, kw_only=True):
@@ -220,6 +237,8 @@ class CustomerAnswer(Record, frozen=True, kw_only=True):
     tax_ids: tuple[TaxId, ...]
     net_terms_days: int | None
     po_number: str | None
+    tax_rates: tuple[str, ...]
+    tax_exempt: TaxExempt
     balance: str
     balances: dict[str, str]
     created_at: datetime
@@ -247,6 +266,7 @@ class Seller(Record, frozen=True, kw_only=True):
     proration: Proration
     last_day: LastDay
     net_terms_days: int
+    tax_rounding: TaxRounding
     created_at: datetime
     clock_at: datetime | None
 
@@ -271,3 +291,4 @@ class SellerPatch(Body, frozen=True, kw_only=True):
     proration: Proration | msgspec.UnsetType = msgspec.UNSET
     last_day: LastDay | msgspec.UnsetType = msgspec.UNSET
     net_terms_days: DaysText | msgspec.UnsetType = msgspec.UNSET
+    tax_rounding: TaxRounding | msgspec.UnsetType = msgspec.UNSET

@@ -4,13 +4,15 @@ from datetime import datetime
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from engine.errors import not_found
+from engine.errors import FieldError, not_found
 from engine.ids import new_id
 from plans.catalog import customer_errors, party_of_customer, refuse_invalid
 from plans.drafts import CustomerPatch, patched
 from plans.model import Customer, CustomerDraft
 from plans.seller_store import save_party
 from plans.store import find_customer, insert_customer, lock_customer, save_customer
+from plans.tax_rate_store import every_tax_rate
+from plans.tax_rates import unknown_rates
 
 
 async def register_customer(
@@ -20,7 +22,7 @@ async def register_customer(
 
     `now` is business time; `wall_now` orders the ids.
     """
-    refuse_invalid(customer_errors(draft))
+    refuse_invalid([*customer_errors(draft), *await _rate_errors(connection, draft)])
     party = await save_party(connection=connection, party=party_of_customer(draft))
     customer_id = new_id(prefix="cus", now=wall_now)
     await insert_customer(
@@ -41,10 +43,17 @@ async def change_customer(
         raise not_found(noun="customer", reference=reference)
     known = {name: getattr(customer, name) for name in CustomerDraft.__struct_fields__}
     draft = patched(draft=CustomerDraft(**known), patch=patch)
-    refuse_invalid(customer_errors(draft))
+    refuse_invalid([*customer_errors(draft), *await _rate_errors(connection, draft)])
     party = await save_party(connection=connection, party=party_of_customer(draft))
     await save_customer(connection=connection, customer_id=customer.id, draft=draft, party=party)
     return await _read(connection=connection, reference=customer.id)
+
+
+async def _rate_errors(connection: AsyncConnection, draft: CustomerDraft) -> list[FieldError]:
+    if not draft.tax_rates:
+        return []
+    known = {rate.key: rate for rate in await every_tax_rate(connection=connection)}
+    return unknown_rates(named=draft.tax_rates, known=known)
 
 
 async def _read(*, connection: AsyncConnection, reference: str) -> Customer:

@@ -15,14 +15,15 @@ from plans.model import Party, Seller
 
 _SELLER: Final = text("""
 SELECT id, legal_name, mode, country, currency, timezone, address, tax_ids, series, rounding,
-  proration, last_day, net_terms_days, created_at, clock_at
+  proration, last_day, net_terms_days, tax_rounding, created_at, clock_at
 FROM sellers WHERE seller = current_seller()
 """)
 _UPDATE_SELLER: Final = text("""
 UPDATE sellers SET legal_name = :legal_name, country = :country, currency = :currency,
   timezone = :timezone, address = CAST(CAST(:address AS text) AS jsonb),
   tax_ids = CAST(CAST(:tax_ids AS text) AS jsonb), series = :series, rounding = :rounding,
-  proration = :proration, last_day = :last_day, net_terms_days = :net_terms_days, party = :party
+  proration = :proration, last_day = :last_day, net_terms_days = :net_terms_days,
+  tax_rounding = :tax_rounding, party = :party
 WHERE seller = current_seller()
 """)
 _FIND_KEY: Final = text("SELECT * FROM find_api_key(:digest)")

@@ -1,5 +1,6 @@
 """Verb: begin a subscription."""
 
+from collections.abc import Sequence
 from datetime import datetime
 
 import msgspec
@@ -8,7 +9,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from engine.errors import invalid_field
 from engine.ids import new_id
 from plans.agree import Asked, Life, agree
-from plans.agreement import Anchor, SubscriptionDraft
+from plans.agreement import Anchor, PriceInterval, SubscriptionDraft
+from plans.give_coupon import give_coupons
 from plans.life import Act, ActKind, Beginning, Offer, State, lay_out
 from plans.life_store import insert_act, insert_own_prices
 from plans.model import Customer, Plan, Proration, Seller
@@ -68,6 +70,25 @@ async def subscribe(
         next_due_at=next_due_at(agreement=opening, after=None),
         now=now,
     )
+    await _write(connection, subscription_id, life, intervals)
+    await give_coupons(
+        connection=connection,
+        subscription_id=subscription_id,
+        currency=plan.currency,
+        coupons=draft.coupons,
+        now=min(now, opening.starts_at),
+        wall_now=wall_now,
+    )
+    return subscription_id
+
+
+async def _write(
+    connection: AsyncConnection,
+    subscription_id: str,
+    life: Life,
+    intervals: Sequence[PriceInterval],
+) -> None:
+    """What the subscription is made of."""
     await insert_own_prices(
         connection=connection, subscription=subscription_id, prices=life.new_prices
     )
@@ -76,7 +97,6 @@ async def subscribe(
     )
     for act in life.acts:
         await insert_act(connection=connection, subscription=subscription_id, act=act)
-    return subscription_id
 
 
 async def _parties(connection: AsyncConnection, draft: SubscriptionDraft) -> tuple[Customer, Plan]:

@@ -131,6 +131,7 @@ def postings(entry_id: str, document: str, *sides: tuple[str, int], **fields: ob
             "account": account,
             "customer": "cus_a",
             "contract": "s1" if account == "contract_balance" else "",
+            "line": "li_of_it" if account == "contract_balance" else "",
             "document": document,
             "currency": "EUR",
             "amount_minor": amount_minor,
@@ -174,14 +175,32 @@ async def write_catalogue(raw: Any) -> None:
     await insert(
         raw, "subscription_changes", {"id": "chg_a", "subscription": "sub_a"} | asked | how
     )
+    rate = {"id": "txr_a", "key": "vat", "percentage": 20, "inclusive": False, "country": "DE"}
+    await insert(raw, "tax_rates", rate | {"created_at": START})
+    coupon = {"id": "cpn_a", "key": "spring", "percent_off": 10, "duration": "forever"}
+    await insert(raw, "coupons", coupon | {"prices": [], "created_at": START})
+    given = {"id": "cpa_a", "coupon": "cpn_a", "subscription": "sub_a", "number": 1}
+    await insert(raw, "coupon_applications", given | {"applied_at": START})
     chart = [
         ("accounts_receivable", "asset", "debit"),
         ("contract_balance", "liability", "credit"),
         ("customer_balance", "liability", "credit"),
         ("refunds_payable", "liability", "credit"),
+        ("tax_payable", "liability", "credit"),
     ]
     names = ("code", "type", "normal_side")
     await insert(raw, "accounts", *(dict(zip(names, row, strict=True)) for row in chart))
+
+
+async def write_line_parts(raw: Any) -> None:
+    """What reduces and taxes the second line."""
+    of_line = {"document": "inv_1", "line": "li_2"}
+    taxed = {"ordinal": 1, "rate": "vat", "percentage": 20, "included": False}
+    told = {"jurisdiction": "DE", "category": "standard", "taxable_minor": 1_000}
+    await insert(raw, "line_taxes", of_line | taxed | told | {"amount_minor": 200})
+    await insert(raw, "line_discounts", of_line | {"application": "cpa_a", "amount_minor": 100})
+    drawn = {"credit_grant": "grt_a", "kind": "promotional", "amount_minor": 200}
+    await insert(raw, "credit_draws", of_line | drawn)
 
 
 async def write_documents(raw: Any) -> None:
@@ -192,7 +211,9 @@ async def write_documents(raw: Any) -> None:
     issued = {"last_issued_at": AT}
     await insert(raw, "number_series", {"series": "INV", "next_sequence": 3} | issued)
     await insert(raw, "number_series", {"series": "INV-CN", "next_sequence": 2} | issued)
-    first = invoice(1, subtotal_minor=12_000, total_minor=12_000, amount_due_minor=11_500)
+    # 120.00 less 1.00 of coupon and 2.00 of promotional credit, and 20 percent of 10.00: 119.00.
+    reduced = {"discount_minor": 100, "promotional_minor": 200, "tax_minor": 200}
+    first = invoice(1, subtotal_minor=12_000, total_minor=11_900, amount_due_minor=11_400) | reduced
     used = {"balance_applied_minor": 200, "amount_due_minor": 2_800}
     await insert(raw, "invoices", first)
     await insert(raw, "invoices", invoice(2, subtotal_minor=3_000, total_minor=3_000) | used)
@@ -201,11 +222,13 @@ async def write_documents(raw: Any) -> None:
     await insert(
         raw,
         "line_items",
-        line("li_1", "inv_1", 1),
-        line("li_2", "inv_1", 2, charge_group="g", amount_minor=2_000),
-        line("li_3", "inv_2", 1, charge_start_at=AT, amount_minor=3_000),
-        line("li_4", "cn_1", 1) | back,
+        line("li_1", "inv_1", 1) | dict.fromkeys(reduced, 0),
+        line("li_2", "inv_1", 2, charge_group="g", amount_minor=2_000) | reduced,
+        line("li_3", "inv_2", 1, charge_start_at=AT, amount_minor=3_000)
+        | dict.fromkeys(reduced, 0),
+        line("li_4", "cn_1", 1) | back | dict.fromkeys(reduced, 0),
     )
+    await write_line_parts(raw)
     given = {"kind": "credit_note", "credit_note": "cn_1", "settled_at": AT}
     await insert(
         raw, "settlements", {"id": "st_1", "invoice": "inv_1", "amount_minor": 500} | given
@@ -222,7 +245,9 @@ async def write_documents(raw: Any) -> None:
     await insert(
         raw,
         "postings",
-        *postings("je_1", "inv_1", (receivable, 12_000), (contract, -12_000)),
+        *postings(
+            "je_1", "inv_1", (receivable, 11_900), (contract, -11_700), ("tax_payable", -200)
+        ),
         *postings(
             "je_2",
             "inv_2",

@@ -126,6 +126,25 @@ ROWS: dict[tuple[str, str], Row] = {
     ("DELETE", "/v1/subscriptions/{reference}/scheduled_changes/{change_id}"): Row(
         "billing", path={"reference": "subscription", "change_id": "scheduled_change"}
     ),
+    ("POST", "/v1/tax_rates"): Row(
+        "admin", body={"key": "new", "percentage": "7", "country": "DE"}, status=201
+    ),
+    ("GET", "/v1/tax_rates"): Row("read"),
+    ("GET", "/v1/tax_rates/{rate}"): Row("read", path={"rate": "tax_rate"}),
+    ("POST", "/v1/tax_rates/{rate}/archive"): Row("admin", path={"rate": "tax_rate"}, body={}),
+    ("POST", "/v1/coupons"): Row("admin", body={"key": "new", "percent_off": "5"}, status=201),
+    ("GET", "/v1/coupons"): Row("read"),
+    ("GET", "/v1/coupons/{coupon}"): Row("read", path={"coupon": "coupon"}),
+    ("POST", "/v1/coupons/{coupon}/archive"): Row("admin", path={"coupon": "coupon"}, body={}),
+    ("POST", "/v1/subscriptions/{reference}/coupons"): Row(
+        "billing", path={"reference": "subscription"}, body={"coupon": "{kept_coupon}"}, status=201
+    ),
+    ("GET", "/v1/subscriptions/{reference}/coupons"): Row(
+        "read", path={"reference": "subscription"}
+    ),
+    ("DELETE", "/v1/subscriptions/{reference}/coupons/{coupon}"): Row(
+        "billing", path={"reference": "subscription", "coupon": "other_coupon"}, status=204
+    ),
     ("POST", "/v1/billing_runs"): Row(
         "billing", body={"as_of": "2026-03-01T12:00:00Z"}, status=201
     ),

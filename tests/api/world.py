@@ -141,6 +141,10 @@ async def fill(world: World, seller: Seller) -> None:
         ("meter", "/v1/meters", METER),
         ("plan", "/v1/plans", PLAN),
         ("customer", "/v1/customers", CUSTOMER),
+        ("tax_rate", "/v1/tax_rates", {"key": "vat", "percentage": "20", "country": "FR"}),
+        ("coupon", "/v1/coupons", {"key": "spring", "percent_off": "10"}),
+        ("other_coupon", "/v1/coupons", {"key": "autumn", "amount_off": "5.00"}),
+        ("kept_coupon", "/v1/coupons", {"key": "winter", "percent_off": "1"}),
         ("api_key", "/v1/api_keys", {"name": "spare", "scopes": ["read"]}),
     ):
         answer = await world.send("POST", path, key=key, json=body)
@@ -161,6 +165,7 @@ async def bill(world: World, seller: Seller) -> None:
         (None, "/v1/billing_runs", run),
         ("paused", "/v1/subscriptions", {"key": "s3", "customer": "acme", "plan": "pro"}),
         (None, "/v1/subscriptions/s3/pause", {}),
+        ("gift", "/v1/subscriptions/s1/coupons", {"coupon": "autumn"}),
         (
             None,
             "/v1/subscriptions/s1/change",

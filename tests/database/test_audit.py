@@ -11,15 +11,22 @@ from tests.books import write_books
 PLANTS = [
     (
         "UPDATE invoices SET subtotal_minor = 3001 WHERE id = 'inv_2'",
-        {"invoice_total", "entry_amount"},
+        {"invoice_total"},
         "inv_2",
     ),
     (
         "UPDATE line_items SET amount_minor = -801 WHERE id = 'li_4'",
-        {"credit_note_total"},
+        {"credit_note_total", "entry_amount"},
         "cn_1",
     ),
-    ("UPDATE line_items SET amount_minor = 1 WHERE id = 'li_1'", {"invoice_total"}, "inv_1"),
+    (
+        "UPDATE line_items SET amount_minor = 1 WHERE id = 'li_1'",
+        {"invoice_total", "entry_amount"},
+        "inv_1",
+    ),
+    ("UPDATE line_taxes SET amount_minor = 201", {"line_parts"}, "li_2"),
+    ("UPDATE line_discounts SET amount_minor = 99", {"line_parts"}, "li_2"),
+    ("UPDATE credit_draws SET amount_minor = 201", {"line_parts"}, "li_2"),
     (
         "UPDATE invoices SET amount_due_minor = 2799 WHERE id = 'inv_2'",
         {"amount_due", "receivable_control"},
@@ -108,7 +115,7 @@ PLANTS = [
     (
         (
             "UPDATE postings SET account = 'accounts_receivable' WHERE entry = 'je_1';"
-            " UPDATE postings SET amount_minor = 11500 + 500 WHERE entry = 'je_1' AND ordinal = 1"
+            " UPDATE postings SET amount_minor = 11400 + 500 WHERE entry = 'je_1' AND ordinal = 1"
         ),
         {"entry_amount", "receivable_control"},
         "inv_1",

@@ -29,13 +29,13 @@ def test_lines_follow_subscription_then_price_then_period():
     second = line(2, TOKENS, key="b")
     first = line(1, SEATS, key="a")
     (found,) = drafts(second, first)
-    keys = [(each.charge.agreement.key, each.amount_minor) for each in found.differences]
+    keys = [(each.contract, each.amount_minor) for each in found.lines]
     assert keys == [("a", 1), ("b", 2)]
 
 
 def test_lines_that_cancel_each_other_make_an_invoice_of_nothing():
     (found,) = drafts(line(5), line(-5))
-    assert (found.total_minor, found.is_credit_note, len(found.differences)) == (0, False, 2)
+    assert (found.total_minor, found.is_credit_note, len(found.lines)) == (0, False, 2)
 
 
 def test_a_refund_is_what_subscriptions_that_ended_and_asked_for_it_give_back():

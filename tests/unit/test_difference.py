@@ -23,7 +23,7 @@ def test_what_is_posted_in_full_leaves_nothing():
 def test_the_first_line_is_initial():
     first = found(rated(3100))
     assert (first.sequence, first.amount_minor, first.reason) == (1, 3100, Reason.INITIAL)
-    assert first.adjusts is None and first.adjusted_documents == ()
+    assert first.adjusts is None and first.adjusted == ()
     assert first.period == Period(at("2026-01-01"), at("2026-02-01"))
 
 
@@ -35,7 +35,7 @@ def test_late_usage_is_a_line_over_the_whole_period():
     )
     assert (line.sequence, line.amount_minor, line.quantity_nanos) == (3, 50, 50 * NANO)
     assert (line.reason, line.adjusts) == (Reason.LATE_USAGE, "li_1")
-    assert line.adjusted_documents == ("inv_1", "inv_2")
+    assert [each.document for each in line.adjusted] == ["inv_1", "inv_2"]
     assert line.period == Period(at("2026-01-01"), at("2026-02-01"))
 
 
@@ -69,7 +69,7 @@ def test_a_period_made_longer_again_charges_what_comes_on_top():
 def test_void_lines_keep_their_numbers_and_count_nothing():
     line = found(rated(3100), posted(1, 3100, "2026-01-01", "2026-02-01", counts=False))
     assert (line.sequence, line.amount_minor, line.reason) == (2, 3100, Reason.CORRECTION)
-    assert (line.adjusts, line.adjusted_documents) == ("li_1", ())
+    assert (line.adjusts, line.adjusted) == ("li_1", ())
     assert found(rated(0), posted(1, 3100, "2026-01-01", "2026-02-01", counts=False)) is None
 
 

@@ -54,6 +54,8 @@ def invoice(total="10.00", **fields) -> Invoice:
             "id": "inv_1", "number": "H-1", "customer": "acme", "currency": "EUR",
             "status": InvoiceStatus.OPEN, "issued_at": berlin(2026, 2, 1, 6),
             "due_at": berlin(2026, 3, 3, 6), "subtotal": total, "total": total,
+            "discount": "0.00", "promotional_applied": "0.00", "tax": "0.00",
+            "prepaid_applied": "0.00",
             "balance_applied": "0.00", "amount_due": total, "po_number": None, "lines": (),
             "voided_at": None,
         }
@@ -67,6 +69,7 @@ def credit_note(total="10.00", **fields) -> CreditNote:
             "id": "cn_1", "number": "C-1", "customer": "acme", "currency": "EUR",
             "status": CreditNoteStatus.ISSUED, "reason": "late_usage",
             "issued_at": berlin(2026, 2, 1), "subtotal": total, "total": total,
+            "discount": "0.00", "promotional_applied": "0.00", "tax": "0.00",
             "applied": total, "credited": "0.00", "refunded": "0.00", "lines": (),
         }
         | fields
@@ -213,7 +216,8 @@ def test_tiers_stand_under_their_line() -> None:
 
 def test_a_posted_line_borrows_the_words_of_its_price() -> None:
     item = LineItem(
-        id="li_1", price="seats", subscription="s1", customer="acme", quantity="3",
+        id="li_1", price="seats", key="seats", discount="0.00", promotional="0.00", tax="0.00",
+        subscription="s1", customer="acme", quantity="3",
         amount="9.00", period=JANUARY, reason=Reason.INITIAL, group=None, adjusts=None,
     )  # fmt: skip
     price = PerUnitPrice(key="seats", kind=Kind.RECURRING, name="Team seats", unit_amount="3")

@@ -42,6 +42,8 @@ def invoice_of(lines, **fields) -> Invoice:
             "id": "inv_1", "number": "H-2026-0042", "customer": "acme", "currency": "EUR",
             "status": InvoiceStatus.OPEN, "issued_at": JANUARY[1],
             "due_at": datetime(2026, 3, 3, tzinfo=UTC), "subtotal": total, "total": total,
+            "discount": "0.00", "promotional_applied": "0.00", "tax": "0.00",
+            "prepaid_applied": "0.00",
             "balance_applied": "0.00", "amount_due": total, "po_number": None, "lines": (),
             "voided_at": None,
         }
@@ -113,6 +115,7 @@ def test_a_credit_note_is_titled_and_reads_in_the_customers_favour() -> None:
         id="cn_1", number="C-7", customer="acme", currency="EUR",
         status=CreditNoteStatus.ISSUED, reason="correction", issued_at=JANUARY[1],
         subtotal="10.00", total="10.00", applied="4.00", credited="6.00", refunded="0.00", lines=(),
+        discount="0.00", promotional_applied="0.00", tax="0.00",
     )  # fmt: skip
     changed = line(reason=Reason.LATE_USAGE, adjusts="H-2026-0001")
     (text,) = pages_of(render_pdf(paper=paper_of(changed, document=note)))

@@ -40,12 +40,13 @@ DO $$
 DECLARE name text;
 BEGIN
   FOREACH name IN ARRAY ARRAY['line_items', 'settlements', 'journal_entries', 'postings', 'parties', 'event_keys',
-    'event_voids', 'event_void_positions', 'outbox']
+    'event_voids', 'event_void_positions', 'outbox', 'line_taxes', 'line_discounts', 'credit_draws']
   LOOP
     EXECUTE format('CREATE TRIGGER guard BEFORE UPDATE OR DELETE ON %I FOR EACH ROW EXECUTE FUNCTION refuse_change()', name);
   END LOOP;
   FOREACH name IN ARRAY ARRAY['invoices', 'credit_notes', 'line_items', 'settlements', 'journal_entries', 'postings',
-    'parties', 'event_keys', 'event_voids', 'event_void_positions', 'outbox', 'number_series']
+    'parties', 'event_keys', 'event_voids', 'event_void_positions', 'outbox', 'number_series', 'line_taxes',
+    'line_discounts', 'credit_draws']
   LOOP
     EXECUTE format('CREATE TRIGGER guard_truncate BEFORE TRUNCATE ON %I FOR EACH STATEMENT EXECUTE FUNCTION refuse_change()', name);
   END LOOP;
@@ -199,19 +200,19 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE made integer;
 BEGIN
   INSERT INTO sellers (id, legal_name, mode, country, currency, timezone, address, tax_ids, series, rounding, proration,
-      last_day, net_terms_days, party, clock_at, created_at)
+      last_day, net_terms_days, tax_rounding, party, clock_at, created_at)
     SELECT id, legal_name, mode, country, currency, timezone, address, tax_ids, series, rounding, proration,
-      last_day, net_terms_days, party, clock_at, created_at
+      last_day, net_terms_days, coalesce(tax_rounding, 'line'), party, clock_at, created_at
     FROM jsonb_populate_record(NULL::sellers, body)
     RETURNING seller INTO made;
   RETURN made;
 END $$;
 CREATE POLICY make ON sellers FOR INSERT TO usance_owner WITH CHECK (true);
 
-GRANT SELECT, INSERT, UPDATE ON sellers, api_keys, customers, customer_balances, subscriptions, price_intervals,
+GRANT SELECT, INSERT, UPDATE ON sellers, api_keys, customers, tax_rates, coupons, coupon_applications, customer_balances, subscriptions, price_intervals,
   subscription_changes, number_series, billing_state, billing_runs, parked_accounts, invoices, credit_notes, idempotency_keys,
   event_inbox, backfills TO usance_app;
-GRANT SELECT, INSERT ON parties, meters, plans, prices, accounts, line_items, settlements, journal_entries, postings,
+GRANT SELECT, INSERT ON parties, meters, plans, prices, accounts, line_items, line_taxes, line_discounts, credit_draws, settlements, journal_entries, postings,
   outbox, event_streams, event_keys, event_batches, event_measures, event_voids, event_void_positions, backfill_batches
   TO usance_app;
 GRANT DELETE ON event_inbox, idempotency_keys, parked_accounts TO usance_app;
@@ -225,7 +226,7 @@ DECLARE
   columns text;
 BEGIN
   FOREACH name IN ARRAY ARRAY['event_keys', 'event_batches', 'event_measures', 'event_inbox', 'invoices', 'credit_notes',
-    'line_items', 'settlements', 'journal_entries', 'postings', 'outbox', 'customers', 'subscriptions', 'price_intervals', 'parties']
+    'line_items', 'line_taxes', 'line_discounts', 'credit_draws', 'settlements', 'journal_entries', 'postings', 'outbox', 'customers', 'subscriptions', 'price_intervals', 'parties']
   LOOP
     SELECT string_agg(quote_ident(attname), ', ') INTO columns FROM pg_attribute
       WHERE attrelid = name::regclass AND attnum > 0 AND NOT attisdropped AND attname <> 'seller' AND attidentity = '';

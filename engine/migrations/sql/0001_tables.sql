@@ -19,6 +19,7 @@ CREATE TABLE sellers (
   proration text NOT NULL CHECK (proration IN ('second', 'day', 'thirty_360', 'none')),
   last_day text NOT NULL CHECK (last_day IN ('exclude', 'include')),
   net_terms_days integer NOT NULL CHECK (net_terms_days >= 0),
+  tax_rounding text NOT NULL DEFAULT 'line' CHECK (tax_rounding IN ('line', 'invoice')),
   party text NOT NULL,
   clock_at timestamptz,
   created_at timestamptz NOT NULL,
@@ -62,11 +63,30 @@ CREATE TABLE customers (
   tax_ids jsonb NOT NULL,
   net_terms_days integer CHECK (net_terms_days >= 0),
   po_number text,
+  tax_rates text[] NOT NULL DEFAULT '{}',
+  tax_exempt text NOT NULL DEFAULT 'none' CHECK (tax_exempt IN ('none', 'exempt', 'reverse')),
   party text NOT NULL,
   created_at timestamptz NOT NULL,
   PRIMARY KEY (seller, id),
   UNIQUE (seller, key),
   UNIQUE (seller, number)
+);
+
+-- A rate never changes once it is made, but that it can be retired: documents point at it.
+CREATE TABLE tax_rates (
+  seller integer NOT NULL DEFAULT current_seller() REFERENCES sellers,
+  id text NOT NULL,
+  key text NOT NULL,
+  name text,
+  percentage numeric(15, 12) NOT NULL CHECK (percentage >= 0 AND percentage <= 100),
+  inclusive boolean NOT NULL,
+  country text NOT NULL,
+  region text,
+  by_place boolean NOT NULL DEFAULT false,
+  archived_at timestamptz,
+  created_at timestamptz NOT NULL,
+  PRIMARY KEY (seller, id),
+  UNIQUE (seller, key)
 );
 
 CREATE TABLE customer_balances (
@@ -191,6 +211,41 @@ CREATE TABLE price_intervals (
   CHECK ((anchor_at IS NULL) = (alignment IS NULL)),
   FOREIGN KEY (seller, subscription) REFERENCES subscriptions (seller, id),
   FOREIGN KEY (seller, price) REFERENCES prices (seller, id)
+);
+
+CREATE TABLE coupons (
+  seller integer NOT NULL DEFAULT current_seller() REFERENCES sellers,
+  id text NOT NULL,
+  key text NOT NULL,
+  name text,
+  percent_off numeric(15, 12) CHECK (percent_off > 0 AND percent_off <= 100),
+  amount_off_minor bigint CHECK (amount_off_minor > 0),
+  currency text,
+  duration text NOT NULL CHECK (duration IN ('once', 'periods', 'forever')),
+  periods integer CHECK (periods > 0),
+  prices text[] NOT NULL DEFAULT '{}',
+  archived_at timestamptz,
+  created_at timestamptz NOT NULL,
+  PRIMARY KEY (seller, id),
+  UNIQUE (seller, key),
+  CHECK ((percent_off IS NULL) <> (amount_off_minor IS NULL)),
+  CHECK ((amount_off_minor IS NULL) = (currency IS NULL)),
+  CHECK ((duration = 'periods') = (periods IS NOT NULL))
+);
+
+-- A coupon given to a subscription; `number` is the order in which they were given.
+CREATE TABLE coupon_applications (
+  seller integer NOT NULL DEFAULT current_seller() REFERENCES sellers,
+  id text NOT NULL,
+  coupon text NOT NULL,
+  subscription text NOT NULL,
+  number integer NOT NULL CHECK (number >= 1),
+  applied_at timestamptz NOT NULL,
+  removed_at timestamptz,
+  PRIMARY KEY (seller, id),
+  UNIQUE (seller, subscription, number),
+  FOREIGN KEY (seller, coupon) REFERENCES coupons (seller, id),
+  FOREIGN KEY (seller, subscription) REFERENCES subscriptions (seller, id)
 );
 
 -- What was asked of a subscription after its start, in the order of `number`: the intervals follow from it.
@@ -382,8 +437,13 @@ CREATE TABLE invoices (
   billed_at timestamptz NOT NULL,
   issued_at timestamptz NOT NULL,
   due_at timestamptz NOT NULL,
+  invoice_group text NOT NULL DEFAULT '',
   subtotal_minor bigint NOT NULL,
+  discount_minor bigint NOT NULL DEFAULT 0,
+  promotional_minor bigint NOT NULL DEFAULT 0,
+  tax_minor bigint NOT NULL DEFAULT 0,
   total_minor bigint NOT NULL CHECK (total_minor >= 0),
+  prepaid_applied_minor bigint NOT NULL DEFAULT 0 CHECK (prepaid_applied_minor >= 0),
   balance_applied_minor bigint NOT NULL CHECK (balance_applied_minor >= 0),
   amount_due_minor bigint NOT NULL CHECK (amount_due_minor >= 0),
   billed_from text NOT NULL,
@@ -396,7 +456,7 @@ CREATE TABLE invoices (
   version integer NOT NULL DEFAULT 1,
   PRIMARY KEY (seller, id),
   UNIQUE (seller, series, sequence),
-  CHECK (amount_due_minor <= total_minor - balance_applied_minor),
+  CHECK (amount_due_minor <= total_minor - prepaid_applied_minor - balance_applied_minor),
   CHECK ((status = 'paid') = (paid_at IS NOT NULL)),
   CHECK (status <> 'paid' OR amount_due_minor = 0),
   CHECK ((status = 'void') = (voided_at IS NOT NULL))
@@ -418,6 +478,9 @@ CREATE TABLE credit_notes (
   billed_at timestamptz NOT NULL,
   issued_at timestamptz NOT NULL,
   subtotal_minor bigint NOT NULL,
+  discount_minor bigint NOT NULL DEFAULT 0,
+  promotional_minor bigint NOT NULL DEFAULT 0,
+  tax_minor bigint NOT NULL DEFAULT 0,
   total_minor bigint NOT NULL CHECK (total_minor > 0),
   applied_minor bigint NOT NULL CHECK (applied_minor >= 0),
   credited_minor bigint NOT NULL CHECK (credited_minor >= 0),
@@ -437,37 +500,88 @@ CREATE INDEX credit_notes_issued ON credit_notes (seller, issued_at, series, seq
 CREATE INDEX credit_notes_number ON credit_notes (seller, number);
 CREATE INDEX credit_notes_customer ON credit_notes (seller, customer, billed_at);
 
--- amount_minor is what the charge adds (negative: what it gives back), on invoices and credit notes alike.
+-- amount_minor is what the charge adds (negative: what it gives back), on invoices and credit notes alike; discount,
+-- promotional credit and tax stand beside it with the same sign. tax_included_minor is the part of tax_minor that
+-- amount_minor holds already. A line written by hand has no charge key.
 CREATE TABLE line_items (
   seller integer NOT NULL DEFAULT current_seller(),
   id text NOT NULL,
   document text NOT NULL,
   ordinal integer NOT NULL,
-  subscription text NOT NULL,
-  price_interval text NOT NULL,
+  subscription text,
+  price_interval text,
   price_key text NOT NULL,
-  charge_start_at timestamptz NOT NULL,
+  contract text NOT NULL DEFAULT '',
+  charge_start_at timestamptz,
   charge_group text NOT NULL DEFAULT '',
   sequence integer NOT NULL,
-  period_start_at timestamptz NOT NULL,
-  period_end_at timestamptz NOT NULL,
+  period_start_at timestamptz,
+  period_end_at timestamptz,
   quantity numeric(24, 9) CHECK (quantity <> 'NaN'),
   amount_minor bigint NOT NULL,
+  discount_minor bigint NOT NULL DEFAULT 0,
+  promotional_minor bigint NOT NULL DEFAULT 0,
+  tax_minor bigint NOT NULL DEFAULT 0,
+  tax_included_minor bigint NOT NULL DEFAULT 0,
   reason text NOT NULL CHECK (
     reason IN ('initial', 'proration', 'late_usage', 'correction', 'backdated', 'true_up')),
   adjusts text,
   PRIMARY KEY (seller, id),
   UNIQUE (seller, document, ordinal),
   UNIQUE (seller, price_interval, charge_start_at, charge_group, sequence),
-  CHECK ((sequence = 1) = (adjusts IS NULL))
+  CHECK ((subscription IS NULL) = (price_interval IS NULL)),
+  CHECK ((price_interval IS NULL) = (charge_start_at IS NULL)),
+  CHECK ((period_start_at IS NULL) = (period_end_at IS NULL)),
+  CHECK (price_interval IS NULL OR period_start_at IS NOT NULL),
+  CHECK (price_interval IS NULL OR (sequence = 1) = (adjusts IS NULL))
 );
+
+-- What each tax, applied coupon and credit grant does to a line, in the line's own sign.
+CREATE TABLE line_taxes (
+  seller integer NOT NULL DEFAULT current_seller(),
+  document text NOT NULL,
+  line text NOT NULL,
+  ordinal integer NOT NULL,
+  rate text NOT NULL,
+  percentage numeric(15, 12) NOT NULL CHECK (percentage >= 0),
+  included boolean NOT NULL,
+  jurisdiction text NOT NULL,
+  category text NOT NULL CHECK (category IN ('standard', 'zero', 'exempt', 'reverse_charge')),
+  taxable_minor bigint NOT NULL,
+  amount_minor bigint NOT NULL,
+  PRIMARY KEY (seller, document, line, ordinal)
+);
+CREATE INDEX line_taxes_line ON line_taxes (seller, line);
+
+CREATE TABLE line_discounts (
+  seller integer NOT NULL DEFAULT current_seller(),
+  document text NOT NULL,
+  line text NOT NULL,
+  application text NOT NULL,
+  amount_minor bigint NOT NULL,
+  PRIMARY KEY (seller, document, line, application)
+);
+CREATE INDEX line_discounts_line ON line_discounts (seller, line);
+CREATE INDEX line_discounts_application ON line_discounts (seller, application);
+
+CREATE TABLE credit_draws (
+  seller integer NOT NULL DEFAULT current_seller(),
+  document text NOT NULL,
+  line text NOT NULL,
+  credit_grant text NOT NULL,
+  kind text NOT NULL CHECK (kind IN ('promotional', 'prepaid')),
+  amount_minor bigint NOT NULL,
+  PRIMARY KEY (seller, document, line, credit_grant)
+);
+CREATE INDEX credit_draws_line ON credit_draws (seller, line);
+CREATE INDEX credit_draws_grant ON credit_draws (seller, credit_grant);
 
 -- What settled an invoice so far: a credit note, or the customer's balance.
 CREATE TABLE settlements (
   seller integer NOT NULL DEFAULT current_seller(),
   id text NOT NULL,
   invoice text NOT NULL,
-  kind text NOT NULL CHECK (kind IN ('credit_note', 'customer_balance')),
+  kind text NOT NULL CHECK (kind IN ('credit_note', 'customer_balance', 'prepaid')),
   credit_note text,
   amount_minor bigint NOT NULL CHECK (amount_minor > 0),
   settled_at timestamptz NOT NULL,

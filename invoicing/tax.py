@@ -1,0 +1,233 @@
+"""Tax on the lines of a document. Pure.
+
+Tax is taken on what is left after discount and promotional credit. The rates of a line add up and
+are rounded once, per line or, over all lines with the same rates, per document; the parts are split
+by largest remainder. A line that gives back takes with it the tax of the line it corrects: at the
+rates of then, and all that is left of it when nothing of that line remains.
+"""
+
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from math import lcm
+
+import msgspec
+
+from engine.money import Rounding, round_ratio, split_largest_remainder
+from invoicing.lines import Line, LineTax
+from plans.model import TaxExempt, TaxRounding
+from plans.tax_rates import TaxCategory, TaxRate
+
+
+class TaxTerms(msgspec.Struct, frozen=True, kw_only=True):
+    """What decides the tax of a customer's lines.
+
+    `own` are the customer's rates, or those of its place; `named` has every rate by its key.
+    """
+
+    own: tuple[TaxRate, ...] = ()
+    named: Mapping[str, TaxRate]
+    exempt: TaxExempt = TaxExempt.NONE
+    tax_rounding: TaxRounding
+    rounding: Rounding
+
+
+class PostedTax(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """What is posted of one rate on the lines that count for a charge key."""
+
+    rate: str
+    percentage: str
+    included: bool
+    jurisdiction: str
+    category: str
+    amount_minor: int
+
+
+class _Part(msgspec.Struct, frozen=True, kw_only=True):
+    """One rate on one line, before it is rounded."""
+
+    rate: str
+    percentage: str
+    included: bool
+    jurisdiction: str
+    category: str
+    share: Fraction
+
+
+def tax_lines(
+    *,
+    lines: Sequence[Line],
+    terms: TaxTerms,
+    posted: Mapping[str, Sequence[PostedTax]],
+) -> tuple[list[Line], list[LineTax]]:
+    """The lines with their tax, and each tax of each line.
+
+    `posted` has, by line id, the taxes of the lines that this document corrects.
+    """
+    amounts: dict[int, list[tuple[_Part, int]]] = {}
+    together: dict[tuple[_Part, ...], list[int]] = {}
+    for index, line in enumerate(lines):
+        if line.amount_minor < 0 and line.adjusted:
+            amounts[index] = _given_back(line, terms, posted)
+            continue
+        parts = _parts(line, terms)
+        if not parts:
+            continue
+        if terms.tax_rounding is TaxRounding.LINE:
+            amounts[index] = _rounded(parts, line.taxable_minor, terms.rounding)
+        else:
+            together.setdefault(parts, []).append(index)
+    for parts, indexes in together.items():
+        bases = [lines[index].taxable_minor for index in indexes]
+        amounts.update(zip(indexes, _spread(parts, bases, terms.rounding), strict=True))
+    taxed = [_taxed(line, amounts.get(index, ())) for index, line in enumerate(lines)]
+    return taxed, [
+        LineTax(
+            line=index,
+            rate=part.rate,
+            percentage=part.percentage,
+            included=part.included,
+            jurisdiction=part.jurisdiction,
+            category=part.category,
+            taxable_minor=taxed[index].net_minor,
+            amount_minor=amount,
+        )
+        for index in sorted(amounts)
+        for part, amount in amounts[index]
+    ]
+
+
+def _parts(line: Line, terms: TaxTerms) -> tuple[_Part, ...]:
+    """The rates of a line: its own, else the customer's; or why there are none."""
+    rates = tuple(terms.named[key] for key in line.tax_rates) or terms.own
+    if terms.exempt is not TaxExempt.NONE and (rates or terms.exempt is TaxExempt.REVERSE):
+        reverse = terms.exempt is TaxExempt.REVERSE
+        category = TaxCategory.REVERSE_CHARGE if reverse else TaxCategory.EXEMPT
+        jurisdiction = rates[0].jurisdiction if rates else ""
+        return (
+            _Part(
+                rate="",
+                percentage="0",
+                included=False,
+                jurisdiction=jurisdiction,
+                category=category,
+                share=Fraction(0),
+            ),
+        )
+    return tuple(
+        _Part(
+            rate=rate.key,
+            percentage=rate.percentage,
+            included=rate.inclusive,
+            jurisdiction=rate.jurisdiction,
+            category=TaxCategory.STANDARD if rate.share else TaxCategory.ZERO,
+            share=rate.share,
+        )
+        for rate in rates
+    )
+
+
+def _exact(parts: Sequence[_Part], base: int) -> tuple[Fraction, Fraction]:
+    """(tax inside `base`, tax on top of it), not rounded."""
+    inside = sum((part.share for part in parts if part.included), Fraction(0))
+    outside = sum((part.share for part in parts if not part.included), Fraction(0))
+    net = base / (1 + inside)
+    return base - net, net * outside
+
+
+def _whole(value: Fraction, rounding: Rounding) -> int:
+    return round_ratio(value.numerator, value.denominator, rounding=rounding)
+
+
+def _rounded(parts: Sequence[_Part], base: int, rounding: Rounding) -> list[tuple[_Part, int]]:
+    """One rounding for what is inside and one for what is on top, split over the rates."""
+    if not any(part.included for part in parts):
+        outside = sum((part.share for part in parts), Fraction(0)) * base
+        return _split(parts, _whole(outside, rounding), included=False)
+    inside, _ = _exact(parts, base)
+    net = _whole(base - inside, rounding)
+    found = _split(parts, base - net, included=True)
+    outside = net * sum((part.share for part in parts if not part.included), Fraction(0))
+    return found + _split(parts, _whole(outside, rounding), included=False)
+
+
+def _split(parts: Sequence[_Part], total: int, *, included: bool) -> list[tuple[_Part, int]]:
+    mine = [part for part in parts if part.included is included]
+    if not mine:
+        return []
+    common = lcm(*(part.share.denominator for part in mine))
+    weights = [int(part.share * common) for part in mine]
+    if not any(weights):
+        return [(part, 0) for part in mine]
+    return list(zip(mine, split_largest_remainder(total, weights), strict=True))
+
+
+def _spread(
+    parts: Sequence[_Part], bases: Sequence[int], rounding: Rounding
+) -> list[list[tuple[_Part, int]]]:
+    """The tax on the sum of `bases`, rounded per rate, split over the lines."""
+    total = sum(bases)
+    whole = _rounded(parts, total, rounding)
+    found: list[list[tuple[_Part, int]]] = [[] for _ in bases]
+    weights = [base if total >= 0 else -base for base in bases]
+    for part, amount in whole:
+        if amount == 0 or min(weights) < 0:
+            shares = [0] * len(bases) if amount == 0 else _signed_split(amount, weights)
+        else:
+            shares = split_largest_remainder(amount, weights)
+        for line, share in zip(found, shares, strict=True):
+            line.append((part, share))
+    return found
+
+
+def _signed_split(amount: int, weights: Sequence[int]) -> list[int]:
+    """A split over weights of both signs: each exact share cut towards zero, the rest by size."""
+    total = sum(weights)
+    exact = [Fraction(amount * weight, total) for weight in weights]
+    shares = [-(-each.numerator // each.denominator) if each < 0 else int(each) for each in exact]
+    order = sorted(range(len(weights)), key=lambda at: (-abs(exact[at] - shares[at]), at))
+    left = amount - sum(shares)
+    for at in order[: abs(left)]:
+        shares[at] += 1 if left > 0 else -1
+    return shares
+
+
+def _given_back(
+    line: Line, terms: TaxTerms, posted: Mapping[str, Sequence[PostedTax]]
+) -> list[tuple[_Part, int]]:
+    """The tax that goes back with a line: by the rates then, never more than is left of it."""
+    sums: dict[tuple[str, str, bool, str, str], int] = {}
+    for each in line.adjusted:
+        for tax in posted.get(each.id, ()):
+            key = (tax.rate, tax.percentage, tax.included, tax.jurisdiction, tax.category)
+            sums[key] = sums.get(key, 0) + tax.amount_minor
+    left = sum(
+        each.amount_minor - each.discount_minor - each.promotional_minor for each in line.adjusted
+    )
+    parts = [
+        _Part(
+            rate=rate,
+            percentage=percentage,
+            included=included,
+            jurisdiction=jurisdiction,
+            category=category,
+            share=Fraction(percentage) / 100,
+        )
+        for rate, percentage, included, jurisdiction, category in sums
+    ]
+    if left + line.taxable_minor <= 0:
+        return [(part, -amount) for part, amount in zip(parts, sums.values(), strict=True)]
+    known = dict(zip(parts, sums.values(), strict=True))
+    return [
+        (part, max(amount, -known[part]))
+        for part, amount in _rounded(parts, line.taxable_minor, terms.rounding)
+    ]
+
+
+def _taxed(line: Line, found: Sequence[tuple[_Part, int]]) -> Line:
+    if not found:
+        return line
+    return msgspec.structs.replace(
+        line,
+        tax_minor=sum(amount for _, amount in found),
+        tax_included_minor=sum(amount for part, amount in found if part.included),
+    )
