@@ -46,6 +46,8 @@ _ACCEPTED: Final = _EVENTS.labels("accepted")
 _DUPLICATES: Final = _EVENTS.labels("duplicate")
 _REJECTED: Final = _EVENTS.labels("rejected")
 _REQUESTS: Final = Counter("usance_event_requests", "Requests that bring events.", ["status"])
+_ANSWERED: Final = _REQUESTS.labels("200")
+_JSON: Final = (b"content-type", b"application/json")
 
 
 class _Intent(msgspec.Struct, frozen=True):
@@ -97,19 +99,31 @@ class _KnownKeys:
 
     def __init__(self) -> None:
         self._seen: dict[str, tuple[Principal, float]] = {}
+        self._asked: dict[str, asyncio.Task[Principal]] = {}
 
     async def find(self, *, authorization: str | None, authenticator: Authenticator) -> Principal:
         """The principal of the header. Errors: those of `Authenticator.authenticate`."""
-        now = asyncio.get_running_loop().time()
-        seen = self._seen.get(authorization or "")
-        if seen is not None and now < seen[1]:
+        header = authorization or ""
+        seen = self._seen.get(header)
+        if seen is not None and _monotonic() < seen[1]:
             return seen[0]
+        # Whoever comes while the key is looked up waits for that: a key grows too old for
+        # all that use it at once.
+        asked = self._asked.get(header)
+        if asked is None:
+            asked = asyncio.create_task(self._ask(header, authenticator))
+            self._asked[header] = asked
+            asked.add_done_callback(lambda _: self._asked.pop(header, None))
+        return await asyncio.shield(asked)
+
+    async def _ask(self, header: str, authenticator: Authenticator) -> Principal:
+        now = _monotonic()
         principal = await authenticator.authenticate(
-            authorization=authorization, scope=Scope.INGEST
+            authorization=header or None, scope=Scope.INGEST
         )
         if len(self._seen) >= _KNOWN_KEYS:
             self._seen.clear()
-        self._seen[authorization or ""] = (principal, now + INGEST_KEY_AGE.total_seconds())
+        self._seen[header] = (principal, now + INGEST_KEY_AGE.total_seconds())
         return principal
 
 
@@ -178,6 +192,12 @@ async def _send(send: Send, *, status: int, headers: Mapping[str, str], body: by
         (name.lower().encode("latin-1"), value.encode("latin-1"))
         for name, value in {**headers, "content-length": str(len(body))}.items()
     ]
+    await _send_pairs(send, status=status, pairs=pairs, body=body)
+
+
+async def _send_pairs(
+    send: Send, *, status: int, pairs: list[tuple[bytes, bytes]], body: bytes
+) -> None:
     start = {"type": "http.response.start", "status": status, "headers": pairs}
     rest = {"type": "http.response.body", "body": body, "more_body": False}
     await send(cast("Message", start))
@@ -225,11 +245,14 @@ class TakeEvents(ASGIMiddleware):
             answer = render_any(error)
         if isinstance(answer, EventAnswer):
             _ACCEPTED.inc(answer.accepted)
-            _DUPLICATES.inc(answer.duplicates)
-            _REJECTED.inc(len(answer.rejected))
-            _REQUESTS.labels("200").inc()
-            headers = {"content-type": "application/json"}
-            await _send(send, status=200, headers=headers, body=_encode(answer))
+            if answer.duplicates:
+                _DUPLICATES.inc(answer.duplicates)
+            if answer.rejected:
+                _REJECTED.inc(len(answer.rejected))
+            _ANSWERED.inc()
+            body = _encode(answer)
+            pairs = [_JSON, (b"content-length", b"%d" % len(body))]
+            await _send_pairs(send, status=200, pairs=pairs, body=body)
         elif answer is not None:
             _REQUESTS.labels(str(answer.status)).inc()
             if answer.status in _DRAINED:

@@ -20,19 +20,35 @@ from engine.db import become_loader, begin
 from metering.columns import MeterColumns
 from metering.identity import StoredKey
 from metering.model import StoredEvent
+from metering.payload import Payload, slice_of
 from metering.store import at_micros, decode_payload, find_subjects, load_meters
 from plans.model import Meter
 
-_KEY_COLUMNS: Final = ["stream", "key", "batch", "ordinal", "digest"]
+_KEY_COLUMNS: Final = ["stream", "key", "batch", "ordinal"]
+_FEW_KEYS: Final = 256
+_MANY_OF_ONE: Final = 64
+_WHOLE_AT_ONCE: Final = 8
 _NUMBERS: Final = "SELECT nextval('event_batch_numbers') FROM generate_series(1, 32)"
 _FIND_KEYS: Final = """
-SELECT w.place, k.batch, k.ordinal, k.digest
+SELECT w.place, k.batch, k.ordinal
 FROM unnest($1::integer[], $2::uuid[]) WITH ORDINALITY AS w (stream, key, place)
 JOIN event_keys k ON k.seller = current_seller() AND k.stream = w.stream AND k.key = w.key
 """
 _PAYLOADS: Final = """
 SELECT batch, payload FROM event_batches
 WHERE seller = current_seller() AND batch = ANY($1::bigint[])
+"""
+_ENDS: Final = """
+SELECT w.batch, w.ordinal, substring(b.ends FROM greatest(4 * w.ordinal - 3, 1)
+  FOR CASE w.ordinal WHEN 0 THEN 4 ELSE 8 END) AS ends
+FROM unnest($1::bigint[], $2::integer[]) AS w (batch, ordinal)
+JOIN event_batches b ON b.seller = current_seller() AND b.batch = w.batch
+"""
+_SLICES: Final = """
+SELECT w.batch, w.ordinal, substring(b.payload FROM w.start + 1 FOR w.length) AS event
+FROM unnest($1::bigint[], $2::integer[], $3::integer[], $4::integer[])
+  AS w (batch, ordinal, start, length)
+JOIN event_batches b ON b.seller = current_seller() AND b.batch = w.batch
 """
 _MAKE_STREAMS: Final = """
 INSERT INTO event_streams (source, form) SELECT * FROM unnest($1::text[], $2::text[])
@@ -49,17 +65,8 @@ WHERE seller = current_seller() AND key = $1 AND status = 'open' FOR SHARE
 """
 _JOIN_BACKFILL: Final = "INSERT INTO backfill_batches (batch, backfill) VALUES ($1, $2)"
 _WRITE: Final = """
-WITH batch AS (
-  INSERT INTO event_batches (batch, received_at, events, first_at, last_at, meters, payload)
-  VALUES ($1, $2, $3, $4, $5, $6, $7)
-), measured AS (
-  INSERT INTO event_measures (batch, meter, events, first_at, last_at, digits, wide, customers,
-    times, quantities, unknown, groups, codes)
-  SELECT $1, * FROM unnest($8::integer[], $9::integer[], $10::timestamptz[], $11::timestamptz[],
-    $12::smallint[], $13::boolean[], $14::bytea[], $15::bytea[], $16::bytea[], $17::bytea[],
-    $18::bytea[], $19::bytea[])
-)
-INSERT INTO event_inbox (batch) VALUES ($1)
+SELECT write_events($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17,
+  $18, $19, $20, $21, $22, $23, $24)
 """
 
 LOST: Final = (
@@ -78,7 +85,7 @@ class KeysTakenError(Exception):
 
 
 class BatchRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One commit's events; `keys` are the rows of `event_keys` in COPY format, sorted by key."""
+    """One commit's events."""
 
     batch: int
     received_at: datetime
@@ -86,8 +93,15 @@ class BatchRow(msgspec.Struct, frozen=True, kw_only=True):
     first_micros: int
     last_micros: int
     meters: Sequence[int]
-    payload: bytes
-    keys: bytes
+    payload: Payload
+
+
+class KeyRows(msgspec.Struct, frozen=True, kw_only=True):
+    """The n rows of `event_keys` of one commit, sorted by key."""
+
+    streams: NDArray[np.int32]
+    words: NDArray[np.uint64]
+    ordinals: NDArray[np.int32]
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
@@ -131,46 +145,46 @@ async def find_facts(
     return facts
 
 
+def _uuids(words: NDArray[np.uint64]) -> list[UUID]:
+    packed = words.astype(">u8").tobytes()
+    return [UUID(bytes=packed[at : at + 16]) for at in range(0, len(packed), 16)]
+
+
 async def find_stored_keys(
     raw: Any, *, places: Sequence[int], streams: NDArray[np.int32], words: NDArray[np.uint64]
 ) -> dict[int, StoredKey]:
     """Which of the events at `places` of a group are stored already, by place."""
     chosen = np.asarray(places, dtype=np.intp)
-    packed = words[chosen].astype(">u8").tobytes()
-    keys = [UUID(bytes=packed[at : at + 16]) for at in range(0, len(packed), 16)]
-    rows = await raw.fetch(_FIND_KEYS, streams[chosen].tolist(), keys)
-    return {
-        places[row["place"] - 1]: StoredKey(row["batch"], row["ordinal"], row["digest"])
-        for row in rows
-    }
+    rows = await raw.fetch(_FIND_KEYS, streams[chosen].tolist(), _uuids(words[chosen]))
+    return {places[row["place"] - 1]: StoredKey(row["batch"], row["ordinal"]) for row in rows}
 
 
 async def load_events(
     raw: Any, *, addresses: Sequence[tuple[int, int]]
 ) -> dict[tuple[int, int], StoredEvent]:
-    """The stored events at (batch, ordinal)."""
-    rows = await raw.fetch(_PAYLOADS, sorted({batch for batch, _ in addresses}))
+    """The stored events at (batch, ordinal).
+
+    A few events of a batch are read as slices of it, so that repeats of events from anywhere cost
+    no more than themselves.
+    """
     wanted: dict[int, list[int]] = {}
     for batch, ordinal in addresses:
         wanted.setdefault(batch, []).append(ordinal)
+    whole = [batch for batch, ordinals in wanted.items() if len(ordinals) > _MANY_OF_ONE]
     found: dict[tuple[int, int], StoredEvent] = {}
-    for row in rows:
-        events = decode_payload(row["payload"])
-        found |= {(row["batch"], each): events[each] for each in wanted[row["batch"]]}
+    for start in range(0, len(whole), _WHOLE_AT_ONCE):
+        for row in await raw.fetch(_PAYLOADS, whole[start : start + _WHOLE_AT_ONCE]):
+            events = decode_payload(row["payload"])
+            found |= {(row["batch"], each): events[each] for each in wanted[row["batch"]]}
+    sliced = [each for each in addresses if each not in found]
+    if sliced:
+        ends = await raw.fetch(_ENDS, [each for each, _ in sliced], [each for _, each in sliced])
+        batches, ordinals = [row["batch"] for row in ends], [row["ordinal"] for row in ends]
+        slices = [slice_of(row["ends"], ordinal=row["ordinal"]) for row in ends]
+        starts, lengths = [each for each, _ in slices], [each for _, each in slices]
+        for row in await raw.fetch(_SLICES, batches, ordinals, starts, lengths):
+            found[row["batch"], row["ordinal"]] = decode_payload(b"[" + row["event"] + b"]")[0]
     return found
-
-
-def encode_keys(
-    *,
-    streams: NDArray[np.int32],
-    words: NDArray[np.uint64],
-    batch: int,
-    ordinals: NDArray[np.int32],
-    digests: NDArray[np.int64],
-) -> bytes:
-    """n rows of `event_keys`."""
-    batches = np.full(len(streams), batch, dtype=np.int64)
-    return encode_copy([streams, words, batches, ordinals, digests])
 
 
 async def hold_backfill(raw: Any, *, key: str, batch: int, used: bool) -> bool:
@@ -182,37 +196,72 @@ async def hold_backfill(raw: Any, *, key: str, batch: int, used: bool) -> bool:
 
 
 async def write_batch(
-    raw: Any, *, row: BatchRow, measures: Sequence[MeterColumns], loading: bool
+    raw: Any,
+    *,
+    seller: int,
+    row: BatchRow,
+    keys: KeyRows,
+    measures: Sequence[MeterColumns],
+    begun: bool,
 ) -> None:
-    """Write one batch and commit the transaction that `begin` opened.
+    """Write one batch and commit it, with all that the transaction did if one has `begun`.
 
-    Raises KeysTakenError when a key was taken in the meantime. `loading` says that the
-    transaction acts as the loader already.
+    Raises KeysTakenError when a key was taken in the meantime. A small batch is one round trip.
     """
-    if not loading:
-        await become_loader(raw)
+    few = len(keys.ordinals) <= _FEW_KEYS
     try:
-        # Bare bytes would be taken for the path of a file.
-        await raw.copy_to_table(
-            "event_keys", source=memoryview(row.keys), columns=_KEY_COLUMNS, format="binary"
-        )
+        if few:
+            named = None if begun else seller
+            await insert_batch(raw, row=row, measures=measures, keys=keys, seller=named)
+        else:
+            await _copy_keys(raw, seller=seller, batch=row.batch, keys=keys, begun=begun)
     except asyncpg.UniqueViolationError:
         raise KeysTakenError from None
-    await insert_batch(raw, row=row, measures=measures)
-    await raw.execute("COMMIT")
+    if not few:
+        await insert_batch(raw, row=row, measures=measures)
+    if begun or not few:
+        await raw.execute("COMMIT")
 
 
-async def insert_batch(raw: Any, *, row: BatchRow, measures: Sequence[MeterColumns]) -> None:
-    """Write a batch with its measured columns, but for its keys, and put it into the inbox."""
-    await raw.execute(
+async def _copy_keys(raw: Any, *, seller: int, batch: int, keys: KeyRows, begun: bool) -> None:
+    if begun:
+        await become_loader(raw)
+    else:
+        await begin(raw, seller=seller, load=True)
+    batches = np.full(len(keys.ordinals), batch, dtype=np.int64)
+    encoded = encode_copy([keys.streams, keys.words, batches, keys.ordinals])
+    # Bare bytes would be taken for the path of a file.
+    await raw.copy_to_table(
+        "event_keys", source=memoryview(encoded), columns=_KEY_COLUMNS, format="binary"
+    )
+
+
+async def insert_batch(
+    raw: Any,
+    *,
+    row: BatchRow,
+    measures: Sequence[MeterColumns],
+    keys: KeyRows | None = None,
+    seller: int | None = None,
+) -> None:
+    """Write a batch with its measured columns and put it into the inbox.
+
+    `keys` are written with it. With `seller` this is a transaction of its own.
+    """
+    await raw.fetchval(
         _WRITE,
+        seller,
+        [] if keys is None else keys.streams.tolist(),
+        [] if keys is None else _uuids(keys.words),
+        [] if keys is None else keys.ordinals.tolist(),
         row.batch,
         row.received_at,
         row.events,
         at_micros(row.first_micros),
         at_micros(row.last_micros),
         row.meters,
-        row.payload,
+        row.payload.text,
+        row.payload.ends,
         *_measure_arrays(measures),
     )
 

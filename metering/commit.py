@@ -18,20 +18,19 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from engine.db import Database, begin, driver
 from engine.errors import BillingError, ErrorKind
 from metering import batch_store
-from metering.batch_store import BatchRow, KeysTakenError
+from metering.batch_store import BatchRow, KeyRows, KeysTakenError
 from metering.columns import MeterColumns, measure_columns
 from metering.identity import (
     Settled,
     Verdict,
     event_keys,
-    payload_digests,
     same_payload,
     settle,
     suspects_of,
 )
 from metering.intake import micros_of, times_of
 from metering.model import AHEAD_SECONDS, OLDEST_DAYS, EventIn
-from metering.store import encode_payload
+from metering.payload import encode_payload
 from plans.model import Meter
 
 _TRIES: Final = 12
@@ -95,7 +94,6 @@ class Group:
         self.events = list(chain.from_iterable(job.events for job in jobs))
         self.datas = list(chain.from_iterable(job.datas for job in jobs))
         self.is_uuid, self.words = event_keys([each.id for each in self.events])
-        self.digests = payload_digests(self.events)
         self.times = times_of(self.events)
         self.outside = self._outside()
         self.streams = np.zeros(len(self.events), dtype=np.int32)
@@ -135,6 +133,8 @@ class Group:
     def _sort(self) -> None:
         """Order the events by key, so that no two committers wait for each other crosswise."""
         high, low = self.words[:, 0], self.words[:, 1]
+        if (self.streams == self.streams[0]).all() and self._sort_by(high):
+            return
         self.order = np.lexsort((low, high, self.streams))
         same = np.zeros(len(self.order), dtype=np.bool_)
         for column in (self.streams, high, low):
@@ -145,6 +145,16 @@ class Group:
         self.suspects = suspects_of(
             order=self.order, same_as_before=self.repeats, outside=self.outside != Verdict.NEW
         )
+
+    def _sort_by(self, high: NDArray[np.uint64]) -> bool:
+        """The order by the first word of the keys alone, if those all differ."""
+        self.order = np.argsort(high, kind="stable")
+        ordered = high[self.order]
+        if not (ordered[1:] != ordered[:-1]).all():
+            return False
+        self.repeats = np.zeros(len(high), dtype=np.bool_)
+        self.suspects = self.outside != Verdict.NEW
+        return True
 
     def answer(self, verdicts: NDArray[np.int8]) -> None:
         """Give every job its part."""
@@ -290,9 +300,9 @@ class Committer:
         if group.backfill is not None:
             suspects[:] = True
         looking = bool(suspects.any())
-        await begin(raw, seller=group.seller, load=not looking)
         verdicts = np.zeros(len(group.events), dtype=np.int8)
         if looking:
+            await begin(raw, seller=group.seller)
             verdicts = await _judge(raw, group, batch)
         if group.backfill is not None and not await batch_store.hold_backfill(
             raw, key=group.backfill, batch=batch, used=bool((verdicts == Verdict.NEW).any())
@@ -302,8 +312,10 @@ class Committer:
         if not len(chosen):
             await raw.execute("COMMIT")
             return verdicts
-        row, measures = _rows(group, chosen=chosen, batch=batch)
-        await batch_store.write_batch(raw, row=row, measures=measures, loading=not looking)
+        row, keys, measures = _rows(group, chosen=chosen, batch=batch)
+        await batch_store.write_batch(
+            raw, seller=group.seller, row=row, keys=keys, measures=measures, begun=looking
+        )
         return verdicts
 
 
@@ -318,7 +330,6 @@ async def _judge(raw: Any, group: Group, batch: int) -> NDArray[np.int8]:
         order=order,
         same_as_before=repeats,
         outside=group.outside,
-        digests=group.digests,
         stored=stored,
         own_batch=batch,
     )
@@ -337,7 +348,7 @@ async def _compare(raw: Any, group: Group, settled: Settled) -> None:
 
 def _rows(
     group: Group, *, chosen: NDArray[np.intp], batch: int
-) -> tuple[BatchRow, list[MeterColumns]]:
+) -> tuple[BatchRow, KeyRows, list[MeterColumns]]:
     """The rows of one commit: `chosen` are the places of the new events, in order."""
     ordinals = np.full(len(group.events), -1, dtype=np.int32)
     ordinals[chosen] = np.arange(len(chosen), dtype=np.int32)
@@ -375,12 +386,10 @@ def _rows(
         last_micros=int(times.max()),
         meters=[meter.number for meter in known.meters],
         payload=encode_payload(events),
-        keys=batch_store.encode_keys(
-            streams=group.streams[sorted_places],
-            words=group.words[sorted_places],
-            batch=batch,
-            ordinals=ordinals[sorted_places],
-            digests=group.digests[sorted_places],
-        ),
     )
-    return row, measures
+    keys = KeyRows(
+        streams=group.streams[sorted_places],
+        words=group.words[sorted_places],
+        ordinals=ordinals[sorted_places],
+    )
+    return row, keys, measures

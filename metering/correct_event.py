@@ -13,7 +13,7 @@ from metering import correction_store, store
 from metering.batch_store import BatchRow
 from metering.columns import MeterColumns, measure_columns
 from metering.correction_store import EventPlace
-from metering.identity import amendment_key, event_key, payload_digests
+from metering.identity import amendment_key, event_key
 from metering.intake import micros_of, read_data, read_events
 from metering.list_events import tell_event, tell_voided
 from metering.model import (
@@ -24,6 +24,7 @@ from metering.model import (
     EventRow,
     StoredEvent,
 )
+from metering.payload import encode_payload
 
 _OLDEST: Final = timedelta(days=OLDEST_DAYS)
 _AHEAD: Final = timedelta(seconds=AHEAD_SECONDS)
@@ -66,7 +67,6 @@ async def amend_event(
         raw,
         source=source,
         key=amendment_key(event_id, revision=place.revision + 1),
-        digest=int(payload_digests([event])[0]),
         row=row,
         measures=measures,
     )
@@ -177,8 +177,7 @@ async def _rows(
         first_micros=micros,
         last_micros=micros,
         meters=[meter.number for meter in meters],
-        payload=store.encode_payload([event]),
-        keys=b"",
+        payload=encode_payload([event]),
     )
     return row, measures
 

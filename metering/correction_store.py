@@ -59,7 +59,7 @@ SELECT stream FROM event_streams
 WHERE seller = current_seller() AND source = $1 AND form = 'amendment'
 """
 _KEY: Final = """
-INSERT INTO event_keys (stream, key, batch, ordinal, digest) VALUES ($1, $2, $3, 0, $4)
+INSERT INTO event_keys (stream, key, batch, ordinal) VALUES ($1, $2, $3, 0)
 ON CONFLICT DO NOTHING RETURNING batch
 """
 
@@ -137,14 +137,13 @@ async def insert_replacement(
     *,
     source: str,
     key: UUID,
-    digest: int,
     row: BatchRow,
     measures: Sequence[MeterColumns],
 ) -> bool:
     """Write the batch of one event that an amendment is; False when its key is taken."""
     await raw.execute(_MAKE_STREAM, source)
     stream = await raw.fetchval(_STREAM, source)
-    if await raw.fetchval(_KEY, stream, key, row.batch, digest) is None:
+    if await raw.fetchval(_KEY, stream, key, row.batch) is None:
         return False
     await insert_batch(raw, row=row, measures=measures)
     return True

@@ -27,6 +27,16 @@ _NESTED: Final = "it is nested too deep"
 _REQUIRED: Final = ("id", "type", "subject")
 _MICROSECOND: Final = timedelta(microseconds=1)
 _MAYBE_FINE: Final = re.compile(rb"\.[0-9]{7}")
+_SHORT: Final = 4_096
+_FINE_DIGITS: Final = 7
+_POINT: Final = ord(".")
+_ZERO: Final = ord("0")
+_SECONDS: Final = np.dtype([("mark", ">u2"), ("seconds", ">u4")])
+_NANOS: Final = np.dtype([("mark", ">u2"), ("packed", ">u8")])
+_SECONDS_MARK: Final = 0xD6FF
+_NANOS_MARK: Final = 0xD7FF
+_NANOS_SHIFT: Final = 34
+_LIST_HEADS: Final = ((16, 1), (1 << 16, 3), (1 << 32, 5))
 _FINE: Final = re.compile(r"(\.[0-9]{6})[0-9]+")
 _SHORTEST_FINE: Final = len("2026-01-31T23:59:59.1234567Z")
 
@@ -63,6 +73,7 @@ _envelope: Final = msgspec.json.Decoder(_Envelope)
 _raws: Final = msgspec.json.Decoder(list[msgspec.Raw])
 _data: Final = msgspec.json.Decoder(list[dict[str, Any]], float_hook=_number_text)
 _anything: Final = msgspec.json.Decoder(float_hook=_number_text)
+_pack: Final = msgspec.msgpack.Encoder().encode
 _scan: Final = json.JSONDecoder(strict=False).raw_decode
 
 
@@ -86,6 +97,24 @@ def micros_of(at: datetime) -> int:
 
 def times_of(events: Sequence[EventIn]) -> NDArray[np.int64]:
     """Microseconds since 1970 of n events whose time is set."""
+    # A loop over datetimes costs more than all else that is done with an event's time: the
+    # encoder turns them into integers at once, those with a fraction of a second in ten bytes.
+    packed = _pack([each.time for each in events])
+    head = next(size for limit, size in _LIST_HEADS if len(events) < limit)
+    if len(packed) == head + _NANOS.itemsize * len(events):
+        nanos = np.frombuffer(packed, dtype=_NANOS, offset=head)
+        if (nanos["mark"] == _NANOS_MARK).all():
+            fine = nanos["packed"].astype(np.uint64)
+            seconds = (fine & np.uint64((1 << _NANOS_SHIFT) - 1)).astype(np.int64)
+            return seconds * 1_000_000 + (fine >> np.uint64(_NANOS_SHIFT)).astype(np.int64) // 1_000
+    elif len(packed) == head + _SECONDS.itemsize * len(events):
+        whole = np.frombuffer(packed, dtype=_SECONDS, offset=head)
+        if (whole["mark"] == _SECONDS_MARK).all():
+            return whole["seconds"].astype(np.int64) * 1_000_000
+    return _times_one_by_one(events)
+
+
+def _times_one_by_one(events: Sequence[EventIn]) -> NDArray[np.int64]:
     spans = [each.time - EPOCH for each in events if each.time is not None]
     # Part by part: numpy takes three times as long over timedeltas themselves.
     days = np.array([span.days for span in spans], dtype=np.int64)
@@ -123,6 +152,16 @@ def _malformed(code: str, detail: str) -> BillingError:
     return BillingError(code, detail, kind=ErrorKind.MALFORMED)
 
 
+def _maybe_fine(body: bytes) -> bool:
+    """Whether a point has a digit in the seventh place after it, as a time too fine has."""
+    if len(body) < _SHORT:
+        return _MAYBE_FINE.search(body) is not None
+    text = np.frombuffer(body, dtype=np.uint8)
+    places = np.flatnonzero(text == _POINT) + _FINE_DIGITS
+    digits = text[places[places < len(text)]] - _ZERO  # wraps round below zero
+    return bool((digits <= 9).any())
+
+
 def _fast(body: bytes, *, lines: bool, cloudevents: bool) -> Intake | None:
     """The whole body at once; None when anything in it wants a closer look."""
     escaped = b"\\" in body and b"\\u00" in body  # one byte is sought ten times as fast
@@ -134,7 +173,7 @@ def _fast(body: bytes, *, lines: bool, cloudevents: bool) -> Intake | None:
         events = _event.decode_lines(body) if lines else _events.decode(array)
         if (single and len(events) != 1) or (lines and len(events) != _count_lines(body)):
             return None
-        if escaped or (b"." in body and _MAYBE_FINE.search(body)):
+        if escaped or _maybe_fine(body):
             _cut_times(events, _time.decode_lines(body) if lines else _times.decode(array))
         if cloudevents and lines:
             _envelope.decode_lines(body)
@@ -155,7 +194,9 @@ def _fast(body: bytes, *, lines: bool, cloudevents: bool) -> Intake | None:
     except ValueError:
         return None
     check_count(len(events))
-    return Intake(events, datas, range(len(events)), [], b'"backfill"' in body)
+    unset = msgspec.UNSET
+    named = [True for each in events if each.backfill is not unset]
+    return Intake(events, datas, range(len(events)), [], bool(named))
 
 
 def _count_lines(body: bytes) -> int:

@@ -101,11 +101,6 @@ def decode_payload(payload: bytes) -> list[StoredEvent]:
     return _payload.decode(payload)
 
 
-def encode_payload(events: Sequence[Any]) -> bytes:
-    """The inverse of `decode_payload`, of events whose time is set."""
-    return msgspec.json.encode(events)
-
-
 async def find_subjects(raw: Any, *, subjects: Iterable[str]) -> dict[str, int]:
     """The customer numbers of subjects: a customer's key, else its id. Strangers are left out."""
     wanted = list(subjects)

@@ -269,15 +269,12 @@ async def write_usage(raw: Any) -> None:
     stream = await raw.fetchval("SELECT max(stream) FROM event_streams")
     meter = await raw.fetchval("SELECT max(number) FROM meters")
     seen = {"batch": 1, "events": 2, "first_at": START, "last_at": START}
-    batch = {"received_at": START, "meters": [meter], "payload": "\\x00"}
+    batch = {"received_at": START, "meters": [meter], "payload": "\\x00", "ends": "\\x" + 16 * "0"}
     await insert(raw, "event_batches", seen | batch)
     await insert(
         raw,
         "event_keys",
-        *(
-            {"stream": stream, "key": f"{n:032x}", "batch": 1, "ordinal": n, "digest": n}
-            for n in range(2)
-        ),
+        *({"stream": stream, "key": f"{n:032x}", "batch": 1, "ordinal": n} for n in range(2)),
     )
     arrays = {"customers": "\\x" + 32 * "0", "times": "\\x" + 32 * "0"}
     arrays |= {"quantities": "\\x", "unknown": "\\x"}

@@ -10,14 +10,13 @@ from metering.identity import (
     StoredKey,
     Verdict,
     event_keys,
-    payload_digests,
     same_payload,
     settle,
     suspects_of,
 )
 from metering.model import EventIn
 
-NEW, KEPT, DUPLICATE, CONFLICT = Verdict.NEW, Verdict.KEPT, Verdict.DUPLICATE, Verdict.CONFLICT
+NEW, KEPT, UNSURE = Verdict.NEW, Verdict.KEPT, Verdict.UNSURE
 
 
 def sample(data: str, type: str = "call", subject: str = "acme") -> EventIn:
@@ -36,6 +35,26 @@ def test_canonical_uuids_keep_their_bits_and_nothing_else_does():
     again, same = event_keys(own)
     assert again.all()
     assert np.array_equal(same, words[: len(own)])
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        "00000000-0000-4000-8000-00000000000 ",
+        "  000000-0000-4000-8000-000000000000",
+        "00000000-0000-4000-8000-00000000000G",
+        "00000000-0000-4000-8000-00000000000A",
+        "000000000-000-4000-8000-000000000000",
+        "-0000000-0000-4000-8000-000000000000",
+        "0000000é-0000-4000-8000-000000000000",
+    ],
+)
+def test_what_only_looks_like_a_uuid_is_a_text(other):
+    own = str(uuid.uuid4())
+    assert event_keys([other])[0].tolist() == [False]
+    is_uuid, words = event_keys([own, other])
+    assert is_uuid.tolist() == [True, False]
+    assert np.array_equal(words[0], event_keys([own])[1][0])
 
 
 @pytest.mark.parametrize(
@@ -64,13 +83,6 @@ def test_deep_payloads_compare_without_recursion():
     assert same_payload(sample(deep), sample(deep.replace(":", ": ")))
 
 
-def test_digests_know_where_a_part_ends():
-    digests = payload_digests(
-        [sample("{}", "ab", "c"), sample("{}", "a", "bc"), sample("{}", "ab", "c")]
-    )
-    assert digests[0] == digests[2] != digests[1]
-
-
 def test_suspects_are_repeats_and_strangers_to_the_window():
     order = np.array([2, 0, 3, 1, 4])
     repeats = np.array([False, True, False, False, True])
@@ -82,22 +94,20 @@ def test_suspects_are_repeats_and_strangers_to_the_window():
 
 
 @pytest.mark.parametrize(
-    ("outside", "digests", "stored", "verdicts", "unsure"),
+    ("outside", "stored", "verdicts", "unsure"),
     [
-        ([0, 0, 0], [1, 1, 2], {}, [NEW, DUPLICATE, Verdict.UNSURE], [(2, 0)]),
-        ([4, 0, 5], [1, 1, 1], {}, [Verdict.TOO_OLD, NEW, DUPLICATE], []),
-        ([0, 4, 0], [1, 1, 1], {0: StoredKey(5, 9, 1)}, [DUPLICATE] * 3, []),
-        ([0, 0, 0], [1, 2, 1], {0: StoredKey(5, 9, 1)}, [2, Verdict.UNSURE, 2], [(1, (5, 9))]),
-        ([0, 0, 0], [1, 1, 1], {0: StoredKey(8, 0, 1)}, [KEPT, DUPLICATE, DUPLICATE], []),
-        ([4, 0, 0], [1, 1, 1], {0: StoredKey(8, 0, 1)}, [Verdict.TOO_OLD, KEPT, DUPLICATE], []),
+        ([0, 0, 0], {}, [NEW, UNSURE, UNSURE], [(1, 0), (2, 0)]),
+        ([4, 0, 5], {}, [Verdict.TOO_OLD, NEW, UNSURE], [(2, 1)]),
+        ([0, 4, 0], {0: StoredKey(5, 9)}, [UNSURE] * 3, [(n, (5, 9)) for n in range(3)]),
+        ([0, 0, 0], {0: StoredKey(8, 0)}, [KEPT, UNSURE, UNSURE], [(1, 0), (2, 0)]),
+        ([4, 0, 0], {0: StoredKey(8, 0)}, [Verdict.TOO_OLD, KEPT, UNSURE], [(2, 1)]),
     ],
 )
-def test_the_first_is_kept(outside, digests, stored, verdicts, unsure):
+def test_the_first_is_kept(outside, stored, verdicts, unsure):
     settled = settle(
         order=[0, 1, 2],
         same_as_before=[False, True, True],
         outside=np.array(outside, dtype=np.int8),
-        digests=np.array(digests),
         stored=stored,
         own_batch=8,
     )

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from metering.intake import read_events, read_instant
+from metering.intake import micros_of, read_events, read_instant, times_of
 
 LAST = datetime(2026, 1, 31, 23, 59, 59, 999_999, tzinfo=UTC)
 EAST = timezone(timedelta(hours=2))
@@ -94,3 +94,24 @@ def test_an_instant_as_text():
     for wrong in ("2026-01-31T23:59:59.9999999", "2026-01-31", "yesterday", ""):
         with pytest.raises(ValueError, match="datetime"):
             read_instant(wrong)
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        ["2026-11-20T12:00:00Z"],
+        ["2026-11-20T12:00:00.000001Z"] * 20,
+        ["1970-01-01T00:00:00Z", "2106-02-07T06:28:15Z"],
+        ["2106-02-07T06:28:16Z", "2514-05-30T01:53:03.999999Z"],
+        ["2514-05-30T01:53:04Z", "9999-12-31T23:59:59.999999Z"],
+        ["1969-12-31T23:59:59.999999Z", "1001-01-01T00:00:00Z"],
+        ["2026-11-20T12:00:00Z", "2026-11-20T12:00:00.5Z"],
+        ["2026-11-20T12:00:00+05:30", "2026-11-20T12:00:00.25-08:00"],
+        ["2026-11-20T12:00:00Z", "1960-01-01T00:00:00Z"],
+        ["2026-11-20T12:00:00.000007Z"] * 70_000,
+    ],
+)
+def test_times_become_integers_exactly(texts):
+    whole = read_events(b"[" + b",".join(item(each) for each in texts) + b"]")
+    expected = [micros_of(datetime.fromisoformat(each)) for each in texts]
+    assert times_of(whole.events).tolist() == expected

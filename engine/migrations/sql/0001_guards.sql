@@ -236,3 +236,4 @@ END $$;
 REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA public FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION find_api_key, find_seller, list_sellers, due_sellers, create_seller, refresh_statistics TO usance_app;
 GRANT EXECUTE ON FUNCTION current_seller TO usance_app, usance_loader, usance_auditor;
+GRANT EXECUTE ON FUNCTION write_events TO usance_app, usance_loader;

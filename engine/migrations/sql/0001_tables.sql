@@ -287,7 +287,6 @@ CREATE TABLE event_keys (
   key uuid NOT NULL,
   batch bigint NOT NULL,
   ordinal integer NOT NULL,
-  digest bigint NOT NULL,
   PRIMARY KEY (seller, stream, key)
 );
 
@@ -302,9 +301,12 @@ CREATE TABLE event_batches (
   last_at timestamptz NOT NULL,
   meters integer[] NOT NULL,
   payload bytea NOT NULL,
+  ends bytea NOT NULL,
   PRIMARY KEY (seller, batch)
 );
+-- Not compressed, so that a slice is read without the rest: `ends` says where in the payload each event ends.
 ALTER TABLE event_batches ALTER COLUMN payload SET STORAGE EXTERNAL;
+ALTER TABLE event_batches ALTER COLUMN ends SET STORAGE EXTERNAL;
 
 CREATE TABLE event_measures (
   seller integer NOT NULL DEFAULT current_seller(),
@@ -380,6 +382,31 @@ CREATE TABLE event_inbox (
   batch bigint NOT NULL,
   PRIMARY KEY (seller, batch)
 );
+
+-- A commit of usage in one round trip. Names the seller first, unless that was done; a key that is taken fails it all.
+CREATE FUNCTION write_events(
+  seller integer, streams integer[], keys uuid[], ordinals integer[],
+  batch bigint, received_at timestamptz, events integer, first_at timestamptz, last_at timestamptz, meters integer[],
+  payload bytea, ends bytea, measured integer[], counts integer[], firsts timestamptz[], lasts timestamptz[],
+  digits smallint[], wide boolean[], customers bytea[], times bytea[], quantities bytea[], unknown bytea[],
+  groups bytea[], codes bytea[]
+) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+  IF $1 IS NOT NULL THEN
+    PERFORM set_config('app.seller', $1::text, true);
+  END IF;
+  IF cardinality($2) > 0 THEN
+    INSERT INTO event_keys (stream, key, batch, ordinal) SELECT u.s, u.k, $5, u.o FROM unnest($2, $3, $4) AS u (s, k, o);
+  END IF;
+  INSERT INTO event_batches (batch, received_at, events, first_at, last_at, meters, payload, ends)
+    VALUES ($5, $6, $7, $8, $9, $10, $11, $12);
+  IF cardinality($13) > 0 THEN
+    INSERT INTO event_measures (batch, meter, events, first_at, last_at, digits, wide, customers, times, quantities,
+        unknown, groups, codes)
+      SELECT $5, u.* FROM unnest($13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24) AS u;
+  END IF;
+  INSERT INTO event_inbox (batch) VALUES ($5);
+END $$;
 
 CREATE TABLE number_series (
   seller integer NOT NULL DEFAULT current_seller() REFERENCES sellers,
