@@ -15,13 +15,10 @@ import asyncio
 import multiprocessing
 import os
 import random
-import secrets
 import statistics
-import struct
 import sys
 import tempfile
 import time
-import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -35,10 +32,10 @@ import msgspec
 import numpy as np
 import uvloop
 from granian.constants import Interfaces, Loops
+from ingest_references import CUSTOMERS, copy_reference, insert_reference, new_uuid
 
 from api.app import create_app
 from engine import migrate
-from engine.columns import encode_copy
 from engine.db import open_database
 from engine.postgres import start_or_join
 from metering.intake import micros_of
@@ -51,21 +48,7 @@ from plans.publish import publish_meter
 from plans.register_customer import register_customer
 
 ROOT = Path(__file__).resolve().parents[1]
-CUSTOMERS = 200
-PLAIN_COLUMNS = ["seller", "source", "id", "type", "subject", "at", "data"]
-PLAIN_TABLE = (
-    "(seller integer, source text, id text, type text, subject text, at timestamptz, data bytea,"
-    " PRIMARY KEY (seller, source, id))"
-)
 TUNED = {"shared_buffers": "512MB", "max_wal_size": "4GB"}
-
-
-def new_uuid(kind: str) -> str:
-    if kind == "random":
-        return str(uuid.uuid4())
-    head = time.time_ns() // 1_000_000
-    raw = (head << 80 | 7 << 76 | 2 << 62) | (secrets.randbits(74) & ~(3 << 62) & ~(0xF << 76))
-    return str(uuid.UUID(int=raw))
 
 
 def bodies(*, count: int, size: int, ids: str) -> list[bytes]:
@@ -172,9 +155,9 @@ def client(pipe: Any, arguments: dict[str, Any]) -> None:
 def serve(dsn: str, port: int) -> None:
     """The server's process."""
     os.environ["BENCH_DSN"] = dsn
-    sys.path.insert(0, str(ROOT))
+    sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
     granian.Granian(
-        "benchmarks.bench_ingest:application",
+        "bench_ingest:application",
         address="127.0.0.1",
         port=port,
         interface=Interfaces.ASGI,
@@ -188,89 +171,6 @@ def application() -> Any:
     """The whole application, as it is served."""
     database = open_database(dsn=os.environ["BENCH_DSN"], role="usance_app")
     return create_app(database=database, clock=lambda: datetime.now(UTC), owns_database=True)
-
-
-def field(value: bytes) -> bytes:
-    return struct.pack(">i", len(value)) + value
-
-
-def plain_rows(*, size: int, ids: str) -> bytes:
-    """Rows of the plain table in COPY format, of the same events as the bodies."""
-    at = struct.pack(">q", time.time_ns() // 1_000 - 946_684_800_000_000)
-    head = struct.pack(">h", 7) + field(struct.pack(">i", 1)) + field(b"api")
-    rows = [
-        head
-        + field(new_uuid(ids).encode())
-        + field(b"completion")
-        + field(b"customer-%d" % random.randrange(CUSTOMERS))
-        + field(at)
-        + field(b'{"tokens":%d,"model":"large","zone":"eu"}' % random.randrange(1, 5_000))
-        for _ in range(size)
-    ]
-    return b"PGCOPY\n\xff\r\n\0" + bytes(8) + b"".join(rows) + b"\xff\xff"
-
-
-def key_rows(*, size: int, ids: str, batch: int) -> bytes:
-    """Rows of `event_keys` in COPY format."""
-    keys = b"".join(uuid.UUID(new_uuid(ids)).bytes for _ in range(size))
-    words = np.frombuffer(keys, dtype=">u8").reshape(size, 2)
-    full = np.full(size, batch, dtype=np.int64)
-    stream = np.ones(size, dtype=np.int32)
-    return encode_copy([stream, words, full, np.arange(size, dtype=np.int32)])
-
-
-async def copy_reference(dsn: str, *, size: int, seconds: float, ids: str, plain: bool) -> float:
-    """Rows/s of binary COPY, `size` rows a commit, into the plain table or our keys'."""
-    raw = await asyncpg.connect(dsn)
-    await raw.execute("DROP TABLE IF EXISTS copied")
-    if plain:
-        columns = PLAIN_COLUMNS
-        await raw.execute(f"CREATE TABLE copied {PLAIN_TABLE}")
-    else:
-        columns = ["stream", "key", "batch", "ordinal"]
-        await raw.execute("CREATE TABLE copied (LIKE event_keys INCLUDING ALL)")
-        await raw.execute("ALTER TABLE copied ALTER seller SET DEFAULT 1")
-    prepared = [
-        plain_rows(size=size, ids=ids) if plain else key_rows(size=size, ids=ids, batch=batch)
-        for batch in range(int(seconds * 400_000 / size))
-    ]
-    began = time.perf_counter()
-    rows = 0
-    for each in prepared:
-        await raw.copy_to_table("copied", source=memoryview(each), columns=columns, format="binary")
-        rows += size
-        if time.perf_counter() - began > seconds:
-            break
-    rate = rows / (time.perf_counter() - began)
-    await raw.close()
-    return rate
-
-
-async def insert_reference(dsn: str, *, seconds: float, connections: int) -> float:
-    """Events/s of one INSERT with the payload a request, over a pool of ten."""
-    pool = await asyncpg.create_pool(dsn, min_size=10, max_size=10)
-    await pool.execute(f"CREATE TABLE IF NOT EXISTS inserted {PLAIN_TABLE}")
-    data = msgspec.json.encode({"tokens": 12, "model": "large", "zone": "eu"})
-    now, rows = datetime.now(UTC), 0
-    deadline = time.perf_counter() + seconds
-
-    async def one() -> None:
-        nonlocal rows
-        while time.perf_counter() < deadline:
-            await pool.execute(
-                "INSERT INTO inserted VALUES (1, 'api', $1, 'completion', 'customer-1', $2, $3)"
-                " ON CONFLICT DO NOTHING",
-                new_uuid("time"),
-                now,
-                data,
-            )
-            rows += 1
-
-    began = time.perf_counter()
-    await asyncio.gather(*(one() for _ in range(connections)))
-    rate = rows / (time.perf_counter() - began)
-    await pool.close()
-    return rate
 
 
 async def prepare_database(admin: str, name: str) -> tuple[str, str, int, Any]:
