@@ -10,6 +10,7 @@ PIP := $(RUN) pip --disable-pip-version-check --no-input
 LOCKED := install --quiet --root-user-action=ignore --no-warn-script-location --require-hashes
 COMPILE := .venv/bin/uv pip compile --universal --generate-hashes --no-emit-index-url \
 	--no-emit-find-links --python-version 3.11 --no-header --quiet
+EXTRAS := --extra embedded --extra intl --extra einvoice
 WORKERS ?= 2
 
 # What runs needs the runtime only; where the developers' tools are installed they are kept current.
@@ -62,8 +63,8 @@ imports: $(TOOLS) ## the layers, the pure nouns, the one door to each outside sy
 	@.venv/bin/lint-imports
 
 lock: $(TOOLS) ## compile requirements/ again from pyproject.toml
-	@$(COMPILE) --extra embedded pyproject.toml -o requirements/runtime.txt
-	@$(COMPILE) --extra embedded --group dev pyproject.toml -o requirements/dev.txt
+	@$(COMPILE) $(EXTRAS) pyproject.toml -o requirements/runtime.txt
+	@$(COMPILE) $(EXTRAS) --group dev pyproject.toml -o requirements/dev.txt
 	@$(COMPILE) --group pyproject.toml:build -o requirements/build.txt
 
 clean: ## forget .venv and every cache

@@ -4,6 +4,7 @@ Decimals are taken apart with enough precision for every number we accept, and a
 shows the digits that ISO 4217 gives its currency: the locale data round some (IQD to none).
 """
 
+import re
 import unicodedata
 from decimal import Context, Decimal, localcontext
 from functools import cached_property
@@ -23,6 +24,7 @@ PRECISION: Final = 60
 QUANTITY_DIGITS: Final = 12
 NO_BREAK_SPACE: Final = "\u00a0"
 CURRENCY_SIGN: Final = "¤"
+_NUMBER: Final = re.compile(r"[#0][#0.,]*")
 # Typographic minus signs and hyphens that locales use; every font has the plain one.
 _MINUS_SIGNS: Final = str.maketrans(dict.fromkeys("−‐‑‒–", "-"))
 
@@ -93,3 +95,8 @@ class Figures:
         pattern.frac_prec = (digits, digits)
         with localcontext(Context(prec=PRECISION)):
             return _plain(pattern.apply(decimal_value(text), self._locale))
+
+    def percent(self, text: str) -> str:
+        """A percentage (19 is 19 %) with its own digits and the locale's sign."""
+        pattern = _plain(self._locale.percent_formats[None].pattern).partition(";")[0]
+        return _NUMBER.sub(lambda _: self.quantity(text), pattern, count=1)

@@ -1,134 +1,55 @@
-"""What a printed document says, ready to draw: every text final, nothing left to decide.
+"""What a printed invoice or credit note says, ready to draw: every text final.
 
 Amounts are shown as they were posted: a sheet that does not add up is not printed. Texts that
 somebody typed (names, addresses, terms) may be anything; figures, dates and numbers are ours.
 """
 
 from collections.abc import Sequence
-from datetime import date, datetime, timedelta
 from typing import Final
 
-import msgspec
-from babel.dates import format_date
-
-from engine.errors import BillingError, ErrorKind
 from engine.money import currency_digits, format_amount, parse_amount
-from engine.period import local_date, local_midnight, zone
-from invoicing.figures import Figures, decimal_value
-from invoicing.model import CreditNote, Invoice, InvoiceStatus, Reason
+from engine.period import local_date
+from invoicing.figures import decimal_value
+from invoicing.model import CreditNote, Invoice, InvoiceStatus
+from invoicing.paper_frame import Branding, PaperFrame, PaymentDetails, payment_facts
 from invoicing.paper_lines import PaperDetail, PaperLine
-from invoicing.paper_party import PaperParty, bounded, footer_text, paper_party
+from invoicing.paper_parts import Fact, Paper, PaperCells, PaperRow
+from invoicing.paper_party import bounded, footer_text, paper_party
+from invoicing.paper_sums import (
+    PaperSums,
+    check_sums,
+    credit_totals,
+    invoice_totals,
+    legends,
+    tax_tables,
+)
+from invoicing.words.phrases import Words
 from plans.model import Party
 
-REASON_TEXTS: Final = {
-    Reason.INITIAL: "",
-    Reason.PRORATION: "Prorated change",
-    Reason.LATE_USAGE: "Late usage",
-    Reason.CORRECTION: "Correction",
-    Reason.BACKDATED: "Backdated change",
-    Reason.TRUE_UP: "True-up",
-}
 ADJUSTED_SHOWN: Final = 6
+_REASONS: Final = frozenset({"proration", "late_usage", "correction", "backdated", "true_up"})
+_NO_SUMS: Final = PaperSums()
+_NO_BRANDING: Final = Branding()
 
 
-class Fact(msgspec.Struct, frozen=True, kw_only=True):
-    """A labelled value; `free` when somebody typed it."""
-
-    label: str
-    value: str
-    free: bool = False
+def _reason_words(reason: str, words: Words) -> str:
+    """The reason in the reader's language; empty for a first charge and an unknown one."""
+    return getattr(words, reason) if reason in _REASONS else ""
 
 
-class PaperCells(msgspec.Struct, frozen=True, kw_only=True):
-    """One row of figures; `label` and `notes` are free text, the rest is ours."""
-
-    label: str
-    notes: tuple[str, ...] = ()
-    period: tuple[str, ...] = ()
-    quantity: str = ""
-    unit: str = ""
-    unit_note: str = ""
-    amount: str
-
-
-class PaperRow(msgspec.Struct, frozen=True, kw_only=True):
-    """A line with the tiers that make it up."""
-
-    cells: PaperCells
-    details: tuple[PaperCells, ...] = ()
-
-
-class Paper(msgspec.Struct, frozen=True, kw_only=True):
-    """A document ready to draw. `decimal_mark` is what figures of a column align on."""
-
-    title: str
-    number: str
-    stamp: str
-    issuer: PaperParty
-    recipient: PaperParty
-    recipient_label: str
-    facts: tuple[Fact, ...]
-    headline: Fact
-    headline_note: str
-    headings: tuple[str, str, str, str, str]
-    rows: tuple[PaperRow, ...]
-    totals: tuple[Fact, ...]
-    notes: tuple[str, ...]
-    footer: str
-    decimal_mark: str
-    logo: bytes | None = None
-
-
-class _Dates(msgspec.Struct, frozen=True, kw_only=True):
-    """How instants are told to the reader."""
-
-    timezone: str
-    locale: str
-
-    def day(self, on: date) -> str:
-        """1 Feb 2026: a month by name cannot be taken for a day."""
-        return format_date(on, "d MMM y", locale=self.locale)
-
-    def date_of(self, at: datetime) -> str:
-        return self.day(local_date(at=at, timezone=self.timezone))
-
-    def instant(self, at: datetime) -> str:
-        """Local date and time; with its offset where the clock shows that hour twice."""
-        local = at.astimezone(zone(self.timezone))
-        precision = "microseconds" if local.microsecond else "seconds" if local.second else ""
-        clock = local.time().isoformat(timespec=precision or "minutes")
-        twice = local.replace(fold=0).utcoffset() != local.replace(fold=1).utcoffset()
-        return f"{self.day(local.date())} {clock}{local.strftime(' %z') if twice else ''}"
-
-    def period(self, period: tuple[datetime, datetime]) -> tuple[str, ...]:
-        """Whole local days as first and last day, anything else as two instants."""
-        start, end = period
-        first, after = (local_date(at=at, timezone=self.timezone) for at in period)
-        midnights = all(
-            local_midnight(on=on, timezone=self.timezone) == at
-            for on, at in ((first, start), (after, end))
-        )
-        if start >= end:
-            return (self.day(first) if midnights else self.instant(start),)
-        if not midnights:
-            return f"{self.instant(start)} –", self.instant(end)
-        last = after - timedelta(days=1)
-        if first >= last:
-            return (self.day(first),)
-        return f"{self.day(first)} –", self.day(last)
-
-
-def _reason_text(line: PaperLine) -> str:
-    reason = REASON_TEXTS[line.reason]
+def _reason_text(line: PaperLine, words: Words) -> str:
+    reason = _reason_words(line.reason.value, words)
     if line.adjusts is None:
         return reason
-    return f"{reason}, adjusts {line.adjusts}" if reason else f"Adjusts {line.adjusts}"
+    if reason:
+        return words.reason_adjusts.format(reason=reason, number=line.adjusts)
+    return words.adjusts.format(number=line.adjusts)
 
 
-def _detail_cells(detail: PaperDetail, figures: Figures) -> PaperCells:
-    label = detail.tier
+def _detail_cells(detail: PaperDetail, frame: PaperFrame) -> PaperCells:
+    figures, label = frame.figures, detail.tier
     if detail.flat_amount is not None and decimal_value(detail.flat_amount):
-        label = f"{label}, flat {figures.price(detail.flat_amount)}"
+        label = frame.words.flat.format(tier=label, amount=figures.price(detail.flat_amount))
     return PaperCells(
         label=label,
         quantity=figures.quantity(detail.units) if detail.units is not None else "",
@@ -137,138 +58,99 @@ def _detail_cells(detail: PaperDetail, figures: Figures) -> PaperCells:
     )
 
 
-def _row(line: PaperLine, figures: Figures, dates: _Dates) -> PaperRow:
-    notes = (line.subscription, _reason_text(line), line.note)
+def _row(line: PaperLine, frame: PaperFrame) -> PaperRow:
+    figures, words, currency = frame.figures, frame.words, frame.currency
+    reason = _reason_text(line, words)
+    notes = (line.customer, line.subscription, reason, line.note, line.tax)
     package = line.package_size
     cells = PaperCells(
         label=bounded(line.description),
         notes=tuple(bounded(note) for note in notes if note),
-        period=dates.period(line.period) if line.period is not None else (),
+        period=frame.dates.period(line.period) if line.period is not None else (),
         quantity=figures.quantity(line.quantity) if line.quantity is not None else "",
         unit=figures.price(line.unit_amount) if line.unit_amount is not None else "",
-        unit_note=f"per {figures.quantity(package)}" if package is not None else "",
+        unit_note=words.per.format(quantity=figures.quantity(package)) if package else "",
         amount=figures.amount(line.amount),
     )
-    details = tuple(_detail_cells(detail, figures) for detail in line.details)
-    return PaperRow(cells=cells, details=details)
+    details = [_detail_cells(detail, frame) for detail in line.details]
+    for discount in line.discounts:
+        minor = parse_amount(discount.amount, currency=currency)
+        taken = figures.amount(format_amount(-minor, currency=currency))
+        label = bounded(discount.label) or words.discount
+        details.append(PaperCells(label=label, amount=taken))
+    return PaperRow(cells=cells, details=tuple(details))
 
 
-def _adjusted(lines: Sequence[PaperLine]) -> str:
+def _adjusted(lines: Sequence[PaperLine], words: Words) -> str:
     numbers = list(dict.fromkeys(line.adjusts for line in lines if line.adjusts))
     more = len(numbers) - ADJUSTED_SHOWN
-    return ", ".join(numbers[:ADJUSTED_SHOWN]) + (f" and {more} more" if more > 0 else "")
+    shown = ", ".join(numbers[:ADJUSTED_SHOWN])
+    return f"{shown} {words.more.format(count=more)}" if more > 0 else shown
 
 
-def _does_not_add_up(document: Invoice | CreditNote, what: str) -> BillingError:
-    message = f"{document.number} is not printed: {what}"
-    return BillingError("paper_does_not_add_up", message, kind=ErrorKind.CONFLICT)
-
-
-def _check_sums(document: Invoice | CreditNote, lines: Sequence[PaperLine]) -> None:
-    """What a reader would add up by hand."""
-    currency = document.currency
-    subtotal = parse_amount(document.subtotal, currency=currency)
-    if subtotal != sum(parse_amount(line.amount, currency=currency) for line in lines):
-        raise _does_not_add_up(document, "its lines do not sum to its subtotal")
-    total = parse_amount(document.total, currency=currency)
-    if subtotal != total:
-        raise _does_not_add_up(document, "its total differs from its subtotal without a reason")
-    if isinstance(document, CreditNote):
-        parts = (document.applied, document.credited, document.refunded)
-        if total != sum(parse_amount(part, currency=currency) for part in parts):
-            raise _does_not_add_up(
-                document, "what was applied, credited and refunded is not its total"
-            )
-
-
-def _invoice_totals(invoice: Invoice, figures: Figures) -> tuple[Fact, ...]:
-    """Subtotal, total, what was deducted, and last what is left to pay."""
-    currency = invoice.currency
-    applied = parse_amount(invoice.balance_applied, currency=currency)
-    due = parse_amount(invoice.amount_due, currency=currency)
-    settled = parse_amount(invoice.total, currency=currency) - applied - due
-    rows = [
-        Fact(label="Subtotal", value=figures.amount(invoice.subtotal)),
-        Fact(label="Total", value=figures.amount(invoice.total)),
-    ]
+def _terms(invoice: Invoice, frame: PaperFrame) -> str:
+    words, dates = frame.words, frame.dates
     if invoice.status is InvoiceStatus.VOID:
-        void = Fact(label=f"Void amount ({currency})", value=figures.amount(invoice.total))
-        return (*rows, void)
-    for label, minor in (("Balance applied", applied), ("Already settled", settled)):
-        if minor:
-            deducted = figures.amount(format_amount(-minor, currency=currency))
-            rows.append(Fact(label=label, value=deducted))
-    rows.append(Fact(label=f"Amount due ({currency})", value=figures.amount(invoice.amount_due)))
-    return tuple(rows)
-
-
-def _credit_totals(note: CreditNote, figures: Figures) -> tuple[Fact, ...]:
-    to_refund = Fact(label="To be refunded", value=figures.amount(note.refunded))
-    is_refund = parse_amount(note.refunded, currency=note.currency) > 0
-    rows = [
-        Fact(label="Subtotal", value=figures.amount(note.subtotal)),
-        Fact(label="Applied to open invoices", value=figures.amount(note.applied)),
-        Fact(label="Added to your balance", value=figures.amount(note.credited)),
-        *((to_refund,) if is_refund else ()),
-        Fact(label=f"Total credit ({note.currency})", value=figures.amount(note.total)),
-    ]
-    return tuple(rows)
-
-
-def _terms(invoice: Invoice, dates: _Dates) -> str:
-    if invoice.status is InvoiceStatus.VOID:
-        return "This invoice is void. Nothing is to be paid for it."
+        return words.terms_void
     if parse_amount(invoice.amount_due, currency=invoice.currency) <= 0:
-        return "Nothing is left to pay."
+        return words.terms_settled
     days = (
         local_date(at=invoice.due_at, timezone=dates.timezone)
         - local_date(at=invoice.issued_at, timezone=dates.timezone)
     ).days
-    reference = f"Please state {invoice.number} with your payment."
+    reference = words.state_number.format(number=invoice.number)
     if days <= 0:
-        return f"Payment is due on receipt. {reference}"
-    within = f"{days} day{'' if days == 1 else 's'}"
-    return f"Payment is due within {within}, by {dates.date_of(invoice.due_at)}. {reference}"
+        return f"{words.terms_on_receipt} {reference}"
+    due = dates.date_of(invoice.due_at)
+    within = words.terms_one_day if days == 1 else words.terms_days
+    return f"{within.format(days=days, date=due)} {reference}"
+
+
+def _is_open(invoice: Invoice) -> bool:
+    due = parse_amount(invoice.amount_due, currency=invoice.currency)
+    return due > 0 and invoice.status is not InvoiceStatus.VOID
 
 
 def _invoice_paper(
-    invoice: Invoice, figures: Figures, dates: _Dates
+    invoice: Invoice, frame: PaperFrame
 ) -> tuple[tuple[Fact, ...], Fact, str, tuple[str, ...]]:
     """Facts, headline, its note, and the terms."""
+    words, dates = frame.words, frame.dates
     facts = [
-        Fact(label="Invoice number", value=invoice.number),
-        Fact(label="Issued", value=dates.date_of(invoice.issued_at)),
-        Fact(label="Due", value=dates.date_of(invoice.due_at)),
+        Fact(label=words.invoice_number, value=invoice.number),
+        Fact(label=words.issued, value=dates.date_of(invoice.issued_at)),
+        Fact(label=words.due, value=dates.date_of(invoice.due_at)),
     ]
     if invoice.po_number:
-        facts.append(Fact(label="PO number", value=bounded(invoice.po_number), free=True))
+        facts.append(Fact(label=words.po_number, value=bounded(invoice.po_number), free=True))
     is_void = invoice.status is InvoiceStatus.VOID
-    is_open = parse_amount(invoice.amount_due, currency=invoice.currency) > 0 and not is_void
-    note = f"Due {dates.date_of(invoice.due_at)}" if is_open else "Nothing to pay"
-    label = "Void amount" if is_void else "Amount due"
-    shown = figures.amount(invoice.total if is_void else invoice.amount_due)
-    headline = Fact(label=label, value=f"{shown} {invoice.currency}")
-    return tuple(facts), headline, note, (_terms(invoice, dates),)
+    due = words.due_on.format(date=dates.date_of(invoice.due_at))
+    note = due if _is_open(invoice) else words.nothing_to_pay
+    label = words.void_amount if is_void else words.amount_due
+    headline = Fact(
+        label=label, value=frame.money(invoice.total if is_void else invoice.amount_due)
+    )
+    return tuple(facts), headline, note, (_terms(invoice, frame),)
 
 
 def _credit_paper(
-    note: CreditNote, lines: Sequence[PaperLine], figures: Figures, dates: _Dates
+    note: CreditNote, lines: Sequence[PaperLine], frame: PaperFrame
 ) -> tuple[tuple[Fact, ...], Fact, str, tuple[str, ...]]:
     """Facts, headline, its note, and how to read it."""
+    words = frame.words
     facts = [
-        Fact(label="Credit note number", value=note.number),
-        Fact(label="Issued", value=dates.date_of(note.issued_at)),
+        Fact(label=words.credit_note_number, value=note.number),
+        Fact(label=words.issued, value=frame.dates.date_of(note.issued_at)),
     ]
-    adjusted = _adjusted(lines)
+    adjusted = _adjusted(lines, words)
     if adjusted:
-        facts.append(Fact(label="Adjusts", value=adjusted, free=True))
-    reason = note.reason.replace("_", " ").strip()
+        facts.append(Fact(label=words.adjusted, value=adjusted, free=True))
+    typed = bounded(note.reason.replace("_", " ").strip()).capitalize()
+    reason = _reason_words(note.reason, words) or typed
     if reason:
-        facts.append(Fact(label="Reason", value=bounded(reason).capitalize(), free=True))
-    total = figures.amount(note.total)
-    headline = Fact(label="Credit in your favour", value=f"{total} {note.currency}")
-    terms = "Amounts are in your favour: nothing is to be paid for this document."
-    return tuple(facts), headline, "No payment needed", (terms,)
+        facts.append(Fact(label=words.reason, value=reason, free=True))
+    headline = Fact(label=words.credit_in_favour, value=frame.money(note.total))
+    return tuple(facts), headline, words.no_payment_needed, (words.terms_credit,)
 
 
 def build_paper(
@@ -277,44 +159,57 @@ def build_paper(
     seller: Party,
     customer: Party,
     lines: Sequence[PaperLine],
+    sums: PaperSums = _NO_SUMS,
     timezone: str = "UTC",
     locale: str = "en",
     terms: str = "",
-    logo: bytes | None = None,
+    payment: PaymentDetails | None = None,
+    branding: Branding = _NO_BRANDING,
 ) -> Paper:
     """The printed form of an issued document.
 
-    `timezone` is the seller's, in which days are told; `locale` decides how numbers and dates
-    look; `terms` is free text such as bank details. `paper_does_not_add_up` when the amounts of
+    `timezone` is the seller's, in which days are told; `locale` decides the words, where we have
+    its language, and how numbers look; `terms` is free text of the seller's. `sums` explains what
+    stands between the subtotal and what is due. `paper_does_not_add_up` when the amounts of
     `lines` are not the subtotal, or the totals contradict each other.
     """
     currency_digits(document.currency)
-    _check_sums(document, lines)
-    figures = Figures(currency=document.currency, locale=locale)
-    dates = _Dates(timezone=timezone, locale=locale)
+    check_sums(document=document, lines=lines, sums=sums)
+    frame = PaperFrame.of(
+        currency=document.currency, locale=locale, timezone=timezone, branding=branding
+    )
+    words, is_invoice = frame.words, isinstance(document, Invoice)
     if isinstance(document, Invoice):
-        facts, headline, headline_note, notes = _invoice_paper(document, figures, dates)
-        title, totals = "Invoice", _invoice_totals(document, figures)
+        facts, headline, headline_note, notes = _invoice_paper(document, frame)
+        totals = invoice_totals(invoice=document, sums=sums, frame=frame)
     else:
-        facts, headline, headline_note, notes = _credit_paper(document, lines, figures, dates)
-        title, totals = "Credit note", _credit_totals(document, figures)
-    zone_note = f"Dates and times are those of {timezone}; whole days include the last."
-    last = "Credit" if isinstance(document, CreditNote) else "Amount"
+        facts, headline, headline_note, notes = _credit_paper(document, lines, frame)
+        totals = credit_totals(note=document, sums=sums, frame=frame)
+    pays = payment is not None and isinstance(document, Invoice) and _is_open(document)
+    last = words.amount if is_invoice else words.credit
+    own_terms = (bounded(terms),) if terms else ()
     return Paper(
-        title=title,
+        title=words.invoice if is_invoice else words.credit_note,
         number=document.number,
-        stamp="Void" if document.status == InvoiceStatus.VOID.value else "",
+        stamp=words.void if document.status == InvoiceStatus.VOID.value else "",
         issuer=paper_party(party=seller, locale=locale),
         recipient=paper_party(party=customer, locale=locale),
-        recipient_label="Credited to" if isinstance(document, CreditNote) else "Billed to",
+        recipient_label=words.billed_to if is_invoice else words.credited_to,
         facts=facts,
         headline=headline,
         headline_note=headline_note,
-        headings=("Description", "Service period", "Quantity", "Unit price", last),
-        rows=tuple(_row(line, figures, dates) for line in lines),
+        headings=(words.description, words.service_period, words.quantity, words.unit_price, last),
+        rows=tuple(_row(line, frame) for line in lines),
         totals=totals,
-        notes=(*notes, *((bounded(terms),) if terms else ()), zone_note),
+        tables=tax_tables(sums=sums, frame=frame),
+        payment=payment_facts(details=payment, number=document.number, words=words)
+        if pays and payment is not None
+        else (),
+        notes=(*legends(sums=sums, frame=frame), *notes, *own_terms, frame.zone_note()),
         footer=footer_text(seller=seller),
-        decimal_mark=figures.decimal_mark,
-        logo=logo,
+        decimal_mark=frame.figures.decimal_mark,
+        language=words.locale,
+        words=words,
+        accent=frame.accent,
+        logo=frame.logo,
     )

@@ -10,6 +10,8 @@ import msgspec
 from engine.money import Rounding, currency_digits, format_plain, round_ratio
 from invoicing.figures import QUANTITY_DIGITS, Figures
 from invoicing.model import LineItem, Reason
+from invoicing.words.choose import choose_words
+from invoicing.words.phrases import Words
 from plans.prices import (
     FlatPrice,
     GraduatedPrice,
@@ -36,11 +38,20 @@ class PaperDetail(msgspec.Struct, frozen=True, kw_only=True):
     amount: str
 
 
+class PaperDiscount(msgspec.Struct, frozen=True, kw_only=True):
+    """What was taken off a line, by its name; `amount` is positive, in major units."""
+
+    label: str
+    amount: str
+
+
 class PaperLine(msgspec.Struct, frozen=True, kw_only=True):
     """One posted line and what the reader needs to follow it.
 
     `unit_amount` is the price of `package_size` units (one when None); `adjusts` the number of
     the document that a difference corrects; `note` further words, such as a share of a period.
+    `amount` is before `discounts` and tax; `tax` names the rates, `customer` whose line it is when
+    that is not who pays.
     """
 
     description: str
@@ -54,6 +65,9 @@ class PaperLine(msgspec.Struct, frozen=True, kw_only=True):
     adjusts: str | None = None
     note: str | None = None
     details: tuple[PaperDetail, ...] = ()
+    discounts: tuple[PaperDiscount, ...] = ()
+    tax: str | None = None
+    customer: str | None = None
 
 
 def _shown(text: str, *, digits: int) -> str:
@@ -66,15 +80,18 @@ def _shown(text: str, *, digits: int) -> str:
     return format_plain((value * 10**QUANTITY_DIGITS).numerator, digits=QUANTITY_DIGITS)
 
 
-def _tier_label(tiers: Sequence[Tier], index: int, share: Fraction, figures: Figures) -> str:
+def _tier_label(
+    tiers: Sequence[Tier], index: int, share: Fraction, figures: Figures, words: Words
+) -> str:
     def bound(at: int) -> str:
         return figures.quantity(_shown(str(Fraction(tiers[at].up_to or 0) * share), digits=2))
 
     last = tiers[index].up_to is None
     if index == 0:
-        return "All units" if last else f"Up to {bound(0)}"
-    above = f"Above {bound(index - 1)}"
-    return above if last else f"{above}, up to {bound(index)}"
+        return words.all_units if last else words.up_to.format(last=bound(0))
+    if last:
+        return words.above.format(first=bound(index - 1))
+    return words.above_up_to.format(first=bound(index - 1), last=bound(index))
 
 
 def _tier_of(tiers: Sequence[Tier], units: Fraction, share: Fraction) -> int:
@@ -100,7 +117,7 @@ def tier_details(
     """
     if not isinstance(price, GraduatedPrice | VolumePrice):
         return ()
-    figures = Figures(currency=currency, locale=locale)
+    figures, words = Figures(currency=currency, locale=locale), choose_words(locale=locale)
     share = fraction if bounds_shrink(price) else Fraction(1)
     digits = currency_digits(currency) + INEXACT_DIGITS
     rows: list[PaperDetail] = []
@@ -110,7 +127,7 @@ def tier_details(
             at = _tier_of(price.tiers, Fraction(step.units), share)
         rows.append(
             PaperDetail(
-                tier=_tier_label(price.tiers, at, share, figures),
+                tier=_tier_label(price.tiers, at, share, figures, words),
                 units=_shown(step.units, digits=digits),
                 unit_amount=_shown(step.unit_amount, digits=digits),
                 flat_amount=_shown(step.flat_amount, digits=digits),
@@ -127,6 +144,9 @@ def paper_line(
     adjusts: str | None = None,
     note: str | None = None,
     details: Sequence[PaperDetail] = (),
+    discounts: Sequence[PaperDiscount] = (),
+    tax: str | None = None,
+    customer: str | None = None,
 ) -> PaperLine:
     """The posted `item` with the words of its `price`; without one its key has to do.
 
@@ -153,4 +173,7 @@ def paper_line(
         adjusts=adjusts,
         note=note,
         details=tuple(details),
+        discounts=tuple(discounts),
+        tax=tax,
+        customer=customer,
     )

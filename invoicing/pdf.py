@@ -1,5 +1,6 @@
 """Papers as PDF files: the same paper is always the same bytes."""
 
+from functools import lru_cache
 from io import BytesIO
 from typing import Final
 
@@ -8,29 +9,16 @@ from reportlab.lib.utils import ImageReader
 from reportlab.pdfgen.canvas import Canvas
 
 from engine.errors import BillingError
-from invoicing.paper import Paper
-from invoicing.pdf_marks import (
-    ALERT,
-    GREY,
-    INK,
-    LINE,
-    PAGE_HEIGHT,
-    PAGE_WIDTH,
-    PANEL,
-    Box,
-    Mark,
-    Picture,
-    Text,
-)
+from invoicing.paper_parts import Paper
+from invoicing.pdf_marks import PAGE_HEIGHT, PAGE_WIDTH, Box, Link, Mark, Picture, Text
 from invoicing.pdf_sheet import fit_logo, lay_pages
 from invoicing.pdf_text import REGULAR, plain_text
 
-_COLOURS: Final[dict[str, Color]] = {
-    name: HexColor(name) for name in (INK, GREY, LINE, PANEL, ALERT)
-}
 LOGO_SIGNATURES: Final = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
 LOGO_BYTES: Final = 2_000_000
 LOGO_PIXELS: Final = 4_000_000
+FILLED_AND_OUTLINED: Final = 2
+HEAVIER: Final = 0.028
 
 
 def _open_logo(content: bytes) -> ImageReader:
@@ -50,18 +38,35 @@ def _open_logo(content: bytes) -> ImageReader:
     return reader
 
 
+@lru_cache(maxsize=64)
+def _colour(name: str) -> Color:
+    return HexColor(name)
+
+
+def _draw_text(canvas: Canvas, mark: Text) -> None:
+    """Run after run; a face without a bold cut gets an outline of its own colour."""
+    x, size = mark.x, mark.size
+    canvas.setFillColor(_colour(mark.colour))
+    for run in mark.runs:
+        canvas.setFont(run.face, size)
+        if run.heavy:
+            canvas.setStrokeColor(_colour(mark.colour))
+            canvas.setLineWidth(size * HEAVIER)
+        mode = FILLED_AND_OUTLINED if run.heavy else None
+        canvas.drawString(x + run.shift * size, mark.y + run.rise * size, run.text, mode=mode)
+        x += run.width * size
+
+
 def _draw(canvas: Canvas, mark: Mark, logo: ImageReader | None) -> None:
     match mark:
         case Text():
-            x = mark.x
-            canvas.setFillColor(_COLOURS[mark.colour])
-            for run in mark.runs:
-                canvas.setFont(run.face, mark.size)
-                canvas.drawString(x, mark.y, run.text)
-                x += run.width * mark.size
+            _draw_text(canvas, mark)
         case Box():
-            canvas.setFillColor(_COLOURS[mark.colour])
+            canvas.setFillColor(_colour(mark.colour))
             canvas.rect(mark.x, mark.y, mark.width, mark.height, stroke=0, fill=1)
+        case Link():
+            corners = (mark.x, mark.y, mark.x + mark.width, mark.y + mark.height)
+            canvas.linkURL(mark.address, corners, relative=0, thickness=0)
         case Picture():
             assert logo is not None
             width, height = logo.getSize()
@@ -85,7 +90,7 @@ def render_pdf(*, paper: Paper) -> bytes:
         pagesize=(PAGE_WIDTH, PAGE_HEIGHT),
         invariant=1,
         pageCompression=1,
-        lang="en",
+        lang=paper.language,
         # Else every page names Helvetica, which is not embedded; the default hides the type.
         initialFontName=REGULAR[0],  # pyright: ignore[reportArgumentType]
     )

@@ -21,13 +21,18 @@ ALERT: Final = "#b3261e"
 
 
 class Text(msgspec.Struct, frozen=True):
-    """Runs of one line from the baseline point (x, y)."""
+    """Runs of one line from the baseline point (x, y).
+
+    A `frame` (left, right) is the column that a figure keeps its place in when the sheet is
+    mirrored: digits are read from left to right everywhere.
+    """
 
     x: float
     y: float
     size: float
     colour: str
     runs: tuple[Run, ...]
+    frame: tuple[float, float] | None = None
 
 
 class Box(msgspec.Struct, frozen=True):
@@ -41,15 +46,33 @@ class Box(msgspec.Struct, frozen=True):
 
 
 class Picture(msgspec.Struct, frozen=True):
-    """Where the logo goes: the upper right corner of the largest space that it may fill."""
+    """Where the logo goes: the upper right (or left) corner of the space that it may fill."""
 
     x: float
     y: float
     width: float
     height: float
+    at_left: bool = False
 
 
-Mark = Text | Box | Picture
+class Link(msgspec.Struct, frozen=True):
+    """A rectangle that leads to an address."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+    address: str
+
+
+Mark = Text | Box | Picture | Link
+
+
+class Strip(msgspec.Struct, frozen=True, kw_only=True):
+    """A row that is never cut; its marks are told from its upper edge."""
+
+    height: float
+    marks: tuple[Mark, ...]
 
 
 def rule(y: float, *, colour: str = LINE, weight: float = 0.6, left: float = LEFT) -> Box:
@@ -60,6 +83,20 @@ def rule(y: float, *, colour: str = LINE, weight: float = 0.6, left: float = LEF
 def shifted(mark: Mark, down: float) -> Mark:
     """The mark, moved by `down` points along y."""
     return msgspec.structs.replace(mark, y=mark.y + down)
+
+
+def mirrored(mark: Mark) -> Mark:
+    """The mark as a sheet has it that is read from the right."""
+    match mark:
+        case Text(frame=(left, right)):
+            x = mark.x + PAGE_WIDTH - left - right
+        case Text():
+            x = PAGE_WIDTH - mark.x - runs_width(mark.runs) * mark.size
+        case Picture():
+            return msgspec.structs.replace(mark, x=PAGE_WIDTH - mark.x, at_left=True)
+        case Box() | Link():
+            x = PAGE_WIDTH - mark.x - mark.width
+    return msgspec.structs.replace(mark, x=x)
 
 
 class Stack:
@@ -80,11 +117,15 @@ class Stack:
         colour: str = INK,
         bold: bool = False,
         leading: float = 1.36,
+        link: str = "",
     ) -> None:
         """Free text, wrapped to `width` points and at most `limit` lines."""
         for runs in free_lines(text=text, room=width / size, limit=limit, bold=bold):
             self.height += size * leading
             self.marks.append(Text(x, size * 0.3 - self.height, size, colour, runs))
+            if link:
+                wide = runs_width(runs) * size
+                self.marks.append(Link(x, -self.height, wide, size * leading, link))
 
     def skip(self, points: float) -> None:
         """Leave white."""
@@ -120,10 +161,11 @@ def right_figure(
     colour: str = INK,
     bold: bool = False,
     room: float = 0.0,
+    frame: tuple[float, float] | None = None,
 ) -> Text:
     """A figure that ends at x; made smaller, never cut, when it is wider than `room`."""
     mark = left_figure(text, field=field, x=x, y=y, size=size, colour=colour, bold=bold, room=room)
-    return msgspec.structs.replace(mark, x=x - runs_width(mark.runs) * mark.size)
+    return msgspec.structs.replace(mark, x=x - runs_width(mark.runs) * mark.size, frame=frame)
 
 
 def right_free(

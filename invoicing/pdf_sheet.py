@@ -5,13 +5,17 @@ from typing import Final
 
 import msgspec
 
-from invoicing.paper import Fact, Paper, PaperParty
+from invoicing.paper_parts import Fact, Paper
+from invoicing.paper_party import PaperParty
+from invoicing.pdf_closing import lay_closing
 from invoicing.pdf_marks import (
     ALERT,
     BOTTOM,
     GREY,
     INK,
     LEFT,
+    PAGE_HEIGHT,
+    PAGE_WIDTH,
     PANEL,
     RIGHT,
     TOP,
@@ -19,15 +23,17 @@ from invoicing.pdf_marks import (
     Mark,
     Picture,
     Stack,
+    Strip,
     Text,
     left_figure,
+    mirrored,
     right_figure,
     right_free,
     rule,
     shifted,
 )
-from invoicing.pdf_table import Block, Strip, lay_heading, lay_rows, measure_columns
-from invoicing.pdf_text import free_lines, runs_width
+from invoicing.pdf_table import Block, lay_heading, lay_rows, measure_columns
+from invoicing.pdf_text import free_lines, japanese_runs, runs_width
 
 TITLE_SIZE: Final = 23.0
 PARTY_LEFTS: Final = (LEFT, LEFT + 172.0)
@@ -36,8 +42,8 @@ FACTS_LEFT: Final = LEFT + 344.0
 SIZE: Final = 8.8
 LABEL_SIZE: Final = 7.4
 PANEL_HEIGHT: Final = 50.0
-TOTALS_LEFT: Final = RIGHT - 236.0
-TOTAL_STEP: Final = 17.0
+BAND: Final = 7.0
+BAR: Final = 3.5
 LOGO_WIDTH: Final = 170.0
 LOGO_HEIGHT: Final = 46.0
 WHOLE_BLOCK: Final = 190.0
@@ -72,7 +78,7 @@ def _title(paper: Paper) -> Strip:
     return Strip(height=LOGO_HEIGHT + 8.0, marks=tuple(marks))
 
 
-def _party(label: str, party: PaperParty, x: float) -> Stack:
+def _party(label: str, party: PaperParty, x: float, more_text: str) -> Stack:
     stack = Stack()
     stack.free(label, x=x, width=PARTY_WIDTH, size=LABEL_SIZE, limit=1, colour=GREY, bold=True)
     stack.skip(1.5)
@@ -82,7 +88,8 @@ def _party(label: str, party: PaperParty, x: float) -> Stack:
         stack.free(row, x=x, width=PARTY_WIDTH, size=SIZE, limit=2)
     more = len(party.rows) - len(rows)
     if more:
-        stack.free(f"and {more} more", x=x, width=PARTY_WIDTH, size=SIZE, limit=1, colour=GREY)
+        text = more_text.format(count=more)
+        stack.free(text, x=x, width=PARTY_WIDTH, size=SIZE, limit=1, colour=GREY)
     return stack
 
 
@@ -144,15 +151,17 @@ def _panel(paper: Paper) -> Strip:
             paper.headline_note, field="headline_note", x=RIGHT - 14.0, y=-38.0, size=10.5
         ),
     ]
+    if paper.accent:
+        marks.append(Box(LEFT, -PANEL_HEIGHT, BAR, PANEL_HEIGHT, paper.accent))
     return Strip(height=PANEL_HEIGHT + 18.0, marks=tuple(marks))
 
 
 def _first_head(paper: Paper) -> Strip:
     """Everything above the table on the first page."""
-    title = _title(paper)
+    title, more = _title(paper), paper.words.more
     stacks = (
-        _party("From", paper.issuer, PARTY_LEFTS[0]),
-        _party(paper.recipient_label, paper.recipient, PARTY_LEFTS[1]),
+        _party(paper.words.sender, paper.issuer, PARTY_LEFTS[0], more),
+        _party(paper.recipient_label, paper.recipient, PARTY_LEFTS[1], more),
         _facts(paper.facts),
     )
     marks = list(title.marks)
@@ -173,39 +182,14 @@ def _next_head(paper: Paper) -> Strip:
     return Strip(height=30.0, marks=(left, *right))
 
 
-def _closing(paper: Paper) -> Strip:
-    """Totals at the right, then the notes; never cut."""
-    stack = Stack()
-    stack.skip(8.0)
-    last = len(paper.totals) - 1
-    for index, fact in enumerate(paper.totals):
-        bold = index == last
-        size = 11.0 if bold else SIZE
-        if bold:
-            stack.skip(4.0)
-            stack.marks.append(rule(-stack.height, colour=INK, weight=0.9, left=TOTALS_LEFT))
-            stack.skip(5.0)
-        stack.skip(TOTAL_STEP)
-        y = 5.0 - stack.height
-        label = left_figure(fact.label, field="total", x=TOTALS_LEFT, y=y, size=size, bold=bold)
-        room = RIGHT - TOTALS_LEFT - runs_width(label.runs) * size - 10.0
-        value = right_figure(
-            fact.value, field=fact.label, x=RIGHT, y=y, size=size, bold=bold, room=room
-        )
-        stack.marks += [label, value]
-    stack.skip(22.0)
-    for note in paper.notes:
-        stack.free(note, x=LEFT, width=430.0, size=8.0, limit=12, colour=GREY)
-        stack.skip(4.0)
-    return Strip(height=stack.height, marks=tuple(stack.marks))
-
-
 def _footer(paper: Paper, page: int, pages: int) -> list[Mark]:
     stack = Stack()
     stack.free(paper.footer, x=LEFT, width=380.0, size=7.2, limit=2, colour=GREY)
     marks: list[Mark] = [rule(52.0)]
     marks += (shifted(mark, 47.0) for mark in stack.marks)
-    count = f"Page {page} of {pages}"
+    if paper.accent:
+        marks.append(Box(0.0, PAGE_HEIGHT - BAND, PAGE_WIDTH, BAND, paper.accent))
+    count = paper.words.page.format(page=page, pages=pages)
     marks.append(right_figure(count, field="page", x=RIGHT, y=39.4, size=7.2, colour=GREY))
     return marks
 
@@ -229,15 +213,17 @@ class _Pages:
         self._heading = heading
         self._next_head = _next_head(paper)
         self.begin(_first_head(paper))
+        self.put(heading)
 
     def begin(self, head: Strip) -> None:
         self.pages.append([])
         self._y = TOP
         self.put(head)
-        self.put(self._heading)
 
-    def turn(self, again: Strip | None) -> None:
+    def turn(self, again: Strip | None, *, in_table: bool) -> None:
         self.begin(self._next_head)
+        if in_table:
+            self.put(self._heading)
         if again is not None:
             self.put(again)
 
@@ -254,20 +240,30 @@ def lay_pages(*, paper: Paper) -> list[list[Mark]]:
     columns = measure_columns(paper=paper)
     pages = _Pages(paper, lay_heading(paper=paper, columns=columns))
     groups = list(_groups(lay_rows(rows=paper.rows, columns=columns)))
-    closing = _closing(paper)
+    first, *others = lay_closing(paper=paper)
     if groups:
-        groups[-1] = ([*groups[-1][0], closing], groups[-1][1])
+        groups[-1] = ([*groups[-1][0], *first], groups[-1][1])
     else:
-        groups.append(([closing], None))
-    for strips, again in groups:
+        groups.append((first, None))
+    lines = len(groups)
+    groups += ((strips, None) for strips in others)
+    for index, (strips, again) in enumerate(groups):
         if not pages.holds(strips):
-            pages.turn(again)
+            pages.turn(again, in_table=index < lines)
         for strip in strips:
             pages.put(strip)
     count = len(pages.pages)
     for index, marks in enumerate(pages.pages):
         marks.extend(_footer(paper, index + 1, count))
-    return pages.pages
+    return [[_dressed(mark, paper) for mark in marks] for marks in pages.pages]
+
+
+def _dressed(mark: Mark, paper: Paper) -> Mark:
+    """The mark in the characters and the direction of the paper's language."""
+    if isinstance(mark, Text):
+        runs = japanese_runs(mark.runs, japanese=paper.language == "ja")
+        mark = msgspec.structs.replace(mark, runs=runs) if runs is not mark.runs else mark
+    return mirrored(mark) if paper.words.right_to_left else mark
 
 
 class LogoSpace(msgspec.Struct, frozen=True):
@@ -280,7 +276,8 @@ class LogoSpace(msgspec.Struct, frozen=True):
 
 
 def fit_logo(*, picture: Picture, width: int, height: int) -> LogoSpace:
-    """As large as the space allows, at its upper right, never larger than its own pixels."""
+    """As large as the space allows, in its upper corner, never larger than its own pixels."""
     scale = min(picture.width / width, picture.height / height, 1.0)
     drawn_width, drawn_height = width * scale, height * scale
-    return LogoSpace(picture.x - drawn_width, picture.y - drawn_height, drawn_width, drawn_height)
+    left = picture.x if picture.at_left else picture.x - drawn_width
+    return LogoSpace(left, picture.y - drawn_height, drawn_width, drawn_height)

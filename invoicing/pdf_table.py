@@ -5,7 +5,7 @@ from typing import Final
 
 import msgspec
 
-from invoicing.paper import Paper, PaperCells, PaperRow
+from invoicing.paper_parts import Paper, PaperCells, PaperRow
 from invoicing.pdf_marks import (
     GREY,
     INK,
@@ -13,6 +13,7 @@ from invoicing.pdf_marks import (
     RIGHT,
     Mark,
     Stack,
+    Strip,
     Text,
     left_figure,
     right_figure,
@@ -51,13 +52,8 @@ class Columns(msgspec.Struct, frozen=True, kw_only=True):
     period: float
     figures: tuple[Column, Column, Column]
     mark: str
-
-
-class Strip(msgspec.Struct, frozen=True, kw_only=True):
-    """A row that is never cut; its marks are told from its upper edge."""
-
-    height: float
-    marks: tuple[Mark, ...]
+    accent: str
+    continued: str
 
 
 class Block(msgspec.Struct, frozen=True, kw_only=True):
@@ -113,6 +109,9 @@ def measure_columns(*, paper: Paper) -> Columns:
         least, most = BOUNDS[index + 1]
         label = _width(paper.headings[index + 2], HEAD_SIZE, "heading") * 1.06
         natural = max(heads[index] + tails[index], notes[index], label)
+        if not natural:  # nothing stands in it
+            columns.append(Column(right, 0.0, 0.0))
+            continue
         width = min(max(least, natural), most)
         tail = tails[index] if heads[index] + tails[index] <= width else -1.0
         columns.append(Column(right, width, tail))
@@ -124,7 +123,13 @@ def measure_columns(*, paper: Paper) -> Columns:
         period=period,
         figures=(columns[2], columns[1], columns[0]),
         mark=mark,
+        accent=paper.accent or INK,
+        continued=paper.words.continued,
     )
+
+
+def _frame(column: Column) -> tuple[float, float]:
+    return column.right - column.width, column.right
 
 
 def _figures(cells: PaperCells, columns: Columns, y: float, size: float, colour: str) -> list[Mark]:
@@ -139,7 +144,14 @@ def _figures(cells: PaperCells, columns: Columns, y: float, size: float, colour:
             place -= max(column.tail - _tail(text, columns.mark, size, field), 0.0)
         marks.append(
             right_figure(
-                text, field=field, x=place, y=y, size=size, colour=colour, room=column.width
+                text,
+                field=field,
+                x=place,
+                y=y,
+                size=size,
+                colour=colour,
+                room=column.width,
+                frame=_frame(column),
             )
         )
     return marks
@@ -179,6 +191,7 @@ def _main_strip(cells: PaperCells, columns: Columns, *, closing: bool) -> Strip:
                 size=SMALL,
                 colour=GREY,
                 room=unit.width,
+                frame=_frame(unit),
             )
         )
     height = max(stack.height, PADDING + lines * step) + (PADDING if closing else 2.0)
@@ -205,7 +218,7 @@ def _again(cells: PaperCells, columns: Columns) -> Strip:
     stack = Stack()
     stack.skip(PADDING)
     stack.free(
-        f"{cells.label[:120]} (continued)",
+        columns.continued.format(name=cells.label[:120]),
         x=LEFT,
         width=columns.description + GAP + columns.period,
         size=SMALL,
@@ -235,13 +248,12 @@ def lay_heading(*, paper: Paper, columns: Columns) -> Strip:
     marks: list[Mark] = [
         _head(description, LEFT, y),
         _head(period, columns.period_left, y),
-        rule(-HEAD_HEIGHT, colour=INK, weight=0.9),
+        rule(-HEAD_HEIGHT, colour=columns.accent, weight=0.9),
     ]
     for label, column in zip(others, columns.figures, strict=True):
         mark = _head(label, column.right, y)
-        marks.append(
-            msgspec.structs.replace(mark, x=column.right - runs_width(mark.runs) * HEAD_SIZE)
-        )
+        x = column.right - runs_width(mark.runs) * HEAD_SIZE
+        marks.append(msgspec.structs.replace(mark, x=x, frame=_frame(column)))
     return Strip(height=HEAD_HEIGHT, marks=tuple(marks))
 
 

@@ -6,7 +6,7 @@ Figures therefore raise when no shipped font has a character; free text shows a 
 
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from importlib.resources import files
 from io import BytesIO
@@ -19,23 +19,50 @@ from reportlab.pdfbase.ttfonts import TTFont
 
 from engine.errors import BillingError
 from invoicing.pdf_script import join_letters, visual_order
+from invoicing.pdf_shaping import (
+    JOINERS,
+    Glyph,
+    can_shape,
+    is_right_to_left,
+    seen_pieces,
+    shape_glyphs,
+)
 
-REGULAR: Final = ("NotoSans-Regular", "DejaVuSans", "DroidSansFallbackFull")
-BOLD: Final = ("NotoSans-Bold", "DejaVuSans-Bold", "DroidSansFallbackFull")
+HAN: Final = "DroidSansFallbackFull"
+JAPANESE: Final = "MTLc3m"
+REGULAR: Final = (
+    "NotoSans-Regular", "NotoSansArabic-Regular", "NotoSansHebrew-Regular", "DejaVuSans",
+    HAN, JAPANESE,
+)  # fmt: skip
+BOLD: Final = (
+    "NotoSans-Bold", "NotoSansArabic-Bold", "NotoSansHebrew-Bold", "DejaVuSans-Bold",
+    HAN, JAPANESE,
+)  # fmt: skip
 MISSING_MARK: Final = "□"
 ELLIPSIS: Final = "…"
 CHARACTER_LIMIT: Final = 2400
 _SPACES: Final = re.compile(r"\s+")
+# Closing marks that a line of Chinese or Japanese does not begin with.
+_NEVER_FIRST: Final = (
+    "、。，．・：；？！）」』】〉》〕］｝ーぁぃぅぇぉっゃゅょァィゥェォッャュョ々〜"
+)
 # Same meaning, plainer sign: the only changes that a figure suffers.
 _PLAINER: Final = {"−": "-", "‑": "-", "‐": "-", "\u202f": " ", "\u2009": " ", "\u00a0": " "}
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
-    """A piece of one line that one font can draw; `width` is for a size of one point."""
+    """A piece of one line that one font can draw; its measures are for a size of one point.
+
+    `shift` and `rise` move what is drawn, not what follows. `heavy` thickens a face without a
+    bold cut.
+    """
 
     face: str
     text: str
     width: float
+    shift: float = 0.0
+    rise: float = 0.0
+    heavy: bool = False
 
 
 @lru_cache(maxsize=len(set(REGULAR + BOLD)))
@@ -74,8 +101,82 @@ def _runs(text: str, faces: tuple[str, ...]) -> tuple[Run, ...]:
     for face, group in groupby(text, key=lambda char: _face_of(char, faces)):
         piece, widths = "".join(group), _widths(cast("str", face))
         width = sum(widths[ord(char)] for char in piece) / 1000
-        pieces.append(Run(face=cast("str", face), text=piece, width=width))
+        heavy = faces is BOLD and face in {HAN, JAPANESE}
+        pieces.append(Run(face=cast("str", face), text=piece, width=width, heavy=heavy))
     return tuple(pieces)
+
+
+def _shaped(text: str, faces: tuple[str, ...]) -> Iterator[Run]:
+    """Right-to-left text as glyphs in seen order; what stands where it should goes together."""
+    groups = [
+        (face, "".join(group))
+        for face, group in groupby(text, key=lambda char: _face_of(char, faces))
+    ]
+    for face, piece in reversed(groups):
+        assert face is not None
+        glyphs = shape_glyphs(face=face, text=piece)
+        for plain, members in groupby(
+            glyphs, key=lambda glyph: not (glyph.shift or glyph.rise) and _is_nominal(glyph)
+        ):
+            if plain:
+                found = list(members)
+                width = sum(glyph.advance for glyph in found)
+                yield Run(face=face, text="".join(glyph.char for glyph in found), width=width)
+                continue
+            for glyph in members:
+                yield Run(
+                    face=face,
+                    text=glyph.char,
+                    width=glyph.advance,
+                    shift=glyph.shift,
+                    rise=glyph.rise,
+                )
+
+
+def _is_nominal(glyph: Glyph) -> bool:
+    return abs(glyph.advance - glyph.nominal) < 5e-4
+
+
+@lru_cache(maxsize=8192)
+def _line_runs(line: str, faces: tuple[str, ...]) -> tuple[Run, ...]:
+    """One line of drawable text as it is seen; faces that are `BOLD` are that very tuple."""
+    if not is_right_to_left(line):
+        return _runs(line, faces)
+    if not can_shape():
+        return _runs(visual_order(line), faces)
+    runs: list[Run] = []
+    for backwards, piece in seen_pieces(line):
+        try:
+            runs += list(_shaped(piece, faces)) if backwards else _runs(piece, faces)
+        except LookupError:  # the font knows the characters, but not together
+            runs += _runs(visual_order(join_letters(piece)), faces)
+    return tuple(runs)
+
+
+def japanese_runs(runs: tuple[Run, ...], *, japanese: bool) -> tuple[Run, ...]:
+    """Han characters in the forms that Japanese readers expect, where the text is Japanese.
+
+    Code points are shared with Chinese, shapes are not. Both fonts have the same widths, so
+    nothing moves; `japanese` says that the paper is, else kana in the line tell.
+    """
+    if all(run.face != HAN for run in runs):
+        return runs
+    if not japanese and not any("\u3041" <= char <= "\u30ff" for run in runs for char in run.text):
+        return runs
+    ours, theirs = _widths(JAPANESE), _widths(HAN)
+    dressed: list[Run] = []
+    for run in runs:
+        if run.face != HAN:
+            dressed.append(run)
+            continue
+        for swap, group in groupby(
+            run.text, key=lambda char: ours.get(ord(char)) == theirs[ord(char)]
+        ):
+            text = "".join(group)
+            width = sum(theirs[ord(char)] for char in text) / 1000
+            face = JAPANESE if swap else HAN
+            dressed.append(Run(face=face, text=text, width=width, heavy=run.heavy))
+    return tuple(dressed)
 
 
 @lru_cache(maxsize=4096)
@@ -91,13 +192,16 @@ def figure_runs(*, text: str, field: str, bold: bool = False) -> tuple[Run, ...]
             message = f"no font has U+{ord(char):04X} {name} of {field}"
             raise BillingError("glyph_missing", message)
         drawn.append(known)
-    return _runs("".join(drawn), faces)
+    whole = "".join(drawn)
+    return _line_runs(whole if can_shape() else join_letters(whole), faces)
 
 
 def _visible(text: str, faces: tuple[str, ...]) -> Iterator[str]:
     first = _widths(faces[0])
     for char in text:
         if unicodedata.category(char) in {"Cc", "Cf"}:
+            if char in JOINERS and can_shape() and _face_of(char, faces) is not None:
+                yield char  # says whether letters join
             continue  # a direction mark could turn the figures around it
         if ord(char) in first:
             yield char
@@ -117,36 +221,43 @@ def plain_text(*, text: str, bold: bool = False) -> str:
     """Free text of bounded length with every character drawable, white space collapsed."""
     cut = text[:CHARACTER_LIMIT]
     tidy = _SPACES.sub(" ", unicodedata.normalize("NFC", cut)).strip()
-    shown = "".join(_visible(join_letters(tidy), BOLD if bold else REGULAR))
+    shaped = tidy if can_shape() else join_letters(tidy)
+    shown = "".join(_visible(shaped, BOLD if bold else REGULAR))
     return shown + ELLIPSIS if len(text) > CHARACTER_LIMIT else shown
+
+
+def _cut_word(word: str, wide: Callable[[str], float], room: float) -> list[str]:
+    """A word too long for a line, cut anywhere but before a mark that must not begin one."""
+    lines: list[str] = []
+    line = ""
+    for char in word:
+        if line and wide(line + char) > room:
+            keep = len(line) - 1 if char in _NEVER_FIRST and len(line) > 1 else len(line)
+            lines.append(line[:keep])
+            line = line[keep:]
+        line += char
+    return [*lines, line]
 
 
 def _break(text: str, faces: tuple[str, ...], room: float) -> list[str]:
     """Lines no wider than `room` points at a size of one point; a long word is cut."""
 
     def wide(piece: str) -> float:
-        return runs_width(_runs(piece, faces))
+        return runs_width(_line_runs(piece, faces))
 
     if wide(text) <= room:
         return [text]
     lines: list[str] = []
-    line, used, space = "", 0.0, wide(" ")
+    line = ""
     for word in text.split(" "):
-        width = wide(word)
-        if line and used + space + width <= room:
-            line, used = f"{line} {word}", used + space + width
+        joined = f"{line} {word}" if line else word
+        if line and wide(joined) <= room:
+            line = joined
             continue
         if line:
             lines.append(line)
-        line, used = word, width
-        if width > room:
-            line, used = "", 0.0
-            for char in word:
-                step = wide(char)
-                if line and used + step > room:
-                    lines.append(line)
-                    line, used = "", 0.0
-                line, used = line + char, used + step
+        *full, line = _cut_word(word, wide, room) if wide(word) > room else [word]
+        lines += full
     return [*lines, line]
 
 
@@ -162,7 +273,7 @@ def free_lines(
     lines = _break(shown, faces, room)
     if len(lines) > limit:
         last = lines[limit - 1]
-        while last and runs_width(_runs(last + ELLIPSIS, faces)) > room:
+        while last and runs_width(_line_runs(last + ELLIPSIS, faces)) > room:
             last = last[:-1]
         lines = [*lines[: limit - 1], last.rstrip() + ELLIPSIS]
-    return tuple(_runs(visual_order(line), faces) for line in lines)
+    return tuple(_line_runs(line, faces) for line in lines)

@@ -1,5 +1,6 @@
 """requirements/ is what pyproject.toml asks for: pinned, hashed, and without an address."""
 
+import itertools
 import re
 import tomllib
 
@@ -13,7 +14,7 @@ from tests.tidy.tree import ROOT
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 RUNTIME = [
     *PROJECT["project"]["dependencies"],
-    *PROJECT["project"]["optional-dependencies"]["embedded"],
+    *itertools.chain(*PROJECT["project"]["optional-dependencies"].values()),
 ]
 WANTED = {
     "runtime.txt": RUNTIME,
