@@ -24,7 +24,9 @@ except ImportError:  # the extra is not installed
 # A glyph that no character of the font stands for is registered under one of private use.
 _PRIVATE: Final = 0xE000
 _PRIVATE_END: Final = 0xF8FF
-_CLOSES: Final[Mapping[str, str]] = MappingProxyType(dict(["()", "[]", "{}", "<>", "«»"]))
+_CLOSES: Final[Mapping[str, str]] = MappingProxyType(
+    {"(": ")", "[": "]", "{": "}", "<": ">", "«": "»"}
+)
 _OTHER: Final[Mapping[str, str]] = MappingProxyType(
     {**_CLOSES, **{closing: opening for opening, closing in _CLOSES.items()}}
 )

@@ -1,0 +1,295 @@
+"""A posted document as EN 16931 tells it, or why it cannot be told."""
+
+from collections.abc import Sequence
+from datetime import date, datetime, timedelta
+from fractions import Fraction
+from typing import Final
+
+import msgspec
+
+from engine.money import currency_digits, format_amount, format_plain, parse_amount
+from engine.period import local_date
+from invoicing.einvoice import (
+    CREDIT_TRANSFER,
+    SEPA_TRANSFER,
+    TradeAccount,
+    TradeAllowance,
+    TradeDocument,
+    TradeLine,
+    TradeParty,
+    TradeTax,
+    TradeTotals,
+    exemption,
+    refuse,
+    trade_party,
+)
+from invoicing.figures import QUANTITY_DIGITS
+from invoicing.model import CreditNote, Invoice, InvoiceStatus
+from invoicing.paper_frame import PaymentDetails
+from invoicing.paper_lines import PaperLine
+from invoicing.paper_sums import PaperSums, PaperTax, TaxCategory
+from plans.model import Party
+
+ONE: Final = "1"
+CREDIT_TERMS: Final = "Nothing is to be paid for this document."
+_NO_SUMS: Final = PaperSums()
+_NEEDS_SELLER_VAT: Final = frozenset(TaxCategory) - {TaxCategory.NOT_TAXED}
+_NEEDS_BUYER_VAT: Final = {TaxCategory.REVERSE_CHARGE, TaxCategory.INTRA_COMMUNITY}
+
+
+class LineTax(msgspec.Struct, frozen=True, kw_only=True):
+    """How one line is taxed; `amount` of tax in major units, inside the line when `inclusive`."""
+
+    category: TaxCategory
+    percentage: str = "0"
+    amount: str = "0"
+    inclusive: bool = False
+
+
+class TaxedLine(msgspec.Struct, frozen=True, kw_only=True):
+    """A printed line and its taxes: the standard can tell exactly one."""
+
+    line: PaperLine
+    taxes: tuple[LineTax, ...] = ()
+
+
+def _rate(category: TaxCategory, percentage: str) -> str | None:
+    if category is TaxCategory.NOT_TAXED:
+        return None
+    return format_plain(
+        (Fraction(percentage) * 10**QUANTITY_DIGITS).numerator, digits=QUANTITY_DIGITS
+    )
+
+
+def _days(period: tuple[datetime, datetime], timezone: str) -> tuple[date, date]:
+    """First and last local day of a period whose end is not part of it."""
+    first, after = (local_date(at=at, timezone=timezone) for at in period)
+    end = local_date(at=period[1] - timedelta(microseconds=1), timezone=timezone)
+    return first, max(first, end if period[1] > period[0] else after)
+
+
+def _only_tax(taxed: TaxedLine) -> LineTax:
+    name = taxed.line.description[:60]
+    match taxed.taxes:
+        case (tax,):
+            return tax
+        case ():
+            message = f"nothing says how {name!r} is taxed, not even that it is not"
+            raise refuse("tax_unknown", message)
+        case _:
+            message = f"{name!r} has several taxes; an e-invoice knows one a line"
+            raise refuse("several_rates", message)
+
+
+def _priced(line: PaperLine, gross: int, currency: str) -> tuple[str, str, str | None]:
+    """Quantity, unit price and the quantity that it is for, such that they make `gross`.
+
+    Where quantity and price of the line do not (tiers, shares of a period, tax inside), the line
+    is one piece at its amount; the price is never negative.
+    """
+    amount = Fraction(format_amount(gross, currency=currency))
+    if line.quantity is not None and line.unit_amount is not None:
+        quantity, price = Fraction(line.quantity), Fraction(line.unit_amount)
+        base = Fraction(line.package_size or ONE)
+        if price >= 0 and base > 0 and quantity * price / base == amount:
+            return line.quantity, line.unit_amount, line.package_size
+    sign = "-" if gross < 0 else ""
+    return f"{sign}{ONE}", format_amount(abs(gross), currency=currency), None
+
+
+def _line(taxed: TaxedLine, *, index: int, currency: str, timezone: str) -> TradeLine:
+    line, tax = taxed.line, _only_tax(taxed)
+    inside = parse_amount(tax.amount, currency=currency) if tax.inclusive else 0
+    gross = parse_amount(line.amount, currency=currency) - inside
+    taken = [(parse_amount(each.amount, currency=currency), each.label) for each in line.discounts]
+    quantity, price, base = _priced(line, gross, currency)
+    notes = [note for note in (line.customer, line.subscription, line.note) if note]
+    return TradeLine(
+        id=str(index),
+        name=line.description or "-",
+        note=", ".join(notes) or None,
+        quantity=quantity,
+        unit_price=price,
+        base_quantity=base,
+        net_amount=format_amount(gross - sum(minor for minor, _ in taken), currency=currency),
+        allowances=tuple(
+            TradeAllowance(
+                amount=format_amount(minor, currency=currency), reason=label or "Discount"
+            )
+            for minor, label in taken
+        ),
+        category=tax.category,
+        percentage=_rate(tax.category, tax.percentage),
+        period=_days(line.period, timezone),
+    )
+
+
+def _trade_tax(tax: PaperTax) -> TradeTax:
+    code, reason = exemption(category=tax.category, reason=tax.reason)
+    return TradeTax(
+        category=tax.category,
+        percentage=_rate(tax.category, tax.percentage),
+        taxable=tax.taxable,
+        amount=tax.amount,
+        reason=reason,
+        reason_code=code,
+    )
+
+
+def _allowances(
+    lines: Sequence[TradeLine], taxes: Sequence[TradeTax], currency: str
+) -> tuple[TradeAllowance, ...]:
+    """What was taken off the document before tax, by category and rate.
+
+    `einvoice_does_not_add_up` when a rate is told that no line has, twice, or for more than its
+    lines hold.
+    """
+    found: list[TradeAllowance] = []
+    groups = [(tax.category, tax.percentage) for tax in taxes]
+    used = {(line.category, line.percentage) for line in lines}
+    if len(set(groups)) != len(groups) or used != set(groups):
+        raise refuse("does_not_add_up", "the rates of the lines are not the rates of the document")
+    for tax in taxes:
+        net = sum(
+            parse_amount(line.net_amount, currency=currency)
+            for line in lines
+            if (line.category, line.percentage) == (tax.category, tax.percentage)
+        )
+        taken = net - parse_amount(tax.taxable, currency=currency)
+        if taken < 0:
+            raise refuse("does_not_add_up", "more is taxed at a rate than its lines hold")
+        if taken:
+            found.append(
+                TradeAllowance(
+                    amount=format_amount(taken, currency=currency),
+                    reason="Promotional credit",
+                    category=tax.category,
+                    percentage=tax.percentage,
+                )
+            )
+    return tuple(found)
+
+
+def _check_parties(seller: TradeParty, buyer: TradeParty, used: set[TaxCategory]) -> None:
+    if TaxCategory.NOT_TAXED in used and len(used) > 1:
+        raise refuse("mixed_not_taxed", "what is not subject to VAT needs a document of its own")
+    if used & _NEEDS_SELLER_VAT and seller.vat_id is None:
+        raise refuse("seller_vat_id_missing", "an e-invoice needs the VAT number of the seller")
+    if used & _NEEDS_BUYER_VAT and buyer.vat_id is None:
+        message = "reverse charge and intra-Community supply need the VAT number of the buyer"
+        raise refuse("buyer_vat_id_missing", message)
+    if seller.vat_id is None and seller.legal_id is None:
+        raise refuse("seller_identity_missing", "an e-invoice needs an identity of the seller")
+
+
+def _account(payment: PaymentDetails | None, currency: str) -> TradeAccount | None:
+    if payment is None or not (payment.iban or payment.account_number):
+        return None
+    iban = "".join((payment.iban or "").split())
+    return TradeAccount(
+        means=SEPA_TRANSFER if iban and currency == "EUR" else CREDIT_TRANSFER,
+        account=iban or payment.account_number or "",
+        is_iban=bool(iban),
+        holder=payment.account_holder,
+        bic=payment.bic,
+    )
+
+
+def _totals(
+    document: Invoice | CreditNote,
+    lines: Sequence[TradeLine],
+    allowances: Sequence[TradeAllowance],
+    taxes: Sequence[TradeTax],
+) -> TradeTotals:
+    currency = document.currency
+
+    def minor(texts: Sequence[str]) -> int:
+        return sum(parse_amount(text, currency=currency) for text in texts)
+
+    net, taken = minor([line.net_amount for line in lines]), minor([a.amount for a in allowances])
+    tax, total = minor([each.amount for each in taxes]), minor([document.total])
+    if net - taken + tax != total:
+        raise refuse("does_not_add_up", "lines, allowances and taxes are not the total")
+    due = document.amount_due if isinstance(document, Invoice) else document.total
+    paid = total - minor([due])
+
+    def text(value: int) -> str:
+        return format_amount(value, currency=currency)
+
+    return TradeTotals(
+        lines=text(net),
+        allowances=text(taken),
+        without_tax=text(net - taken),
+        tax=text(tax),
+        with_tax=text(total),
+        paid=text(paid),
+        due=due,
+    )
+
+
+def build_trade_document(
+    *,
+    document: Invoice | CreditNote,
+    seller: Party,
+    customer: Party,
+    lines: Sequence[TaxedLine],
+    sums: PaperSums = _NO_SUMS,
+    timezone: str = "UTC",
+    payment: PaymentDetails | None = None,
+    notes: Sequence[str] = (),
+) -> TradeDocument:
+    """The document for both writers; every error is named `einvoice_…` and says what is missing.
+
+    Prepaid credit and balance applied count as paid, as the standard has no other place for them.
+    """
+    currency = document.currency
+    if currency_digits(currency) > 2:
+        raise refuse("currency_digits", f"an e-invoice has two decimals, {currency} has more")
+    if document.status == InvoiceStatus.VOID.value:
+        raise refuse("void", "a void document is not sent as an e-invoice")
+    issuer = trade_party(party=seller, role="seller")
+    buyer = trade_party(party=customer, role="buyer")
+    traded = tuple(
+        _line(each, index=index, currency=currency, timezone=timezone)
+        for index, each in enumerate(lines, start=1)
+    )
+    if not traded:
+        raise refuse("no_lines", "an e-invoice has at least one line")
+    used = {line.category for line in traded}
+    _check_parties(issuer, buyer, used)
+    if TaxCategory.NOT_TAXED in used:  # the standard forbids VAT numbers on such a document
+        if issuer.legal_id is None:
+            issuer = msgspec.structs.replace(issuer, legal_id=issuer.vat_id)
+        issuer = msgspec.structs.replace(issuer, vat_id=None)
+        buyer = msgspec.structs.replace(buyer, vat_id=None)
+    taxes = tuple(_trade_tax(tax) for tax in sums.taxes)
+    allowances = _allowances(traded, taxes, currency)
+    is_invoice = isinstance(document, Invoice)
+    periods = [line.period for line in traded if line.period is not None]
+    return TradeDocument(
+        number=document.number,
+        is_credit_note=not is_invoice,
+        issued_on=local_date(at=document.issued_at, timezone=timezone),
+        due_on=local_date(at=document.due_at, timezone=timezone)
+        if isinstance(document, Invoice)
+        else None,
+        currency=currency,
+        seller=issuer,
+        buyer=buyer,
+        lines=traded,
+        allowances=allowances,
+        taxes=taxes,
+        totals=_totals(document, traded, allowances, taxes),
+        account=_account(payment, currency) if is_invoice else None,
+        payment_reference=(payment.reference if payment else None) or document.number,
+        payment_terms=None if is_invoice else CREDIT_TERMS,
+        order_reference=document.po_number if isinstance(document, Invoice) else None,
+        buyer_reference=None,
+        preceding=tuple(
+            dict.fromkeys(each.line.adjusts for each in lines if each.line.adjusts is not None)
+        ),
+        period=(min(first for first, _ in periods), max(last for _, last in periods))
+        if periods
+        else None,
+        notes=tuple(notes),
+    )
