@@ -170,7 +170,10 @@ def _allowances(
     return tuple(found)
 
 
-def _check_parties(seller: TradeParty, buyer: TradeParty, used: set[TaxCategory]) -> None:
+def _allowed_parties(
+    seller: TradeParty, buyer: TradeParty, used: set[TaxCategory]
+) -> tuple[TradeParty, TradeParty]:
+    """Both with the identities that the categories ask for, and none that they forbid."""
     if TaxCategory.NOT_TAXED in used and len(used) > 1:
         raise refuse("mixed_not_taxed", "what is not subject to VAT needs a document of its own")
     if used & _NEEDS_SELLER_VAT and seller.vat_id is None:
@@ -180,6 +183,12 @@ def _check_parties(seller: TradeParty, buyer: TradeParty, used: set[TaxCategory]
         raise refuse("buyer_vat_id_missing", message)
     if seller.vat_id is None and seller.legal_id is None:
         raise refuse("seller_identity_missing", "an e-invoice needs an identity of the seller")
+    if TaxCategory.NOT_TAXED not in used:
+        return seller, buyer
+    return (
+        msgspec.structs.replace(seller, vat_id=None, legal_id=seller.legal_id or seller.vat_id),
+        msgspec.structs.replace(buyer, vat_id=None),
+    )
 
 
 def _account(payment: PaymentDetails | None, currency: str) -> TradeAccount | None:
@@ -255,13 +264,7 @@ def build_trade_document(
     )
     if not traded:
         raise refuse("no_lines", "an e-invoice has at least one line")
-    used = {line.category for line in traded}
-    _check_parties(issuer, buyer, used)
-    if TaxCategory.NOT_TAXED in used:  # the standard forbids VAT numbers on such a document
-        if issuer.legal_id is None:
-            issuer = msgspec.structs.replace(issuer, legal_id=issuer.vat_id)
-        issuer = msgspec.structs.replace(issuer, vat_id=None)
-        buyer = msgspec.structs.replace(buyer, vat_id=None)
+    issuer, buyer = _allowed_parties(issuer, buyer, {line.category for line in traded})
     taxes = tuple(_trade_tax(tax) for tax in sums.taxes)
     allowances = _allowances(traded, taxes, currency)
     is_invoice = isinstance(document, Invoice)

@@ -63,18 +63,17 @@ class StatementFacts(msgspec.Struct, frozen=True, kw_only=True):
     ageing: tuple[AgeBucket, ...] = ()
 
 
-def _rows(
-    lines: Sequence[StatementLine], opening: int, since: datetime, frame: PaperFrame
-) -> tuple[tuple[PaperRow, ...], int]:
-    """The movements with the balance after each; also the last balance, in minor units."""
+def _rows(statement: StatementFacts, frame: PaperFrame) -> tuple[PaperRow, ...]:
+    """The opening balance, then the movements with the balance after each."""
     figures, currency, words = frame.figures, frame.currency, frame.words
+    opening = parse_amount(statement.opening, currency=currency)
     first = PaperCells(
         label=words.opening_balance,
-        period=(frame.dates.date_of(since),),
+        period=(frame.dates.date_of(statement.period[0]),),
         amount=figures.amount(format_amount(opening, currency=currency)),
     )
     balance, rows = opening, [PaperRow(cells=first)]
-    for line in lines:
+    for line in statement.lines:
         minor = parse_amount(line.amount, currency=currency)
         balance += minor
         name = getattr(words, _NAMES[line.kind]) if line.kind in _NAMES else ""
@@ -88,7 +87,10 @@ def _rows(
             amount=figures.amount(format_amount(balance, currency=currency)),
         )
         rows.append(PaperRow(cells=cells))
-    return tuple(rows), balance
+    if balance != parse_amount(statement.closing, currency=currency):
+        message = f"{statement.number} is not printed: its movements do not make its balance"
+        raise BillingError("paper_does_not_add_up", message, kind=ErrorKind.CONFLICT)
+    return tuple(rows)
 
 
 def _ageing(buckets: Sequence[AgeBucket], frame: PaperFrame) -> tuple[PaperTable, ...]:
@@ -105,6 +107,21 @@ def _ageing(buckets: Sequence[AgeBucket], frame: PaperFrame) -> tuple[PaperTable
             label = words.days_late.format(first=bucket.first, last=bucket.last)
         rows.append((label, frame.figures.amount(bucket.amount)))
     return (PaperTable(title="", headings=(words.ageing, words.amount), rows=tuple(rows)),)
+
+
+def _totals(statement: StatementFacts, frame: PaperFrame) -> tuple[Fact, ...]:
+    """From the opening to the closing balance, as the columns add up."""
+    words, currency = frame.words, statement.currency
+    moved = [parse_amount(line.amount, currency=currency) for line in statement.lines]
+    charged = format_amount(sum(minor for minor in moved if minor > 0), currency=currency)
+    credited = format_amount(sum(minor for minor in moved if minor < 0), currency=currency)
+    pairs = (
+        (words.opening_balance, statement.opening),
+        (words.charges, charged),
+        (words.credits, credited),
+        (frame.in_currency(words.closing_balance), statement.closing),
+    )
+    return tuple(Fact(label=label, value=frame.figures.amount(text)) for label, text in pairs)
 
 
 def build_statement(
@@ -124,28 +141,9 @@ def build_statement(
     currency = statement.currency
     frame = PaperFrame.of(currency=currency, locale=locale, timezone=timezone, branding=branding)
     words, figures = frame.words, frame.figures
-    opening, closing = (
-        parse_amount(text, currency=currency) for text in (statement.opening, statement.closing)
-    )
-    rows, balance = _rows(statement.lines, opening, statement.period[0], frame)
-    if balance != closing:
-        message = f"{statement.number} is not printed: its movements do not make its balance"
-        raise BillingError("paper_does_not_add_up", message, kind=ErrorKind.CONFLICT)
+    rows = _rows(statement, frame)
+    closing = parse_amount(statement.closing, currency=currency)
     period = frame.dates.period(statement.period)
-    moved = [parse_amount(line.amount, currency=currency) for line in statement.lines]
-    charged = sum(minor for minor in moved if minor > 0)
-    credited = sum(minor for minor in moved if minor < 0)
-    totals = (
-        Fact(label=words.opening_balance, value=figures.amount(statement.opening)),
-        *(
-            Fact(label=label, value=figures.amount(format_amount(minor, currency=currency)))
-            for label, minor in ((words.charges, charged), (words.credits, credited))
-        ),
-        Fact(
-            label=frame.in_currency(words.closing_balance),
-            value=figures.amount(statement.closing),
-        ),
-    )
     owes = closing > 0 and payment is not None
     return Paper(
         title=words.statement,
@@ -159,7 +157,7 @@ def build_statement(
         headline_note="" if closing > 0 else words.nothing_to_pay,
         headings=(words.document, words.date, words.charges, words.credits, words.balance),
         rows=rows,
-        totals=totals,
+        totals=_totals(statement, frame),
         tables=_ageing(statement.ageing, frame),
         payment=payment_facts(details=payment, number=statement.number, words=words)
         if owes and payment is not None

@@ -11,6 +11,7 @@ from invoicing.model import CreditNote, Invoice, LineItem, Reason
 from invoicing.paper import build_paper
 from invoicing.paper_lines import PaperDetail, PaperLine, paper_line, tier_details
 from invoicing.pdf import render_pdf
+from invoicing.pdf_archive import archive_pdf, can_archive
 from plans.prices import Kind, Price
 from rating.exact import ratio
 from rating.explain import tier_detail
@@ -19,7 +20,7 @@ from rating.explain import tier_detail
 async def print_document(
     *, connection: AsyncConnection, document: Invoice | CreditNote, timezone: str
 ) -> bytes:
-    """The PDF of an invoice or credit note as it was issued.
+    """The PDF of an invoice or credit note as it was issued, PDF/A-2b where `einvoice` is there.
 
     What was paid or credited since is not on it, so one number has one paper; only a void invoice
     says that it is void.
@@ -35,7 +36,13 @@ async def print_document(
         lines=[_paper_line(line, printed[line.id], document.currency) for line in document.lines],
         timezone=timezone,
     )
-    return render_pdf(paper=paper)
+    content = render_pdf(paper=paper)
+    if not can_archive():
+        return content
+    title = f"{paper.title} {paper.number}"
+    return archive_pdf(
+        content=content, title=title, language=paper.language, issued_at=document.issued_at
+    )
 
 
 def _as_issued(invoice: Invoice) -> Invoice:

@@ -52,7 +52,7 @@ def credit_note(subtotal: str, total: str) -> CreditNote:
     return CreditNote(
         id="cn_1", number="C-7", customer="acme", currency="EUR",
         status=CreditNoteStatus.ISSUED, reason="correction", issued_at=JANUARY[1],
-        subtotal=subtotal, total=total, applied=total, credited="0.00", lines=(),
+        subtotal=subtotal, total=total, applied=total, credited="0.00", refunded="0.00", lines=(),
     )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from tests.tidy.tree import ROOT, Module, functions, kinds, modules, nouns, spea
 DOORS = {
     "stripe": r"dunning\.gateway",
     "reportlab": r"invoicing\.pdf(_\w+)?",
+    "pikepdf": r"invoicing\.pdf_archive",
     "clickhouse_connect": r"metering\.events_clickhouse",
     "smtplib": r"dunning\.notify",
     "apscheduler": r"api\.worker",

