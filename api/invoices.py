@@ -1,6 +1,7 @@
 """`/v1/invoices` and `/v1/credit_notes`, as JSON and as PDF."""
 
 from datetime import datetime
+from types import MappingProxyType
 from typing import Annotated, Any, Final
 
 from litestar import Response, get, post
@@ -13,12 +14,16 @@ from engine.errors import not_found
 from invoicing.document_store import list_credit_notes, list_invoices
 from invoicing.explain_line import LineExplanation, explain_line
 from invoicing.model import CreditNote, CreditNoteStatus, Invoice, InvoiceStatus, VoidDraft
-from invoicing.print_document import print_document
+from invoicing.print_document import print_document, write_einvoice
 from invoicing.void_invoice import void_invoice
 from plans.api_keys import Scope
 from plans.model import Seller
 
 PDF: Final = ".pdf"
+XML: Final = ".xml"
+_FORMS: Final = MappingProxyType(
+    {PDF: (print_document, "application/pdf"), XML: (write_einvoice, "application/xml")}
+)
 CustomerFilter = Annotated[
     str | None, QueryParameter(description="Only those of this customer (key or id).")
 ]
@@ -60,12 +65,15 @@ async def get_invoice(
     connection: NamedDependency[AsyncConnection],
     seller: NamedDependency[Seller],
 ) -> Response[Invoice | bytes]:
-    """One invoice by id or number; with `.pdf` behind it, the document itself."""
-    wanted = reference.removesuffix(PDF)
+    """One invoice by id or number; with `.pdf` behind it the document itself, with `.xml` its UBL.
+
+    The XML keeps EN 16931; what that cannot say of the document is an `einvoice_…` error.
+    """
+    wanted = reference.removesuffix(PDF).removesuffix(XML)
     found = await list_invoices(connection=connection, limit=1, reference=wanted)
     if not found:
         raise not_found(noun="invoice", reference=wanted)
-    return await _answer(connection, found[0], seller, as_pdf=wanted != reference)
+    return await _answer(connection, found[0], seller, form=reference.removeprefix(wanted))
 
 
 @get(
@@ -145,26 +153,27 @@ async def get_credit_note(
     connection: NamedDependency[AsyncConnection],
     seller: NamedDependency[Seller],
 ) -> Response[CreditNote | bytes]:
-    """One credit note by id or number; with `.pdf` behind it, the document itself."""
-    wanted = reference.removesuffix(PDF)
+    """One credit note by id or number; with `.pdf` behind it the document, with `.xml` its UBL."""
+    wanted = reference.removesuffix(PDF).removesuffix(XML)
     found = await list_credit_notes(connection=connection, limit=1, reference=wanted)
     if not found:
         raise not_found(noun="credit note", reference=wanted)
-    return await _answer(connection, found[0], seller, as_pdf=wanted != reference)
+    return await _answer(connection, found[0], seller, form=reference.removeprefix(wanted))
 
 
 async def _answer(
-    connection: AsyncConnection, document: Invoice | CreditNote, seller: Seller, *, as_pdf: bool
+    connection: AsyncConnection, document: Invoice | CreditNote, seller: Seller, *, form: str
 ) -> Response[Any]:
-    if not as_pdf:
+    if not form:
         return Response(document)
-    content = await print_document(
-        connection=connection, document=document, timezone=seller.timezone
-    )
+    if form not in _FORMS:
+        raise not_found(noun="document", reference=f"{document.number}{form}")
+    write, media_type = _FORMS[form]
+    content = await write(connection=connection, document=document, timezone=seller.timezone)
     return Response(
         content,
-        media_type="application/pdf",
-        headers={"content-disposition": f'inline; filename="{document.number}.pdf"'},
+        media_type=media_type,
+        headers={"content-disposition": f'inline; filename="{document.number}{form}"'},
     )
 
 

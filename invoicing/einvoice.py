@@ -14,7 +14,7 @@ from typing import Final
 import msgspec
 
 from engine.errors import BillingError, ErrorKind
-from invoicing.paper_sums import TaxCategory
+from invoicing.paper_sums import VatCategory
 from plans.model import Address, Party
 
 GUIDELINE: Final = "urn:cen.eu:en16931:2017"
@@ -25,13 +25,13 @@ EACH: Final = "C62"
 SEPA_TRANSFER: Final = "58"
 CREDIT_TRANSFER: Final = "30"
 _VAT_TYPES: Final = {"USTID", "USTIDNR", "TVA", "IVA", "BTW", "PTU", "MOMS", "DPH"}
-_REASONS: Final[Mapping[TaxCategory, tuple[str | None, str]]] = MappingProxyType(
+_REASONS: Final[Mapping[VatCategory, tuple[str | None, str]]] = MappingProxyType(
     {
-        TaxCategory.EXEMPT: (None, "Exempt from tax"),
-        TaxCategory.REVERSE_CHARGE: ("VATEX-EU-AE", "Reverse charge"),
-        TaxCategory.INTRA_COMMUNITY: ("VATEX-EU-IC", "Intra-Community supply"),
-        TaxCategory.EXPORT: ("VATEX-EU-G", "Export outside the EU"),
-        TaxCategory.NOT_TAXED: ("VATEX-EU-O", "Not subject to VAT"),
+        VatCategory.EXEMPT: (None, "Exempt from tax"),
+        VatCategory.REVERSE_CHARGE: ("VATEX-EU-AE", "Reverse charge"),
+        VatCategory.INTRA_COMMUNITY: ("VATEX-EU-IC", "Intra-Community supply"),
+        VatCategory.EXPORT: ("VATEX-EU-G", "Export outside the EU"),
+        VatCategory.NOT_TAXED: ("VATEX-EU-O", "Not subject to VAT"),
     }
 )
 
@@ -56,7 +56,7 @@ class TradeAllowance(msgspec.Struct, frozen=True, kw_only=True):
 
     amount: str
     reason: str
-    category: TaxCategory = TaxCategory.STANDARD
+    category: VatCategory = VatCategory.STANDARD
     percentage: str | None = None
 
 
@@ -74,7 +74,7 @@ class TradeLine(msgspec.Struct, frozen=True, kw_only=True):
     base_quantity: str | None = None
     net_amount: str
     allowances: tuple[TradeAllowance, ...] = ()
-    category: TaxCategory
+    category: VatCategory
     percentage: str | None
     period: tuple[date, date] | None = None
 
@@ -82,7 +82,7 @@ class TradeLine(msgspec.Struct, frozen=True, kw_only=True):
 class TradeTax(msgspec.Struct, frozen=True, kw_only=True):
     """One category and rate; `percentage` is None where nothing is subject to VAT."""
 
-    category: TaxCategory
+    category: VatCategory
     percentage: str | None
     taxable: str
     amount: str
@@ -187,7 +187,7 @@ def trade_party(*, party: Party, role: str) -> TradeParty:
     )
 
 
-def exemption(*, category: TaxCategory, reason: str | None) -> tuple[str | None, str | None]:
+def exemption(*, category: VatCategory, reason: str | None) -> tuple[str | None, str | None]:
     """Code and words of why nothing is taxed; none for a taxed or zero-rated category."""
     if category not in _REASONS:
         return None, None

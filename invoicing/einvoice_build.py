@@ -27,20 +27,20 @@ from invoicing.figures import QUANTITY_DIGITS
 from invoicing.model import CreditNote, Invoice, InvoiceStatus
 from invoicing.paper_frame import PaymentDetails
 from invoicing.paper_lines import PaperLine
-from invoicing.paper_sums import PaperSums, PaperTax, TaxCategory
+from invoicing.paper_sums import PaperSums, PaperTax, VatCategory
 from plans.model import Party
 
 ONE: Final = "1"
 CREDIT_TERMS: Final = "Nothing is to be paid for this document."
 _NO_SUMS: Final = PaperSums()
-_NEEDS_SELLER_VAT: Final = frozenset(TaxCategory) - {TaxCategory.NOT_TAXED}
-_NEEDS_BUYER_VAT: Final = {TaxCategory.REVERSE_CHARGE, TaxCategory.INTRA_COMMUNITY}
+_NEEDS_SELLER_VAT: Final = frozenset(VatCategory) - {VatCategory.NOT_TAXED}
+_NEEDS_BUYER_VAT: Final = {VatCategory.REVERSE_CHARGE, VatCategory.INTRA_COMMUNITY}
 
 
 class LineTax(msgspec.Struct, frozen=True, kw_only=True):
     """How one line is taxed; `amount` of tax in major units, inside the line when `inclusive`."""
 
-    category: TaxCategory
+    category: VatCategory
     percentage: str = "0"
     amount: str = "0"
     inclusive: bool = False
@@ -53,8 +53,8 @@ class TaxedLine(msgspec.Struct, frozen=True, kw_only=True):
     taxes: tuple[LineTax, ...] = ()
 
 
-def _rate(category: TaxCategory, percentage: str) -> str | None:
-    if category is TaxCategory.NOT_TAXED:
+def _rate(category: VatCategory, percentage: str) -> str | None:
+    if category is VatCategory.NOT_TAXED:
         return None
     return format_plain(
         (Fraction(percentage) * 10**QUANTITY_DIGITS).numerator, digits=QUANTITY_DIGITS
@@ -120,8 +120,27 @@ def _line(taxed: TaxedLine, *, index: int, currency: str, timezone: str) -> Trad
         ),
         category=tax.category,
         percentage=_rate(tax.category, tax.percentage),
-        period=_days(line.period, timezone),
+        period=_days(line.period, timezone) if line.period is not None else None,
     )
+
+
+def _by_rate(taxes: Sequence[PaperTax], currency: str) -> tuple[PaperTax, ...]:
+    """One tax for each category and rate: the standard knows no others."""
+    found: dict[tuple[VatCategory, str | None], PaperTax] = {}
+    for tax in taxes:
+        key = tax.category, _rate(tax.category, tax.percentage)
+        known = found.get(key)
+        if known is None:
+            found[key] = tax
+            continue
+        taxable, amount = (
+            format_amount(
+                sum(parse_amount(text, currency=currency) for text in pair), currency=currency
+            )
+            for pair in ((known.taxable, tax.taxable), (known.amount, tax.amount))
+        )
+        found[key] = msgspec.structs.replace(known, taxable=taxable, amount=amount)
+    return tuple(found.values())
 
 
 def _trade_tax(tax: PaperTax) -> TradeTax:
@@ -171,10 +190,10 @@ def _allowances(
 
 
 def _allowed_parties(
-    seller: TradeParty, buyer: TradeParty, used: set[TaxCategory]
+    seller: TradeParty, buyer: TradeParty, used: set[VatCategory]
 ) -> tuple[TradeParty, TradeParty]:
     """Both with the identities that the categories ask for, and none that they forbid."""
-    if TaxCategory.NOT_TAXED in used and len(used) > 1:
+    if VatCategory.NOT_TAXED in used and len(used) > 1:
         raise refuse("mixed_not_taxed", "what is not subject to VAT needs a document of its own")
     if used & _NEEDS_SELLER_VAT and seller.vat_id is None:
         raise refuse("seller_vat_id_missing", "an e-invoice needs the VAT number of the seller")
@@ -183,7 +202,7 @@ def _allowed_parties(
         raise refuse("buyer_vat_id_missing", message)
     if seller.vat_id is None and seller.legal_id is None:
         raise refuse("seller_identity_missing", "an e-invoice needs an identity of the seller")
-    if TaxCategory.NOT_TAXED not in used:
+    if VatCategory.NOT_TAXED not in used:
         return seller, buyer
     return (
         msgspec.structs.replace(seller, vat_id=None, legal_id=seller.legal_id or seller.vat_id),
@@ -265,7 +284,7 @@ def build_trade_document(
     if not traded:
         raise refuse("no_lines", "an e-invoice has at least one line")
     issuer, buyer = _allowed_parties(issuer, buyer, {line.category for line in traded})
-    taxes = tuple(_trade_tax(tax) for tax in sums.taxes)
+    taxes = tuple(_trade_tax(tax) for tax in _by_rate(sums.taxes, currency))
     allowances = _allowances(traded, taxes, currency)
     is_invoice = isinstance(document, Invoice)
     periods = [line.period for line in traded if line.period is not None]

@@ -16,7 +16,7 @@ from invoicing.einvoice import (
     TradeTax,
     xml_text,
 )
-from invoicing.paper_sums import TaxCategory
+from invoicing.paper_sums import VatCategory
 
 _SPACES: Final = {
     "xmlns:rsm": "urn:un:unece:uncefact:data:standard:CrossIndustryInvoice:100",
@@ -62,7 +62,7 @@ def _party(parent: Element, name: str, party: TradeParty) -> None:
     _maybe(node, "SpecifiedTaxRegistration/ID", party.vat_id, schemeID="VA")
 
 
-def _category(parent: Element, name: str, category: TaxCategory, rate: str | None) -> None:
+def _category(parent: Element, name: str, category: VatCategory, rate: str | None) -> None:
     node = _put(parent, name)
     _put(node, "TypeCode", "VAT")
     _put(node, "CategoryCode", category.value)
@@ -178,7 +178,7 @@ def write_cii(*, document: TradeDocument) -> bytes:
     _party(agreement, "BuyerTradeParty", document.buyer)
     _maybe(agreement, "BuyerOrderReferencedDocument/IssuerAssignedID", document.order_reference)
     delivery = _put(trade, "ApplicableHeaderTradeDelivery")
-    if any(tax.category is TaxCategory.INTRA_COMMUNITY for tax in document.taxes):
+    if any(tax.category is VatCategory.INTRA_COMMUNITY for tax in document.taxes):
         _put(delivery, "ShipToTradeParty/PostalTradeAddress/CountryID", document.buyer.country)
     supplied_on = document.period[1] if document.period is not None else document.issued_on
     _day(delivery, "ActualDeliverySupplyChainEvent/OccurrenceDateTime", supplied_on)

@@ -16,7 +16,7 @@ from invoicing.einvoice import (
     TradeTax,
     xml_text,
 )
-from invoicing.paper_sums import TaxCategory
+from invoicing.paper_sums import VatCategory
 
 _SCHEMA: Final = "urn:oasis:names:specification:ubl:schema:xsd:"
 
@@ -77,7 +77,7 @@ class _Writer:
         self._text(legal, "CompanyID", party.legal_id)
 
     def _category(
-        self, parent: Element, name: str, category: TaxCategory, rate: str | None
+        self, parent: Element, name: str, category: VatCategory, rate: str | None
     ) -> Element:
         node = self._group(parent, name)
         self._text(node, "ID", category.value)
@@ -149,7 +149,7 @@ class _Writer:
     def payment(self) -> None:
         """Where and when to pay."""
         document, account = self._document, self._document.account
-        if any(tax.category is TaxCategory.INTRA_COMMUNITY for tax in document.taxes):
+        if any(tax.category is VatCategory.INTRA_COMMUNITY for tax in document.taxes):
             place = self._group(self._group(self.root, "Delivery"), "DeliveryLocation")
             country = self._group(self._group(place, "Address"), "Country")
             self._text(country, "IdentificationCode", document.buyer.country)

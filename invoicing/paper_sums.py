@@ -16,7 +16,7 @@ from invoicing.paper_parts import Fact, PaperTable
 from invoicing.paper_party import bounded
 
 
-class TaxCategory(StrEnum):
+class VatCategory(StrEnum):
     """Why a rate is what it is, in the codes of EN 16931 (UNTDID 5305)."""
 
     STANDARD = "S"
@@ -28,14 +28,14 @@ class TaxCategory(StrEnum):
     NOT_TAXED = "O"
 
 
-_LEGENDS: Final[Mapping[TaxCategory, str]] = MappingProxyType(
+_LEGENDS: Final[Mapping[VatCategory, str]] = MappingProxyType(
     {
-        TaxCategory.ZERO: "zero_rated",
-        TaxCategory.EXEMPT: "exempt",
-        TaxCategory.REVERSE_CHARGE: "reverse_charge",
-        TaxCategory.INTRA_COMMUNITY: "intra_community",
-        TaxCategory.EXPORT: "exported",
-        TaxCategory.NOT_TAXED: "not_taxed",
+        VatCategory.ZERO: "zero_rated",
+        VatCategory.EXEMPT: "exempt",
+        VatCategory.REVERSE_CHARGE: "reverse_charge",
+        VatCategory.INTRA_COMMUNITY: "intra_community",
+        VatCategory.EXPORT: "exported",
+        VatCategory.NOT_TAXED: "not_taxed",
     }
 )
 
@@ -51,7 +51,7 @@ class PaperTax(msgspec.Struct, frozen=True, kw_only=True):
     percentage: str
     taxable: str
     amount: str
-    category: TaxCategory = TaxCategory.STANDARD
+    category: VatCategory = VatCategory.STANDARD
     inclusive: bool = False
     reason: str | None = None
 

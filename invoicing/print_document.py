@@ -1,68 +1,178 @@
-"""Verb: an issued document as PDF, from what is stored and nothing else."""
+"""Verb: an issued document as PDF and as e-invoice, from what is stored and nothing else."""
 
+from collections.abc import Mapping
 from fractions import Fraction
+from types import MappingProxyType
+from typing import Final
 
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from engine.errors import BillingError
 from engine.money import format_amount, parse_amount
 from invoicing.document_store import PrintedLine, parties_of, printed_lines
-from invoicing.model import CreditNote, Invoice, LineItem, Reason
+from invoicing.einvoice import TradeDocument
+from invoicing.einvoice_build import LineTax, TaxedLine, build_trade_document
+from invoicing.einvoice_cii import write_cii
+from invoicing.einvoice_ubl import write_ubl
+from invoicing.model import AppliedTax, CreditNote, Invoice, LineItem, Reason
 from invoicing.paper import build_paper
-from invoicing.paper_lines import PaperDetail, PaperLine, paper_line, tier_details
+from invoicing.paper_lines import (
+    PaperDetail,
+    PaperDiscount,
+    PaperLine,
+    paper_line,
+    tier_details,
+)
+from invoicing.paper_sums import PaperSums, PaperTax, VatCategory
 from invoicing.pdf import render_pdf
 from invoicing.pdf_archive import archive_pdf, can_archive
+from invoicing.words.en import WORDS as ENGLISH
+from plans.model import Party
 from plans.prices import Kind, Price
+from plans.tax_rates import TaxCategory
 from rating.exact import ratio
 from rating.explain import tier_detail
+
+_CATEGORIES: Final[Mapping[TaxCategory, VatCategory]] = MappingProxyType(
+    {
+        TaxCategory.STANDARD: VatCategory.STANDARD,
+        TaxCategory.ZERO: VatCategory.ZERO,
+        TaxCategory.EXEMPT: VatCategory.EXEMPT,
+        TaxCategory.REVERSE_CHARGE: VatCategory.REVERSE_CHARGE,
+    }
+)
+
+
+class _Told(msgspec.Struct, frozen=True, kw_only=True):
+    """A document with all that its paper and its e-invoice say."""
+
+    document: Invoice | CreditNote
+    seller: Party
+    customer: Party
+    lines: tuple[PaperLine, ...]
+    sums: PaperSums
 
 
 async def print_document(
     *, connection: AsyncConnection, document: Invoice | CreditNote, timezone: str
 ) -> bytes:
-    """The PDF of an invoice or credit note as it was issued, PDF/A-2b where `einvoice` is there.
+    """The PDF of an invoice or credit note as it was issued.
 
-    What was paid or credited since is not on it, so one number has one paper; only a void invoice
-    says that it is void.
+    Where the extra `einvoice` is there it is PDF/A, with the e-invoice inside (Factur-X) when
+    EN 16931 can tell the document. What was paid or credited since is not on it, so one number
+    has one paper; only a void invoice says that it is void.
     """
-    if isinstance(document, Invoice):
-        document = _as_issued(document)
-    seller, customer = await parties_of(connection=connection, document=document.id)
-    printed = await printed_lines(connection=connection, document=document.id)
+    told = await _tell(connection, document)
     paper = build_paper(
-        document=document,
-        seller=seller,
-        customer=customer,
-        lines=[_paper_line(line, printed[line.id], document.currency) for line in document.lines],
+        document=told.document,
+        seller=told.seller,
+        customer=told.customer,
+        lines=told.lines,
+        sums=told.sums,
         timezone=timezone,
     )
     content = render_pdf(paper=paper)
     if not can_archive():
         return content
-    title = f"{paper.title} {paper.number}"
+    try:
+        xml = write_cii(document=_trade(told, timezone))
+    except BillingError:
+        xml = None  # asked for alone, it says why
     return archive_pdf(
-        content=content, title=title, language=paper.language, issued_at=document.issued_at
+        content=content,
+        title=f"{paper.title} {paper.number}",
+        language=paper.language,
+        issued_at=document.issued_at,
+        xml=xml,
+    )
+
+
+async def write_einvoice(
+    *, connection: AsyncConnection, document: Invoice | CreditNote, timezone: str
+) -> bytes:
+    """The document as UBL by EN 16931; an `einvoice_…` error says what cannot be told."""
+    return write_ubl(document=_trade(await _tell(connection, document), timezone))
+
+
+async def _tell(connection: AsyncConnection, document: Invoice | CreditNote) -> _Told:
+    if isinstance(document, Invoice):
+        document = _as_issued(document)
+    seller, customer = await parties_of(connection=connection, document=document.id)
+    printed = await printed_lines(connection=connection, document=document.id)
+    return _Told(
+        document=document,
+        seller=seller,
+        customer=customer,
+        lines=tuple(_paper_line(line, printed[line.id], document) for line in document.lines),
+        sums=PaperSums(
+            discount=document.discount,
+            promotional=document.promotional_applied,
+            taxes=tuple(_paper_tax(tax) for tax in document.taxes),
+            prepaid=document.prepaid_applied if isinstance(document, Invoice) else None,
+        ),
+    )
+
+
+def _trade(told: _Told, timezone: str) -> TradeDocument:
+    lines = [
+        TaxedLine(line=line, taxes=tuple(_line_tax(tax) for tax in item.taxes))
+        for line, item in zip(told.lines, told.document.lines, strict=True)
+    ]
+    return build_trade_document(
+        document=told.document,
+        seller=told.seller,
+        customer=told.customer,
+        lines=lines,
+        sums=told.sums,
+        timezone=timezone,
     )
 
 
 def _as_issued(invoice: Invoice) -> Invoice:
     """The invoice with what was to be paid when it was issued."""
-    total, applied = (
+    total, prepaid, applied = (
         parse_amount(text, currency=invoice.currency)
-        for text in (invoice.total, invoice.balance_applied)
+        for text in (invoice.total, invoice.prepaid_applied, invoice.balance_applied)
     )
-    due = format_amount(total - applied, currency=invoice.currency)
+    due = format_amount(total - prepaid - applied, currency=invoice.currency)
     return msgspec.structs.replace(invoice, amount_due=due)
 
 
-def _paper_line(line: LineItem, printed: PrintedLine, currency: str) -> PaperLine:
-    price = msgspec.convert(printed.price, Price)
+def _paper_tax(tax: AppliedTax) -> PaperTax:
+    return PaperTax(
+        label=f"{ENGLISH.tax} {tax.jurisdiction}".strip(),
+        percentage=tax.percentage,
+        taxable=tax.taxable,
+        amount=tax.amount,
+        category=_CATEGORIES[TaxCategory(tax.category)],
+        inclusive=tax.inclusive,
+    )
+
+
+def _line_tax(tax: AppliedTax) -> LineTax:
+    return LineTax(
+        category=_CATEGORIES[TaxCategory(tax.category)],
+        percentage=tax.percentage,
+        amount=tax.amount,
+        inclusive=tax.inclusive,
+    )
+
+
+def _paper_line(line: LineItem, printed: PrintedLine, document: Invoice | CreditNote) -> PaperLine:
+    price = msgspec.convert(printed.price, Price | None)
+    rates = ", ".join(f"{tax.jurisdiction} {tax.percentage}%".strip() for tax in line.taxes)
     return paper_line(
         item=line,
         price=price,
         adjusts=printed.adjusted_number,
         note=_group(line),
-        details=_details(line, price, currency),
+        details=_details(line, price, document.currency) if price is not None else (),
+        discounts=tuple(
+            PaperDiscount(label=each.coupon, amount=each.amount) for each in line.discounts
+        ),
+        tax=f"{ENGLISH.tax} {rates}" if rates else None,
+        customer=line.customer if line.customer != document.customer else None,
     )
 
 

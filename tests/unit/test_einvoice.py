@@ -11,7 +11,7 @@ from invoicing.einvoice_cii import write_cii
 from invoicing.einvoice_ubl import write_ubl
 from invoicing.model import InvoiceStatus
 from invoicing.paper_frame import PaymentDetails
-from invoicing.paper_sums import TaxCategory
+from invoicing.paper_sums import VatCategory
 from plans.model import Address, Party, TaxId
 from tests.einvoices import (
     BANK,
@@ -95,12 +95,12 @@ SAMPLES = {
     "credit note": credit,
     "yen": yen,
     "nothing due": nothing_due,
-    "zero rated": lambda: untaxed(TaxCategory.ZERO),
-    "exempt": lambda: untaxed(TaxCategory.EXEMPT),
-    "reverse charge": lambda: untaxed(TaxCategory.REVERSE_CHARGE),
-    "intra-community": lambda: untaxed(TaxCategory.INTRA_COMMUNITY),
-    "export": lambda: untaxed(TaxCategory.EXPORT),
-    "not taxed": lambda: untaxed(TaxCategory.NOT_TAXED),
+    "zero rated": lambda: untaxed(VatCategory.ZERO),
+    "exempt": lambda: untaxed(VatCategory.EXEMPT),
+    "reverse charge": lambda: untaxed(VatCategory.REVERSE_CHARGE),
+    "intra-community": lambda: untaxed(VatCategory.INTRA_COMMUNITY),
+    "export": lambda: untaxed(VatCategory.EXPORT),
+    "not taxed": lambda: untaxed(VatCategory.NOT_TAXED),
 }
 
 
@@ -161,15 +161,15 @@ BROKEN = {
     ),
     "BR-S-08": lambda: _first_tax(plain(), taxable="90.00"),
     "BR-AE-02": lambda: _changed(
-        untaxed(TaxCategory.REVERSE_CHARGE),
-        buyer=_changed(untaxed(TaxCategory.REVERSE_CHARGE).buyer, vat_id=None),
+        untaxed(VatCategory.REVERSE_CHARGE),
+        buyer=_changed(untaxed(VatCategory.REVERSE_CHARGE).buyer, vat_id=None),
     ),
     "BR-AE-10": lambda: _first_tax(
-        untaxed(TaxCategory.REVERSE_CHARGE), reason=None, reason_code=None
+        untaxed(VatCategory.REVERSE_CHARGE), reason=None, reason_code=None
     ),
-    "BR-E-10": lambda: _first_tax(untaxed(TaxCategory.EXEMPT), reason=None),
-    "BR-O-10": lambda: _first_tax(untaxed(TaxCategory.NOT_TAXED), reason=None, reason_code=None),
-    "BR-Z-09": lambda: _first_tax(untaxed(TaxCategory.ZERO), amount="1.00"),
+    "BR-E-10": lambda: _first_tax(untaxed(VatCategory.EXEMPT), reason=None),
+    "BR-O-10": lambda: _first_tax(untaxed(VatCategory.NOT_TAXED), reason=None, reason_code=None),
+    "BR-Z-09": lambda: _first_tax(untaxed(VatCategory.ZERO), amount="1.00"),
     "BR-CO-09": lambda: _changed(plain(), seller=_changed(plain().seller, vat_id="811234567")),
     "BR-CL-14": lambda: _changed(plain(), seller=_changed(plain().seller, country="XX")),
 }
@@ -213,7 +213,7 @@ def test_quantity_times_price_is_the_line_or_the_line_is_one_piece() -> None:
 
 
 def test_what_is_not_taxed_carries_no_vat_number() -> None:
-    document = untaxed(TaxCategory.NOT_TAXED)
+    document = untaxed(VatCategory.NOT_TAXED)
     assert (document.seller.vat_id, document.buyer.vat_id) == (None, None)
     assert document.seller.legal_id == "DE811234567"
 
@@ -242,21 +242,21 @@ DUE = invoice("100.00", "119.00")
         (
             "buyer_vat_id_missing",
             invoice("100.00", "100.00"),
-            (taxed(line("100.00"), TaxCategory.REVERSE_CHARGE, "0"),),
-            (tax("100.00", "0.00", "0", category=TaxCategory.REVERSE_CHARGE),),
+            (taxed(line("100.00"), VatCategory.REVERSE_CHARGE, "0"),),
+            (tax("100.00", "0.00", "0", category=VatCategory.REVERSE_CHARGE),),
             {"customer": ANONYMOUS},
         ),
         (
             "seller_identity_missing",
             invoice("100.00", "100.00"),
-            (taxed(line("100.00"), TaxCategory.NOT_TAXED, "0"),),
-            (tax("100.00", "0.00", "0", category=TaxCategory.NOT_TAXED),),
+            (taxed(line("100.00"), VatCategory.NOT_TAXED, "0"),),
+            (tax("100.00", "0.00", "0", category=VatCategory.NOT_TAXED),),
             {"seller": NAMELESS},
         ),
         (
             "mixed_not_taxed",
             DUE,
-            (ONE, taxed(line("0.00"), TaxCategory.NOT_TAXED, "0")),
+            (ONE, taxed(line("0.00"), VatCategory.NOT_TAXED, "0")),
             NINETEEN,
             {},
         ),
@@ -264,7 +264,7 @@ DUE = invoice("100.00", "119.00")
         (
             "several_rates",
             DUE,
-            (TaxedLine(line=line("100.00"), taxes=(LineTax(category=TaxCategory.STANDARD),) * 2),),
+            (TaxedLine(line=line("100.00"), taxes=(LineTax(category=VatCategory.STANDARD),) * 2),),
             NINETEEN,
             {},
         ),

@@ -17,7 +17,7 @@ from invoicing.paper_statement import (
     StatementLine,
     build_statement,
 )
-from invoicing.paper_sums import PaperSums, TaxCategory
+from invoicing.paper_sums import PaperSums, VatCategory
 from plans.model import Party
 from tests.einvoices import BANK, CUSTOMER, JANUARY, SELLER, credit_note, invoice, line, rich, tax
 
@@ -89,13 +89,13 @@ def test_tax_inside_the_price_is_told_after_the_total() -> None:
 @pytest.mark.parametrize(
     ("category", "locale", "legend"),
     [
-        (TaxCategory.REVERSE_CHARGE, "en", "Reverse charge: the recipient is liable"),
-        (TaxCategory.REVERSE_CHARGE, "de", "Steuerschuldnerschaft des Leistungsempfängers"),
-        (TaxCategory.EXEMPT, "fr", "Exonéré de taxe."),
-        (TaxCategory.NOT_TAXED, "it", "Fuori campo imposta."),
-        (TaxCategory.EXPORT, "nl", "Vrijgestelde uitvoer."),
-        (TaxCategory.INTRA_COMMUNITY, "es", "Entrega intracomunitaria exenta."),
-        (TaxCategory.ZERO, "pt", "Tributado à taxa zero."),
+        (VatCategory.REVERSE_CHARGE, "en", "Reverse charge: the recipient is liable"),
+        (VatCategory.REVERSE_CHARGE, "de", "Steuerschuldnerschaft des Leistungsempfängers"),
+        (VatCategory.EXEMPT, "fr", "Exonéré de taxe."),
+        (VatCategory.NOT_TAXED, "it", "Fuori campo imposta."),
+        (VatCategory.EXPORT, "nl", "Vrijgestelde uitvoer."),
+        (VatCategory.INTRA_COMMUNITY, "es", "Entrega intracomunitaria exenta."),
+        (VatCategory.ZERO, "pt", "Tributado à taxa zero."),
     ],
 )
 def test_a_legend_says_why_nothing_is_taxed(category, locale, legend) -> None:
@@ -107,7 +107,7 @@ def test_a_legend_says_why_nothing_is_taxed(category, locale, legend) -> None:
 
 
 def test_own_words_replace_the_legend() -> None:
-    exempt = tax("9.00", "0.00", "0", category=TaxCategory.EXEMPT, reason="§ 19 UStG")
+    exempt = tax("9.00", "0.00", "0", category=VatCategory.EXEMPT, reason="§ 19 UStG")
     sheet = paper(invoice("9.00", "9.00"), line("9.00"), sums=PaperSums(taxes=(exempt,)))
     assert sheet.notes[0] == "§ 19 UStG"
 
