@@ -13,7 +13,9 @@ from api.pagination import Page, PageRequest
 from engine.errors import not_found
 from invoicing.document_store import list_credit_notes, list_invoices
 from invoicing.explain_line import LineExplanation, explain_line
+from invoicing.issue_invoice import issue_invoice
 from invoicing.model import CreditNote, CreditNoteStatus, Invoice, InvoiceStatus, VoidDraft
+from invoicing.one_off import OneOffDraft
 from invoicing.print_document import print_document, write_einvoice
 from invoicing.void_invoice import void_invoice
 from plans.api_keys import Scope
@@ -51,6 +53,24 @@ async def get_invoices(
         status=status,
     )
     return page.page(found, ids=[invoice.id for invoice in found])
+
+
+@post(
+    "/v1/invoices",
+    operation_id="createInvoice",
+    summary="Issue an invoice written by hand",
+    tags=["Invoices"],
+    opt={"scope": Scope.BILLING},
+)
+async def create_invoice(
+    data: JSONBody[OneOffDraft],
+    connection: NamedDependency[AsyncConnection],
+    seller: NamedDependency[Seller],
+    now: NamedDependency[datetime],
+) -> Invoice:
+    """Lines of your own, taxed, numbered and posted at once; no billing run touches them."""
+    made = await issue_invoice(connection=connection, seller=seller, draft=data, now=now)
+    return (await list_invoices(connection=connection, limit=1, reference=made))[0]
 
 
 @get(
@@ -179,6 +199,7 @@ async def _answer(
 
 ROUTES = (
     get_invoices,
+    create_invoice,
     get_invoice,
     get_line_explanation,
     post_void_invoice,

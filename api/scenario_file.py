@@ -39,7 +39,7 @@ _TOP: Final = frozenset(
 _STEP: Final = frozenset({"at", "as", "error", "expect"})
 _INTEGER: Final = re.compile(r"^-?(0|[1-9][0-9]*)$")
 _DECIMAL: Final = re.compile(r"^-?[0-9]+\.[0-9]+$")
-_INSTANT_FIELD: Final = re.compile(r"^(at|effective|as_of|time|.*_at)$")
+_INSTANT_FIELD: Final = re.compile(r"^(at|effective|as_of|time|period|.*_at)$")
 _DECIMAL_FIELD: Final = re.compile(
     r"^(quantity|included_quantity|package_size|up_to|rate|percentage|percent_off|(.*_)?amount)$"
 )

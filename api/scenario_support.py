@@ -15,6 +15,7 @@ from engine.journal import CHART
 from engine.money import is_currency
 from invoicing.migration import MigrationDraft
 from invoicing.model import BillingRunDraft, CreditNote, Invoice, LineItem, VoidDraft
+from invoicing.one_off import OneOffDraft
 from invoicing.rehearsal import PreviewDraft
 from metering.model import BackfillDraft, BackfillStep, EventAmendDraft, EventVoidDraft
 from plans.agreement import (
@@ -49,6 +50,7 @@ VERB_BODIES: Final[Mapping[str, type]] = {
     "publish_version": PlanVersionDraft,
     "migrate": MigrationDraft,
     "apply_coupon": CouponGift,
+    "invoice": OneOffDraft,
 }
 """Verbs that send one body; what names the object (`subscription`) is taken out before."""
 
@@ -73,6 +75,7 @@ POSTS: Final[Mapping[str, type]] = {
     r"/v1/plans/[^/]+/migrate": MigrationDraft,
     r"/v1/subscriptions": SubscriptionDraft,
     r"/v1/subscriptions/[^/]+/cancel": CancelDraft,
+    r"/v1/invoices": OneOffDraft,
     r"/v1/invoices/[^/]+/void": VoidDraft,
     r"/v1/backfills": BackfillDraft,
     r"/v1/backfills/[^/]+/(close|reverse)": BackfillStep,

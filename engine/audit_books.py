@@ -155,7 +155,8 @@ _LINES: Final = (
         sql="""
 SELECT seller, price_interval || ' ' || charge_start_at || ' ' || charge_group,
   format('%s lines, sequence %s to %s', count(*), min(sequence), max(sequence))
-FROM line_items GROUP BY seller, price_interval, charge_start_at, charge_group
+FROM line_items WHERE price_interval IS NOT NULL
+GROUP BY seller, price_interval, charge_start_at, charge_group
 HAVING min(sequence) <> 1 OR max(sequence) <> count(*)""",
     ),
     Check(

@@ -55,7 +55,7 @@ _BEGINNING: Final = {"issued_at": datetime(1, 1, 1, tzinfo=UTC), "series": "", "
 _LINE_COLUMNS: Final = """l.id, l.document, l.price_key, s.key AS subscription,
   c.key AS customer, trim_scale(l.quantity)::text AS quantity, l.amount_minor, l.discount_minor,
   l.promotional_minor, l.tax_minor, l.period_start_at, l.period_end_at, l.reason, l.charge_group,
-  l.adjusts"""
+  l.adjusts, l.name"""
 _LINES: Final = text(f"""
 SELECT {_LINE_COLUMNS}
 FROM line_items l LEFT JOIN subscriptions s ON s.seller = l.seller AND s.id = l.subscription
@@ -64,7 +64,7 @@ WHERE l.seller = current_seller() AND l.document = ANY(:documents)
 ORDER BY l.document, l.ordinal
 """)
 _PRINTED: Final = text("""
-SELECT l.id, p.body AS price, a.document AS adjusted,
+SELECT l.id, p.body AS price, l.unit_amount, a.document AS adjusted,
   coalesce(i.number, n.number) AS adjusted_number
 FROM line_items l
   LEFT JOIN price_intervals v ON v.seller = l.seller AND v.id = l.price_interval
@@ -87,6 +87,17 @@ FROM line_items l
   LEFT JOIN invoices i ON i.seller = l.seller AND i.id = l.document
   LEFT JOIN credit_notes n ON n.seller = l.seller AND n.id = l.document
 WHERE l.seller = current_seller() AND l.id = :line
+""")
+_HAND_LINE: Final = text(f"""
+SELECT {_LINE_COLUMNS}, l.unit_amount, o.key AS billed,
+  coalesce(i.currency, n.currency) AS currency, n.id IS NOT NULL AS is_credit
+FROM line_items l
+  LEFT JOIN subscriptions s ON s.seller = l.seller AND s.id = l.subscription
+  LEFT JOIN customers c ON c.seller = s.seller AND c.id = s.customer
+  LEFT JOIN invoices i ON i.seller = l.seller AND i.id = l.document
+  LEFT JOIN credit_notes n ON n.seller = l.seller AND n.id = l.document
+  JOIN customers o ON o.seller = l.seller AND o.id = coalesce(i.customer, n.customer)
+WHERE l.seller = current_seller() AND l.id = :line AND l.price_interval IS NULL
 """)
 _PARTIES: Final = text("""
 SELECT f.body AS issuer, t.body AS recipient FROM (
@@ -117,6 +128,7 @@ class PrintedLine(msgspec.Struct, frozen=True, kw_only=True):
 
     price: Any
     adjusted_number: str | None
+    unit_amount: str | None = None
 
 
 async def _lines_of(
@@ -141,6 +153,7 @@ def _line(row: Row[Any], parts: LineParts, *, currency: str, customer: str, sign
         id=row.id,
         price=row.price_key,
         key=row.price_key,
+        name=row.name,
         subscription=row.subscription,
         customer=row.customer or customer,
         quantity=row.quantity,
@@ -223,6 +236,20 @@ async def find_line(*, connection: AsyncConnection, line: str) -> ExplainedLine 
         version=row.version,
         issued_at=row.issued_at,
     )
+
+
+async def find_hand_line(
+    *, connection: AsyncConnection, line: str
+) -> tuple[LineItem, str | None] | None:
+    """A line written by hand by its id, and its unit amount if it has one."""
+    row = (await connection.execute(_HAND_LINE, {"line": line})).one_or_none()
+    if row is None:
+        return None
+    sign = -1 if row.is_credit else 1
+    currencies = {row.document: row.currency}
+    parts = await parts_of_lines(connection=connection, currencies=currencies, sign=sign)
+    item = _line(row, parts, currency=row.currency, customer=row.billed, sign=sign)
+    return item, row.unit_amount
 
 
 def _amounts(row: Row[Any]) -> dict[str, str]:
@@ -329,5 +356,8 @@ async def printed_lines(*, connection: AsyncConnection, document: str) -> dict[s
     """For each line id of the document: the price body and the number of what it adjusts."""
     rows = await connection.execute(_PRINTED, {"document": document})
     return {
-        row.id: PrintedLine(price=row.price, adjusted_number=row.adjusted_number) for row in rows
+        row.id: PrintedLine(
+            price=row.price, adjusted_number=row.adjusted_number, unit_amount=row.unit_amount
+        )
+        for row in rows
     }

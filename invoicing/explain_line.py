@@ -13,7 +13,7 @@ from engine.errors import not_found
 from engine.money import format_amount
 from invoicing.charges import Charge, ProrationTerms, charge_for
 from invoicing.difference import PostedLine
-from invoicing.document_store import ExplainedLine, find_line
+from invoicing.document_store import ExplainedLine, find_hand_line, find_line
 from invoicing.journal_store import postings_of_line
 from invoicing.model import EntryPosting, LineItem
 from invoicing.rate_charges import charge_windows
@@ -53,13 +53,14 @@ class LineExplanation(msgspec.Struct, frozen=True, kw_only=True):
     `measured` is the usage, which may lie below zero; what is rated of it is in the trace.
     `trace` derives the whole charge from today's facts; the lines in `posted` sum to it, this one
     among them, unless something still waits for the next billing run. `events` and `usage` are the
-    paths that list and sum what was measured; `journal` are the postings of this line.
+    paths that list and sum what was measured; `journal` are the postings of this line. A line
+    written by hand follows from nothing but what was written: it has no price and no periods.
     """
 
     line: LineItem
-    price: PriceVersion
-    period: tuple[datetime, datetime]
-    active: tuple[datetime, datetime]
+    price: PriceVersion | None
+    period: tuple[datetime, datetime] | None
+    active: tuple[datetime, datetime] | None
     measured: str | None
     trace: Trace | None
     text: str
@@ -77,7 +78,7 @@ async def explain_line(
     """The explanation of a line of any issued document. Error: `not_found`."""
     found = await find_line(connection=connection, line=line)
     if found is None:
-        raise not_found(noun="line", reference=line)
+        return await _by_hand(connection, line)
     agreement, stretch = await _agreement(connection, found)
     charge = charge_for(
         agreement=agreement,
@@ -112,6 +113,31 @@ async def explain_line(
         ),
         usage=paths[0],
         events=paths[1],
+        journal_entry=entry,
+        journal=tuple(postings),
+    )
+
+
+async def _by_hand(connection: AsyncConnection, line: str) -> LineExplanation:
+    found = await find_hand_line(connection=connection, line=line)
+    if found is None:
+        raise not_found(noun="line", reference=line)
+    item, unit_amount = found
+    entry, postings = await postings_of_line(connection=connection, line=line)
+    by_unit = "" if unit_amount is None else f"{item.quantity} x {unit_amount} = "
+    adjusts = "" if item.adjusts is None else f", gives back of {item.adjusts}"
+    return LineExplanation(
+        line=item,
+        measured=None,
+        price=None,
+        period=None,
+        active=None,
+        trace=None,
+        text=f"{item.key}: {by_unit}{item.amount}, written by hand{adjusts}\n",
+        posted=(),
+        posted_total=item.amount,
+        usage=None,
+        events=None,
         journal_entry=entry,
         journal=tuple(postings),
     )

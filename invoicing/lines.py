@@ -22,7 +22,8 @@ class Line(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     one written by hand has none. `key` is what was sold, `contract` whose balance in the books it
     moves ("" for the document's own), and `account` where the books take it. `adjusts` names the
     line it corrects and `adjusted` the lines that count for its key. What a refundable line gives
-    back was asked for as money.
+    back was asked for as money. `name`, `unit_amount` (major units) and `revenue` (JSON: how it is
+    earned) are what was written by hand.
     """
 
     key: str
@@ -39,6 +40,9 @@ class Line(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     adjusts: str | None = None
     adjusted: tuple[PostedLine, ...] = ()
     account: str = CONTRACT_BALANCE
+    name: str | None = None
+    unit_amount: str | None = None
+    revenue: str | None = None
     is_refundable: bool = False
     tax_rates: tuple[str, ...] = ()
     discount_minor: int = 0

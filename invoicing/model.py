@@ -74,12 +74,14 @@ class LineItem(Record, frozen=True, kw_only=True):
     `period` is the stretch that the line is about; `quantity` the measured or agreed quantity
     that `amount` (major units, decimal text) was rated at, or the difference of two. `group` has
     the dimension values of grouped usage. `amount` is before discount, credit and added tax. A
-    line written by hand has no subscription; `key` is `price` under the name it was written with.
+    line written by hand has no subscription; `key` is `price` under the name it was written with,
+    and `name` how it was called.
     """
 
     id: str
     price: str
     key: str
+    name: str | None = None
     subscription: str | None
     customer: str
     quantity: str | None

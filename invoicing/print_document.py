@@ -162,7 +162,7 @@ def _line_tax(tax: AppliedTax) -> LineTax:
 def _paper_line(line: LineItem, printed: PrintedLine, document: Invoice | CreditNote) -> PaperLine:
     price = msgspec.convert(printed.price, Price | None)
     rates = ", ".join(f"{tax.jurisdiction} {tax.percentage}%".strip() for tax in line.taxes)
-    return paper_line(
+    shown = paper_line(
         item=line,
         price=price,
         adjusts=printed.adjusted_number,
@@ -173,6 +173,11 @@ def _paper_line(line: LineItem, printed: PrintedLine, document: Invoice | Credit
         ),
         tax=f"{ENGLISH.tax} {rates}" if rates else None,
         customer=line.customer if line.customer != document.customer else None,
+    )
+    if price is not None:
+        return shown
+    return msgspec.structs.replace(
+        shown, description=line.name or line.key, unit_amount=printed.unit_amount
     )
 
 

@@ -41,7 +41,14 @@ _REDUCED: Final = ("discount_minor", "promotional_minor", "tax_minor")
 MORE: Final[dict[str, tuple[str, ...]]] = {
     "invoices": (*_REDUCED, "invoice_group", "prepaid_applied_minor"),
     "credit_notes": _REDUCED,
-    "line_items": (*_REDUCED, "tax_included_minor", "contract"),
+    "line_items": (
+        *_REDUCED,
+        "tax_included_minor",
+        "contract",
+        "name",
+        "unit_amount",
+        "revenue",
+    ),
     "postings": ("dimension",),
 }
 """Columns that most rows leave at their defaults, and then are not written at all."""
@@ -292,4 +299,7 @@ def _reductions(line: Line) -> tuple[object, ...]:
         line.tax_minor,
         line.tax_included_minor,
         contract,
+        line.name,
+        line.unit_amount,
+        line.revenue,
     )

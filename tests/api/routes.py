@@ -152,6 +152,11 @@ ROWS: dict[tuple[str, str], Row] = {
     ("GET", "/v1/billing_runs/{run}"): Row("read", path={"run": "run"}),
     ("POST", "/v1/test_clock/advance"): Row("billing", body={"to": "2026-03-02T00:00:00Z"}),
     ("GET", "/v1/invoices"): Row("read"),
+    ("POST", "/v1/invoices"): Row(
+        "billing",
+        body={"customer": "{customer}", "lines": [{"key": "training", "amount": "90.00"}]},
+        status=201,
+    ),
     ("POST", "/v1/invoices/preview"): Row("read", body={"customer": "{customer}"}),
     ("GET", "/v1/invoices/{reference}"): Row("read", path={"reference": "invoice"}),
     ("GET", "/v1/invoices/lines/{line}/explain"): Row("read", path={"line": "line"}),

@@ -1,0 +1,67 @@
+"""Verb: issue an invoice that was written by hand."""
+
+from datetime import datetime, timedelta
+
+import msgspec
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from invoicing.assembly import Draft, document_ids, summed
+from invoicing.bill_to_store import bill_to
+from invoicing.conditions import complete
+from invoicing.conditions_store import load_conditions
+from invoicing.one_off import OneOffDraft, one_off_errors, one_off_lines
+from invoicing.post import post_drafts
+from invoicing.store import document_counts, last_issued_at, lock_billing
+from plans.catalog import refuse_invalid
+from plans.model import Seller
+from plans.tax_rate_store import every_tax_rate
+
+
+async def issue_invoice(
+    *, connection: AsyncConnection, seller: Seller, draft: OneOffDraft, now: datetime
+) -> str:
+    """Number, tax and post the invoice; gives its id. Error: `invalid_body`.
+
+    The customer's balance and credits pay of it like of any other.
+    """
+    found = await bill_to(connection=connection, reference=draft.customer)
+    customer = found.customer
+    currency = draft.currency or found.currency or seller.currency
+    every = await every_tax_rate(connection=connection)
+    rates = {rate.key: rate for rate in every if rate.archived_at is None}
+    refuse_invalid(one_off_errors(draft, currency=currency, now=now, rates=rates))
+    await lock_billing(connection=connection, sweep=False)
+    counts = await document_counts(connection=connection, customers=[customer.id], instants=[now])
+    parts, ids = document_ids(
+        seller_id=seller.id,
+        customer=customer.id,
+        billed_at=now,
+        currency=currency,
+        group="",
+        ordinal=f"by hand {counts.get((customer.id, now), 0)}",
+    )
+    latest = await last_issued_at(connection=connection)
+    issued_at = now if latest is None else max(now, latest)
+    terms = (draft.net_terms_days, customer.net_terms_days, seller.net_terms_days)
+    days = next((days for days in terms if days is not None), 0)
+    if draft.po_number is not None:
+        customer = msgspec.structs.replace(customer, po_number=draft.po_number)
+    made = summed(
+        Draft(
+            parts=parts,
+            ids=ids,
+            customer=customer,
+            currency=currency,
+            billed_at=now,
+            issued_at=issued_at,
+            due_at=draft.due_at or issued_at + timedelta(days=days),
+            lines=one_off_lines(draft, currency=currency, rounding=seller.rounding),
+            subtotal_minor=0,
+            total_minor=0,
+        )
+    )
+    conditions = await load_conditions(connection=connection, seller=seller, drafts=[made])
+    if conditions is not None:
+        made = complete(made, conditions)
+    await post_drafts(connection=connection, seller=seller, run="", drafts=[made])
+    return made.id
