@@ -21,6 +21,7 @@ from invoicing.run_billing import run_billing
 from invoicing.run_store import list_runs
 from plans.api_keys import Scope
 from plans.cohort import cohort
+from plans.family_store import payers_of
 from plans.shape import Body
 
 
@@ -55,6 +56,8 @@ async def create_billing_run(
         raise invalid_field(pointer="/as_of", code="ahead_of_clock", detail=detail)
     async with database.transaction(seller=principal.seller, snapshot=True) as connection:
         customers = await cohort(connection=connection, references=data.customers)
+        if customers is not None:
+            customers = await payers_of(connection=connection, customers=customers)
     if data.dry_run:
         return await rehearse_run(
             database=database, seller=principal.seller, as_of=data.as_of, customers=customers

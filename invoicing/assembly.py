@@ -104,17 +104,18 @@ def assemble(
     ordinal: int,
     differences: Sequence[Difference],
 ) -> list[Draft]:
-    """One draft per currency from the differences of one customer at one due instant.
+    """One draft per currency and invoice group from what is billed to a customer at an instant.
 
     `ordinal` counts the documents that the customer already has for that instant. Lines follow
     subscription key, price and period. Nothing reduces or taxes them yet.
     """
-    by_currency: dict[str, list[Difference]] = {}
+    apart: dict[tuple[str, str], list[Difference]] = {}
     for difference in differences:
-        by_currency.setdefault(difference.charge.agreement.currency, []).append(difference)
+        agreement = difference.charge.agreement
+        apart.setdefault((agreement.currency, agreement.invoice_group), []).append(difference)
     drafts: list[Draft] = []
-    for currency in sorted(by_currency):
-        found = sorted(by_currency[currency], key=_line_order)
+    for currency, group in sorted(apart):
+        found = sorted(apart[currency, group], key=_line_order)
         terms = _terms_days(found, customer, default_terms_days)
         total = sum([difference.amount_minor for difference in found])
         parts, ids = document_ids(
@@ -122,7 +123,7 @@ def assemble(
             customer=customer.id,
             billed_at=billed_at,
             currency=currency,
-            group="",
+            group=group,
             ordinal=ordinal,
         )
         drafts.append(
@@ -135,6 +136,7 @@ def assemble(
                 issued_at=issued_at,
                 due_at=issued_at + timedelta(days=terms),
                 lines=tuple([line_of(difference, billed_at=billed_at) for difference in found]),
+                group=group,
                 subtotal_minor=total,
                 total_minor=total,
             )

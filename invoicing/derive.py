@@ -21,7 +21,7 @@ from invoicing.store import DueCustomer, posted_lines
 from metering.measure import sweep_inbox
 from plans.agreement import Agreement
 from plans.model import Seller
-from plans.subscription_store import PriceBook, agreements_of
+from plans.subscription_store import PriceBook, agreements_billed_to
 from plans.timeline import next_change_at, next_due_at
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -50,11 +50,12 @@ class Work(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 async def load_work(
     *, connection: AsyncConnection, due: Sequence[DueCustomer], book: PriceBook
 ) -> list[Work]:
-    """The subscriptions of each customer that are due at its instant, or touched since billed."""
+    """The subscriptions billed to each customer that are due at its instant, or were touched."""
     customers = [item.customer.id for item in due]
     by_customer: dict[str, list[Agreement]] = {}
-    for agreement in await agreements_of(connection=connection, customers=customers, book=book):
-        by_customer.setdefault(agreement.customer, []).append(agreement)
+    agreements = await agreements_billed_to(connection=connection, customers=customers, book=book)
+    for agreement in agreements:
+        by_customer.setdefault(agreement.bill_to, []).append(agreement)
     work: list[Work] = []
     for item in due:
         chosen = [

@@ -191,7 +191,9 @@ class _Desk:
 
     def _credit_note(self, draft: Draft, sequence: int) -> None:
         series = _series(self._seller, credit_note=True)
-        applied = self._books.apply_credit(draft.adjusted_documents, -draft.total_minor)
+        applied = self._books.apply_credit(
+            draft.adjusted_documents, -draft.total_minor, customer=draft.customer.id
+        )
         applied_minor = sum(part for _, part in applied)
         left = -draft.total_minor - applied_minor
         refunded_minor = min(left, draft.refundable_minor)

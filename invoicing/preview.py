@@ -65,20 +65,20 @@ async def _rehearse(
     await _agree(connection, seller, customer, draft, now=now, wall_now=wall_now)
     late = await late_usage(connection=connection)
     (name,) = await customer_names(
-        connection=connection, after=None, limit=1, customers=[customer.id]
+        connection=connection, after=None, limit=1, customers=[customer.bill_to]
     )
-    mine = {number: micros for number, micros in late.items() if number == name.number}
+    mine = {number: micros for number, micros in late.items() if number in name.numbers}
     await mark_late(connection=connection, late=mine)
     through = draft.as_of or EVER
     while due := await due_customers(
-        connection=connection, as_of=through, limit=1, parked=[], customers=[customer.id]
+        connection=connection, as_of=through, limit=1, parked=[], customers=[customer.bill_to]
     ):
         instant = max(now, due[0].due_at)
         await post_on_trial(
             connection=connection,
             seller=seller,
             as_of=instant,
-            customers=[customer.id],
+            customers=[customer.bill_to],
             pending=False,
         )
         if draft.as_of is None:

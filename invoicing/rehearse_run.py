@@ -83,7 +83,7 @@ class _Rehearsing:
         """Rehearse some customers; halve what fails until one is parked."""
         try:
             async with on_trial(database=self.database, seller=self.seller_number) as connection:
-                numbers = {name.number for name in names}
+                numbers = {number for name in names for number in name.numbers}
                 late = {key: at for key, at in self.late.items() if key in numbers}
                 await mark_late(connection=connection, late=late)
                 posted = await post_on_trial(

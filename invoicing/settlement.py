@@ -9,6 +9,7 @@ class OpenInvoice(msgspec.Struct, frozen=True, kw_only=True):
     """An invoice with something still to pay, in the order of issue."""
 
     id: str
+    customer: str
     amount_due_minor: int
     version: int
 
@@ -26,6 +27,7 @@ class Books:
         self.balances = balances
         self.changes: dict[tuple[str, str], int] = {}
         self.invoices = {key: item.amount_due_minor for key, item in invoices.items()}
+        self.owners = {key: item.customer for key, item in invoices.items()}
         self.versions = {key: item.version for key, item in invoices.items()}
 
     def use_balance(self, key: tuple[str, str], wanted: int) -> int:
@@ -49,12 +51,18 @@ class Books:
         self.versions[invoice] += 1
         return self.versions[invoice]
 
-    def apply_credit(self, documents: Sequence[str], amount: int) -> list[tuple[str, int]]:
-        """Spread a credit over what is open on the invoices, oldest first; the rest is not used."""
+    def apply_credit(
+        self, documents: Sequence[str], amount: int, *, customer: str
+    ) -> list[tuple[str, int]]:
+        """Spread a credit over what the customer owes of the invoices, oldest first.
+
+        The rest is not used; nor does it pay what was billed to another customer.
+        """
         applied: list[tuple[str, int]] = []
         wanted = set(documents)
         for invoice, open_minor in self.invoices.items():
-            if invoice in wanted and open_minor > 0 and amount > 0:
+            mine = invoice in wanted and self.owners[invoice] == customer
+            if mine and open_minor > 0 and amount > 0:
                 part = min(amount, open_minor)
                 applied.append((invoice, part))
                 self.invoices[invoice] = open_minor - part

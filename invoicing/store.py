@@ -18,10 +18,11 @@ from invoicing.settlement import OpenInvoice
 _DUE: Final = text("""
 SELECT c.id, c.key, c.number, c.party, c.net_terms_days, c.po_number, d.due_at
 FROM (
-  SELECT s.customer, min(s.next_due_at) AS due_at FROM subscriptions s
-  WHERE s.seller = current_seller() AND s.next_due_at <= :as_of AND s.customer <> ALL(:parked)
-    AND (CAST(:customers AS text[]) IS NULL OR s.customer = ANY(:customers))
-  GROUP BY s.customer
+  SELECT coalesce(s.payer, s.customer) AS customer, min(s.next_due_at) AS due_at
+  FROM subscriptions s WHERE s.seller = current_seller() AND s.next_due_at <= :as_of
+    AND coalesce(s.payer, s.customer) <> ALL(:parked) AND (CAST(:customers AS text[]) IS NULL
+      OR coalesce(s.payer, s.customer) = ANY(:customers))
+  GROUP BY 1
 ) d JOIN customers c ON c.seller = current_seller() AND c.id = d.customer
 ORDER BY d.due_at, c.key COLLATE "C" LIMIT :limit
 """)
@@ -30,9 +31,9 @@ SELECT c.id, c.key, c.number, c.party, c.net_terms_days, c.po_number,
   CAST(:as_of AS timestamptz) AS due_at
 FROM customers c
 WHERE c.seller = current_seller() AND c.id <> ALL(:parked)
-  AND (CAST(:customers AS text[]) IS NULL OR c.id = ANY(:customers)) AND EXISTS (
-  SELECT 1 FROM subscriptions s
-  WHERE s.seller = current_seller() AND s.customer = c.id AND s.derived_through_at IS NOT NULL
+  AND (CAST(:customers AS text[]) IS NULL OR c.id = ANY(:customers)) AND c.id IN (
+  SELECT coalesce(s.payer, s.customer) FROM subscriptions s
+  WHERE s.seller = current_seller() AND s.derived_through_at IS NOT NULL
     AND (s.dirty_from_at IS NOT NULL OR s.next_change_at <= :as_of))
 ORDER BY c.key COLLATE "C" LIMIT :limit
 """)
@@ -46,9 +47,11 @@ SELECT id FROM customers WHERE seller = current_seller()
   AND (CAST(:after AS text) IS NULL OR id > :after) ORDER BY id LIMIT :limit
 """)
 _NAMES: Final = text("""
-SELECT id, key, number FROM customers WHERE seller = current_seller()
-  AND (CAST(:after AS text) IS NULL OR id > :after)
-  AND (CAST(:customers AS text[]) IS NULL OR id = ANY(:customers)) ORDER BY id LIMIT :limit
+SELECT c.id, c.key, array_prepend(c.number, ARRAY(
+  SELECT k.number FROM customers k WHERE k.seller = c.seller AND k.payer = c.id)) AS numbers
+FROM customers c WHERE c.seller = current_seller() AND c.payer IS NULL
+  AND (CAST(:after AS text) IS NULL OR c.id > :after)
+  AND (CAST(:customers AS text[]) IS NULL OR c.id = ANY(:customers)) ORDER BY c.id LIMIT :limit
 """)
 _STATE: Final = text("""
 INSERT INTO billing_state (sweeps) VALUES (0) ON CONFLICT (seller) DO UPDATE SET sweeps =
@@ -104,7 +107,7 @@ FROM unnest(CAST(:customers AS text[]), CAST(:currencies AS text[]), CAST(:amoun
 WHERE b.seller = current_seller() AND b.customer = u.customer AND b.currency = u.currency
 """)
 _OPEN: Final = text("""
-SELECT id, series, sequence, total_minor, amount_due_minor, version, issued_at FROM invoices
+SELECT id, customer, amount_due_minor, version FROM invoices
 WHERE seller = current_seller() AND id = ANY(:invoices) AND status = 'open' AND amount_due_minor > 0
 ORDER BY issued_at, sequence FOR UPDATE
 """)
@@ -150,11 +153,11 @@ class DueCustomer(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class BilledName(msgspec.Struct, frozen=True, kw_only=True):
-    """How a customer is named outside, inside and in the event store."""
+    """Who gets documents: its id and key, and the numbers in the event store of all it pays for."""
 
     id: str
     key: str
-    number: int
+    numbers: tuple[int, ...]
 
 
 async def due_customers(
@@ -209,10 +212,10 @@ async def customer_names(
     limit: int,
     customers: Sequence[str] | None,
 ) -> list[BilledName]:
-    """Up to `limit` customers beyond the id `after`, in order, of all or of those (ids)."""
+    """Up to `limit` customers that get documents beyond the id `after`, of all or of those."""
     wanted = None if customers is None else list(customers)
     rows = await connection.execute(_NAMES, {"after": after, "limit": limit, "customers": wanted})
-    return [BilledName(id=row.id, key=row.key, number=row.number) for row in rows]
+    return [BilledName(id=row.id, key=row.key, numbers=tuple(row.numbers)) for row in rows]
 
 
 async def next_due_instant(
@@ -307,7 +310,12 @@ async def lock_open_invoices(
         return {}
     rows = await connection.execute(_OPEN, {"invoices": list(invoices)})
     return {
-        row.id: OpenInvoice(id=row.id, amount_due_minor=row.amount_due_minor, version=row.version)
+        row.id: OpenInvoice(
+            id=row.id,
+            customer=row.customer,
+            amount_due_minor=row.amount_due_minor,
+            version=row.version,
+        )
         for row in rows
     }
 

@@ -36,7 +36,8 @@ class SubscriptionDraft(Body, frozen=True, kw_only=True):
     """`POST /v1/subscriptions`. `quantities` and `overrides` are by price key.
 
     A trial frees recurring prices for so many days; without `trial_days` it is as long as the
-    plan's.
+    plan's. Subscriptions of different `invoice_group` come on documents apart; without one it is
+    the customer's.
     """
 
     key: Key
@@ -53,6 +54,7 @@ class SubscriptionDraft(Body, frozen=True, kw_only=True):
     phases: Annotated[tuple[PhaseDraft, ...], msgspec.Meta(max_length=100)] = ()
     coupons: Annotated[tuple[ShortText, ...], msgspec.Meta(max_length=20)] = ()
     net_terms_days: DaysText | None = None
+    invoice_group: Key | None = None
 
 
 class ChangeDraft(Body, frozen=True, kw_only=True):
@@ -142,7 +144,8 @@ class Agreement(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     `customer` and `id` are ids, `customer_number` is the customer's in the event store. Everything
     due up to `derived_through_at` is posted; facts from `dirty_from_at` on have changed since.
     `next_change_at` is the earliest change beyond what is posted. With `refund_unused` what a
-    cancellation gives back is owed as a refund rather than as balance.
+    cancellation gives back is owed as a refund rather than as balance. Its charges come on
+    documents of `bill_to`, apart for each `invoice_group`.
     """
 
     id: str
@@ -164,6 +167,8 @@ class Agreement(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     revision: int
     next_change_at: datetime | None = None
     refund_unused: bool = False
+    bill_to: str = ""
+    invoice_group: str = ""
     intervals: tuple[PriceInterval, ...]
 
 
@@ -185,6 +190,7 @@ class Subscription(Record, frozen=True, kw_only=True):
     alignment: Alignment
     quantities: dict[str, str]
     net_terms_days: int | None
+    invoice_group: str | None
     cancelled_at: datetime | None
     trial_ends_at: datetime | None
     paused_at: datetime | None

@@ -62,6 +62,8 @@ class CustomerPatch(Body, frozen=True, kw_only=True):
     po_number: ShortText | None | UnsetType = UNSET
     tax_rates: tuple[Key, ...] | UnsetType = UNSET
     tax_exempt: TaxExempt | UnsetType = UNSET
+    parent: ShortText | None | UnsetType = UNSET
+    invoice_group: Key | None | UnsetType = UNSET
 
 
 class PlanVersionDraft(Body, frozen=True, kw_only=True):

@@ -203,7 +203,10 @@ class Plan(Record, frozen=True, kw_only=True):
 
 
 class CustomerDraft(Body, frozen=True, kw_only=True):
-    """`POST /v1/customers`."""
+    """`POST /v1/customers`. `parent` (key or id) is the customer whose documents hold its charges.
+
+    `invoice_group` is that of its subscriptions that name none.
+    """
 
     key: Key
     name: Name
@@ -217,6 +220,8 @@ class CustomerDraft(Body, frozen=True, kw_only=True):
     po_number: ShortText | None = None
     tax_rates: Annotated[tuple[Key, ...], msgspec.Meta(max_length=20)] = ()
     tax_exempt: TaxExempt = TaxExempt.NONE
+    parent: ShortText | None = None
+    invoice_group: Key | None = None
 
 
 class CustomerAnswer(Record, frozen=True, kw_only=True):
@@ -239,15 +244,27 @@ class CustomerAnswer(Record, frozen=True, kw_only=True):
     po_number: str | None
     tax_rates: tuple[str, ...]
     tax_exempt: TaxExempt
+    parent: str | None
+    invoice_group: str | None
     balance: str
     balances: dict[str, str]
     created_at: datetime
 
 
 class Customer(CustomerAnswer, frozen=True, kw_only=True):
-    """Who is billed; `number`, never answered, is its short name inside the event store."""
+    """Who is billed; `number` and `payer` are never answered.
+
+    `number` is its short name inside the event store, `payer` the id of the customer whose
+    documents hold its charges, if that is another one.
+    """
 
     number: int
+    payer: str | None = None
+
+    @property
+    def bill_to(self) -> str:
+        """The id of the customer that gets the documents."""
+        return self.payer or self.id
 
 
 class Seller(Record, frozen=True, kw_only=True):

@@ -4,10 +4,11 @@ from datetime import datetime
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from engine.errors import FieldError, not_found
+from engine.errors import FieldError, invalid_field, not_found
 from engine.ids import new_id
 from plans.catalog import customer_errors, party_of_customer, refuse_invalid
 from plans.drafts import CustomerPatch, patched
+from plans.family_store import is_below, set_parent
 from plans.model import Customer, CustomerDraft
 from plans.seller_store import save_party
 from plans.store import find_customer, insert_customer, lock_customer, save_customer
@@ -28,6 +29,8 @@ async def register_customer(
     await insert_customer(
         connection=connection, customer_id=customer_id, draft=draft, party=party, now=now
     )
+    if draft.parent is not None:
+        await _set_parent(connection, customer_id, draft.parent)
     return await _read(connection=connection, reference=customer_id)
 
 
@@ -46,7 +49,25 @@ async def change_customer(
     refuse_invalid([*customer_errors(draft), *await _rate_errors(connection, draft)])
     party = await save_party(connection=connection, party=party_of_customer(draft))
     await save_customer(connection=connection, customer_id=customer.id, draft=draft, party=party)
+    if draft.parent != customer.parent:
+        await _set_parent(connection, customer.id, draft.parent)
     return await _read(connection=connection, reference=customer.id)
+
+
+async def _set_parent(connection: AsyncConnection, customer: str, reference: str | None) -> None:
+    """Name the parent by key or id. Errors: `invalid_body` with `unknown_customer` or `cycle`."""
+    parent: Customer | None = None
+    if reference is not None:
+        parent = await find_customer(connection=connection, reference=reference)
+        if parent is None:
+            detail = f"no customer {reference!r}"
+            raise invalid_field(pointer="/parent", code="unknown_customer", detail=detail)
+        if await is_below(connection=connection, customer=customer, parent=parent.id):
+            detail = f"{parent.key!r} is this customer, or has it as a parent"
+            raise invalid_field(pointer="/parent", code="cycle", detail=detail)
+    await set_parent(
+        connection=connection, customer=customer, parent=None if parent is None else parent.id
+    )
 
 
 async def _rate_errors(connection: AsyncConnection, draft: CustomerDraft) -> list[FieldError]:

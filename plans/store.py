@@ -15,7 +15,9 @@ from plans.prices import Interval, Price
 
 _CUSTOMERS: Final = """
 SELECT c.id, c.number, c.key, c.name, c.emails, c.currency, c.timezone, c.country, c.address,
-  c.tax_ids, c.net_terms_days, c.po_number, c.tax_rates, c.tax_exempt, c.created_at,
+  c.tax_ids, c.net_terms_days, c.po_number, c.tax_rates, c.tax_exempt, c.invoice_group, c.payer,
+  c.created_at,
+  (SELECT p.key FROM customers p WHERE p.seller = c.seller AND p.id = c.parent) AS parent,
   coalesce(c.currency, CASE WHEN b.first = b.last THEN b.first END, s.currency) AS told_in,
   coalesce(b.amounts, '{}') AS amounts
 FROM customers c JOIN sellers s ON s.seller = c.seller
@@ -34,17 +36,18 @@ _CUSTOMER_PAGE: Final = text(
 )
 _INSERT_CUSTOMER: Final = text("""
 INSERT INTO customers (id, key, name, emails, currency, timezone, country, address, tax_ids,
-  net_terms_days, po_number, tax_rates, tax_exempt, party, created_at)
+  net_terms_days, po_number, tax_rates, tax_exempt, invoice_group, party, created_at)
 VALUES (:id, :key, :name, CAST(CAST(:emails AS text) AS jsonb), :currency, :timezone, :country,
   CAST(CAST(:address AS text) AS jsonb), CAST(CAST(:tax_ids AS text) AS jsonb), :net_terms_days,
-  :po_number, :tax_rates, :tax_exempt, :party, :created_at)
+  :po_number, :tax_rates, :tax_exempt, :invoice_group, :party, :created_at)
 """)
 _UPDATE_CUSTOMER: Final = text("""
 UPDATE customers SET name = :name, emails = CAST(CAST(:emails AS text) AS jsonb),
   currency = :currency, timezone = :timezone, country = :country,
   address = CAST(CAST(:address AS text) AS jsonb),
   tax_ids = CAST(CAST(:tax_ids AS text) AS jsonb), net_terms_days = :net_terms_days,
-  po_number = :po_number, tax_rates = :tax_rates, tax_exempt = :tax_exempt, party = :party
+  po_number = :po_number, tax_rates = :tax_rates, tax_exempt = :tax_exempt,
+  invoice_group = :invoice_group, party = :party
 WHERE seller = current_seller() AND id = :id
 """)
 _METERS: Final = """
@@ -147,6 +150,7 @@ def _customer_row(draft: CustomerDraft) -> dict[str, object]:
     fields = msgspec.structs.asdict(draft)
     for name in ("emails", "address", "tax_ids"):
         fields[name] = _json(fields[name])
+    del fields["parent"]
     return fields
 
 

@@ -27,7 +27,8 @@ _AGREEMENT: Final = """
 SELECT s.id, s.key, s.customer, c.number AS customer_number, s.currency, s.timezone, s.starts_at,
   s.ends_at, s.anchor_at, s.anchor_day, s.alignment, s.cancelled_at, s.net_terms_days,
   s.next_due_at, s.derived_through_at, s.dirty_from_at, s.revision, s.next_change_at,
-  s.refund_unused
+  s.refund_unused, coalesce(s.payer, s.customer) AS bill_to,
+  coalesce(s.invoice_group, c.invoice_group, '') AS invoice_group
 FROM subscriptions s JOIN customers c USING (seller)
 WHERE s.seller = current_seller() AND c.id = s.customer
 """
@@ -47,10 +48,16 @@ _BY_REFERENCE: Final = text(
 )
 _BY_IDS: Final = _AGREEMENT + "AND s.id = ANY($1::text[]) ORDER BY s.id"
 _BY_CUSTOMERS: Final = _AGREEMENT + "AND s.customer = ANY($1::text[])"
+# Two halves, each with its own index: few subscriptions have another payer than their customer.
+_BY_BILL_TO: Final = (
+    f"{_BY_CUSTOMERS} AND s.payer IS NULL UNION ALL {_AGREEMENT}"
+    " AND s.payer IS NOT NULL AND s.payer = ANY($1::text[])"
+)
 _LISTED: Final = text(f"""
 SELECT s.id, s.key, c.key AS customer, p.key AS plan, p.version AS plan_version, s.currency,
   s.timezone, s.starts_at, s.ends_at, s.anchor_at, s.anchor_day, s.alignment, s.cancelled_at,
-  s.net_terms_days, s.trial_ends_at, {PAUSED_AT} AS paused_at, s.next_due_at, s.created_at
+  s.net_terms_days, s.invoice_group, s.trial_ends_at, {PAUSED_AT} AS paused_at, s.next_due_at,
+  s.created_at
 FROM subscriptions s JOIN customers c ON c.seller = s.seller AND c.id = s.customer
   JOIN plans p ON p.seller = s.seller AND p.id = coalesce((
     SELECT h.plan FROM subscription_changes h
@@ -79,11 +86,13 @@ ORDER BY i.subscription, i.number
 _INSERT: Final = text("""
 INSERT INTO subscriptions (id, key, customer, plan, currency, timezone, starts_at, ends_at,
   anchor_at, anchor_day, alignment, net_terms_days, trial_ends_at, quantities, overrides,
-  next_due_at, created_at)
-VALUES (:id, :key, :customer, :plan, :currency, :timezone, :starts_at, :ends_at, :anchor_at,
-  :anchor_day, :alignment, :net_terms_days, :trial_ends_at,
-  CAST(CAST(:quantities AS text) AS jsonb), CAST(CAST(:overrides AS text) AS jsonb), :next_due_at,
-  :created_at)
+  next_due_at, created_at, invoice_group, payer)
+SELECT :id, :key, c.id, :plan, :currency, :timezone, CAST(:starts_at AS timestamptz),
+  CAST(:ends_at AS timestamptz), CAST(:anchor_at AS timestamptz), CAST(:anchor_day AS integer),
+  :alignment, CAST(:net_terms_days AS integer), CAST(:trial_ends_at AS timestamptz),
+  CAST(CAST(:quantities AS text) AS jsonb), CAST(CAST(:overrides AS text) AS jsonb),
+  CAST(:next_due_at AS timestamptz), CAST(:created_at AS timestamptz), :invoice_group, c.payer
+FROM customers c WHERE c.seller = current_seller() AND c.id = :customer FOR SHARE OF c
 """)
 _INSERT_INTERVAL: Final = text("""
 INSERT INTO price_intervals (id, subscription, number, price, quantity, start_at, end_at,
@@ -199,6 +208,15 @@ async def agreements_of(
     return await _with_intervals(connection, rows, book)
 
 
+async def agreements_billed_to(
+    *, connection: AsyncConnection, customers: Sequence[str], book: PriceBook
+) -> list[Agreement]:
+    """Every subscription whose charges come on documents of those customers (ids)."""
+    raw = await driver(connection)
+    rows = await raw.fetch(_BY_BILL_TO, list(customers))
+    return await _with_intervals(connection, rows, book)
+
+
 async def list_subscriptions(
     *,
     connection: AsyncConnection,
@@ -253,6 +271,7 @@ async def insert_subscription(
             "anchor_day": opening.anchor_day,
             "alignment": opening.alignment.value,
             "net_terms_days": draft.net_terms_days,
+            "invoice_group": draft.invoice_group,
             "trial_ends_at": opening.trial_ends_at,
             "quantities": msgspec.json.encode(draft.quantities).decode(),
             "overrides": msgspec.json.encode(overrides).decode(),

@@ -65,12 +65,19 @@ CREATE TABLE customers (
   po_number text,
   tax_rates text[] NOT NULL DEFAULT '{}',
   tax_exempt text NOT NULL DEFAULT 'none' CHECK (tax_exempt IN ('none', 'exempt', 'reverse')),
+  parent text CHECK (parent <> id),
+  payer text CHECK (payer <> id), -- the one at the top of its parents; null for a customer that pays for itself
+  invoice_group text,
   party text NOT NULL,
   created_at timestamptz NOT NULL,
   PRIMARY KEY (seller, id),
   UNIQUE (seller, key),
-  UNIQUE (seller, number)
+  UNIQUE (seller, number),
+  CHECK ((parent IS NULL) = (payer IS NULL)),
+  FOREIGN KEY (seller, parent) REFERENCES customers (seller, id)
 );
+CREATE INDEX customers_parent ON customers (seller, parent) WHERE parent IS NOT NULL;
+CREATE INDEX customers_payer ON customers (seller, payer) WHERE payer IS NOT NULL;
 
 -- A rate never changes once it is made, but that it can be retired: documents point at it.
 CREATE TABLE tax_rates (
@@ -175,6 +182,8 @@ CREATE TABLE subscriptions (
   trial_ends_at timestamptz,
   quantities jsonb NOT NULL DEFAULT '{}',
   overrides jsonb NOT NULL DEFAULT '{}',
+  payer text, -- that of its customer, kept here for the work list
+  invoice_group text,
   revision integer NOT NULL DEFAULT 1,
   created_at timestamptz NOT NULL,
   PRIMARY KEY (seller, id),
@@ -187,6 +196,7 @@ CREATE INDEX subscriptions_due ON subscriptions (seller, next_due_at) WHERE next
 CREATE INDEX subscriptions_dirty ON subscriptions (seller, dirty_from_at) WHERE dirty_from_at IS NOT NULL;
 CREATE INDEX subscriptions_changing ON subscriptions (seller, next_change_at) WHERE next_change_at IS NOT NULL;
 CREATE INDEX subscriptions_customer ON subscriptions (seller, customer);
+CREATE INDEX subscriptions_payer ON subscriptions (seller, payer) WHERE payer IS NOT NULL;
 
 CREATE TABLE price_intervals (
   seller integer NOT NULL DEFAULT current_seller() REFERENCES sellers,

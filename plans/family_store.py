@@ -1,0 +1,63 @@
+"""SQL of who pays for whom: parents of customers, and the customer at the top of them."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+# One at a time: two customers must not become each other's parents.
+_LOCK: Final = text("SELECT pg_advisory_xact_lock(hashtextextended(current_seller()::text, 4209))")
+_BELOW: Final = """
+WITH RECURSIVE below AS (
+  SELECT CAST(:customer AS text) AS id
+  UNION SELECT k.id FROM customers k JOIN below b ON k.parent = b.id
+  WHERE k.seller = current_seller())
+"""
+_IS_BELOW: Final = text(_BELOW + "SELECT EXISTS (SELECT FROM below WHERE id = :parent)")
+_SET: Final = text("""
+UPDATE customers SET parent = :parent, payer = (
+  SELECT coalesce(p.payer, p.id) FROM customers p
+  WHERE p.seller = current_seller() AND p.id = :parent)
+WHERE seller = current_seller() AND id = :customer
+""")
+_PASS_DOWN: Final = text(
+    _BELOW
+    + """
+UPDATE customers c SET payer = coalesce(t.payer, t.id)
+FROM below b, customers t
+WHERE c.seller = current_seller() AND c.id = b.id AND c.id <> :customer
+  AND t.seller = c.seller AND t.id = :customer
+"""
+)
+_MOVE: Final = text(
+    _BELOW
+    + """
+UPDATE subscriptions s SET payer = c.payer, revision = s.revision + 1
+FROM below b JOIN customers c ON c.seller = current_seller() AND c.id = b.id
+WHERE s.seller = current_seller() AND s.customer = c.id AND s.payer IS DISTINCT FROM c.payer
+"""
+)
+_PAYERS: Final = text("""
+SELECT DISTINCT coalesce(payer, id) AS id FROM customers
+WHERE seller = current_seller() AND id = ANY(:customers) ORDER BY id
+""")
+
+
+async def is_below(*, connection: AsyncConnection, customer: str, parent: str) -> bool:
+    """Whether `parent` is the customer or has it above; nobody else sets a parent meanwhile."""
+    await connection.execute(_LOCK)
+    found = await connection.execute(_IS_BELOW, {"customer": customer, "parent": parent})
+    return bool(found.scalar_one())
+
+
+async def set_parent(*, connection: AsyncConnection, customer: str, parent: str | None) -> None:
+    """Let the parent, or whoever pays for it, pay for the customer and all below it (ids)."""
+    await connection.execute(_SET, {"customer": customer, "parent": parent})
+    for statement in (_PASS_DOWN, _MOVE):
+        await connection.execute(statement, {"customer": customer})
+
+
+async def payers_of(*, connection: AsyncConnection, customers: Sequence[str]) -> list[str]:
+    """The customers (ids) whose documents hold the charges of these, each once."""
+    return list((await connection.execute(_PAYERS, {"customers": list(customers)})).scalars())
