@@ -6,8 +6,12 @@ The server is a process of its own (granian, one worker), the clients another; P
 throw-away cluster of the embedded kind unless `--dsn` names a superuser's address. Only ratios of
 one run mean anything. The reference is binary COPY of 1,000 rows a transaction over one connection
 into the table a user would make for the same facts: a row for each event, the unique key on
-(seller, source, id), the data as they came. That is what the targets are told in. Beside it stands
-COPY of the rows of our own `event_keys` alone, which hold no payload.
+(seller, source, id), the data as they came. That is what the targets of batches are told in. Beside
+it stands COPY of the rows of our own `event_keys` alone, which hold no payload.
+
+Single posts are told in what a user would write instead: an endpoint under the same server, driven
+by the same client, that decodes the body and makes one INSERT a request over a pool of ten, without
+keys, sellers, meters or conflicts. The same INSERTs without any HTTP stand beside it.
 """
 
 import argparse
@@ -32,7 +36,14 @@ import msgspec
 import numpy as np
 import uvloop
 from granian.constants import Interfaces, Loops
-from ingest_references import CUSTOMERS, copy_reference, insert_reference, new_uuid
+from ingest_references import (
+    CUSTOMERS,
+    copy_reference,
+    insert_application,
+    insert_reference,
+    make_inserted,
+    new_uuid,
+)
 
 from api.app import create_app
 from engine import migrate
@@ -152,12 +163,12 @@ def client(pipe: Any, arguments: dict[str, Any]) -> None:
     pipe.send(uvloop.run(_drive(**arguments)))
 
 
-def serve(dsn: str, port: int) -> None:
-    """The server's process."""
+def serve(dsn: str, port: int, application: str) -> None:
+    """A server's process."""
     os.environ["BENCH_DSN"] = dsn
     sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
     granian.Granian(
-        "bench_ingest:application",
+        f"bench_ingest:{application}",
         address="127.0.0.1",
         port=port,
         interface=Interfaces.ASGI,
@@ -171,6 +182,11 @@ def application() -> Any:
     """The whole application, as it is served."""
     database = open_database(dsn=os.environ["BENCH_DSN"], role="usance_app")
     return create_app(database=database, clock=lambda: datetime.now(UTC), owns_database=True)
+
+
+def reference() -> Any:
+    """What a user would write instead."""
+    return insert_application()
 
 
 async def prepare_database(admin: str, name: str) -> tuple[str, str, int, Any]:
@@ -226,9 +242,10 @@ async def measure_all(dsn: str, seller: int, meter: Any) -> tuple[int, float]:
 
 
 @asynccontextmanager
-async def served(dsn: str) -> AsyncIterator[int]:
-    port = 20_000 + os.getpid() % 20_000
-    process = multiprocessing.get_context("spawn").Process(target=serve, args=(dsn, port))
+async def served(dsn: str, application: str, port: int) -> AsyncIterator[int]:
+    process = multiprocessing.get_context("spawn").Process(
+        target=serve, args=(dsn, port, application)
+    )
     process.start()
     try:
         for _ in range(600):
@@ -265,7 +282,12 @@ async def run(options: argparse.Namespace, admin: str) -> None:
     shapes = {"1000": (1000, 16), "100": (100, 32), "single": (1, 64)}
     found: dict[str, list[float]] = {}
     latency: dict[str, tuple[float, float]] = {}
-    async with served(dsn) as port:
+    await make_inserted(dsn)
+    first = 20_000 + os.getpid() % 20_000
+    async with (
+        served(dsn, "application", first) as port,
+        served(dsn, "reference", first + 1) as plain_port,
+    ):
         for number in range(options.rounds):
             for table in ("copy", "keys"):
                 rate = await copy_reference(
@@ -282,6 +304,9 @@ async def run(options: argparse.Namespace, admin: str) -> None:
                 rate, p50, p99 = await load(arguments)
                 found.setdefault(shape, []).append(rate)
                 latency[shape] = (p50, p99)
+            arguments = {"port": plain_port, "key": key, "connections": 64, "size": 1}
+            rate, _, _ = await load(arguments | {"ids": options.ids, "seconds": options.seconds})
+            found.setdefault("endpoint", []).append(rate)
             rate = await insert_reference(dsn, seconds=options.seconds, connections=64)
             found.setdefault("insert", []).append(rate)
             print(
@@ -290,9 +315,10 @@ async def run(options: argparse.Namespace, admin: str) -> None:
     median = {shape: statistics.median(rates) for shape, rates in found.items()}
     print(f"COPY of 1,000 plain rows                {median['copy']:>10,.0f} rows/s")
     print(f"COPY of 1,000 rows of keys alone        {median['keys']:>10,.0f} rows/s")
-    print(f"one INSERT a request, 64 connections    {median['insert']:>10,.0f} events/s")
+    print(f"endpoint with one INSERT a request      {median['endpoint']:>10,.0f} events/s")
+    print(f"one INSERT after the other, no HTTP     {median['insert']:>10,.0f} events/s")
     for shape in shapes:
-        reference = median["insert" if shape == "single" else "copy"]
+        reference = median["endpoint" if shape == "single" else "copy"]
         p50, p99 = latency[shape]
         print(
             f"endpoint, {shape:>6} a body               {median[shape]:>10,.0f} events/s"

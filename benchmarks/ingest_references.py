@@ -1,12 +1,14 @@
 """What a user would do instead of sending events to the endpoint: COPY, or one INSERT a request."""
 
 import asyncio
+import os
 import random
 import secrets
 import struct
 import time
 import uuid
 from datetime import UTC, datetime
+from typing import Any
 
 import asyncpg
 import msgspec
@@ -86,10 +88,65 @@ async def copy_reference(dsn: str, *, size: int, seconds: float, ids: str, plain
     return rate
 
 
+class _Sent(msgspec.Struct, gc=False):
+    id: str
+    source: str
+    type: str
+    subject: str
+    time: datetime
+    data: msgspec.Raw
+
+
+def insert_application() -> Any:
+    """The endpoint a user would write: decode, one INSERT a request over a pool of ten, answer.
+
+    A raw ASGI application without a key, a seller, a meter or a check: less than ours must do.
+    """
+    decoder = msgspec.json.Decoder(list[_Sent])
+    pools: list[asyncpg.Pool] = []
+    opening = asyncio.Lock()
+
+    async def answer(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            return
+        async with opening:
+            if not pools:
+                pool = await asyncpg.create_pool(os.environ["BENCH_DSN"], min_size=10, max_size=10)
+                pools.append(pool)
+        body, more = b"", True
+        while more:
+            message = await receive()
+            body += message.get("body", b"")
+            more = message.get("more_body", False)
+        rows = [
+            (1, each.source, each.id, each.type, each.subject, each.time, bytes(each.data))
+            for each in decoder.decode(body)
+        ]
+        statement = (
+            "INSERT INTO inserted VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING"
+        )
+        if len(rows) == 1:
+            await pools[0].execute(statement, *rows[0])
+        else:
+            await pools[0].executemany(statement, rows)
+        told = msgspec.json.encode({"accepted": len(rows)})
+        headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(told))]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": told})
+
+    return answer
+
+
+async def make_inserted(dsn: str) -> None:
+    """The plain table that the INSERT references fill."""
+    raw = await asyncpg.connect(dsn)
+    await raw.execute(f"CREATE TABLE IF NOT EXISTS inserted {PLAIN_TABLE}")
+    await raw.close()
+
+
 async def insert_reference(dsn: str, *, seconds: float, connections: int) -> float:
     """Events/s of one INSERT with the payload a request, over a pool of ten."""
     pool = await asyncpg.create_pool(dsn, min_size=10, max_size=10)
-    await pool.execute(f"CREATE TABLE IF NOT EXISTS inserted {PLAIN_TABLE}")
     data = msgspec.json.encode({"tokens": 12, "model": "large", "zone": "eu"})
     now, rows = datetime.now(UTC), 0
     deadline = time.perf_counter() + seconds

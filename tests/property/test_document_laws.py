@@ -151,6 +151,51 @@ def _round(value: Fraction, rounding: Rounding) -> int:
     return round_ratio(exact.numerator, exact.denominator, rounding=rounding)
 
 
+def billed(
+    item: Line,
+    before: list[tuple[PostedLine, list, list]],
+    coupons: list[Application],
+    terms: TaxTerms,
+) -> tuple:
+    """The line as it stands once it is posted, with its discounts and taxes."""
+    reduced, discounts = discount_lines(
+        lines=[item],
+        applications=coupons,
+        currency="EUR",
+        billed_at=AT,
+        rounding=terms.rounding,
+        posted={each.id: found for each, found, _ in before},
+    )
+    taxed, taxes = tax_lines(
+        lines=reduced, terms=terms, posted={each.id: found for each, _, found in before}
+    )
+    (done,) = taxed
+    stands = msgspec.structs.replace(
+        posted(
+            done.amount_minor,
+            discount_minor=done.discount_minor,
+            tax_minor=done.tax_minor,
+            tax_included_minor=done.tax_included_minor,
+        ),
+        id=f"li_{len(before)}",
+    )
+    kept = [
+        PostedDiscount(application=d.application, amount_minor=d.amount_minor) for d in discounts
+    ]
+    known = [
+        PostedTax(
+            rate=t.rate,
+            percentage=t.percentage,
+            included=t.included,
+            jurisdiction=t.jurisdiction,
+            category=t.category,
+            amount_minor=t.amount_minor,
+        )
+        for t in taxes
+    ]
+    return stands, kept, known
+
+
 @given(
     st.integers(1, 100_000),
     st.lists(st.integers(1, 100), min_size=1, max_size=6),
@@ -168,46 +213,7 @@ def test_what_is_given_back_in_parts_is_what_was_taken(
     terms = TaxTerms(own=own, named={}, tax_rounding=TaxRounding.LINE, rounding=rounding)
     coupons = [coupon(0, percentage=percentage, amount=None)]
 
-    def document(item: Line, before: list[tuple[PostedLine, list, list]]) -> tuple:
-        reduced, discounts = discount_lines(
-            lines=[item],
-            applications=coupons,
-            currency="EUR",
-            billed_at=AT,
-            rounding=rounding,
-            posted={each.id: found for each, found, _ in before},
-        )
-        taxed, taxes = tax_lines(
-            lines=reduced, terms=terms, posted={each.id: found for each, _, found in before}
-        )
-        (done,) = taxed
-        stands = msgspec.structs.replace(
-            posted(
-                done.amount_minor,
-                discount_minor=done.discount_minor,
-                tax_minor=done.tax_minor,
-                tax_included_minor=done.tax_included_minor,
-            ),
-            id=f"li_{len(before)}",
-        )
-        kept = [
-            PostedDiscount(application=d.application, amount_minor=d.amount_minor)
-            for d in discounts
-        ]
-        known = [
-            PostedTax(
-                rate=t.rate,
-                percentage=t.percentage,
-                included=t.included,
-                jurisdiction=t.jurisdiction,
-                category=t.category,
-                amount_minor=t.amount_minor,
-            )
-            for t in taxes
-        ]
-        return stands, kept, known
-
-    history = [document(line(amount), [])]
+    history = [billed(line(amount), [], coupons, terms)]
     left = amount
     for step, weight in enumerate(weights):
         part = left if step == len(weights) - 1 else left * weight // 200
@@ -217,7 +223,7 @@ def test_what_is_given_back_in_parts_is_what_was_taken(
         back = line(
             -part, adjusted=tuple(each for each, _, _ in history), adjusts="li_0", sequence=2
         )
-        history.append(document(back, history))
+        history.append(billed(back, history, coupons, terms))
         for name in ("discount_minor", "tax_minor", "tax_included_minor"):
             assert sum(getattr(each, name) for each, _, _ in history) >= 0
     for name in ("amount_minor", "discount_minor", "tax_minor", "tax_included_minor"):
