@@ -13,7 +13,7 @@ import msgspec
 from engine.period import BillingPeriod, Period, billing_periods, period_holding
 from plans.agreement import Agreement, PriceInterval
 from plans.model import LastDay, Proration
-from plans.prices import Bill, Kind, bill_of
+from plans.prices import Bill, Kind, bill_of, recurs
 from plans.timeline import calendar_of
 from rating.proration import fraction
 
@@ -51,6 +51,11 @@ class Charge(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     def is_usage(self) -> bool:
         """Whether the quantity is measured rather than agreed."""
         return self.stretch.price.kind is Kind.USAGE
+
+    @property
+    def is_commitment(self) -> bool:
+        """Whether it brings other charges up to a minimum."""
+        return self.stretch.price.kind is Kind.COMMITMENT
 
     @property
     def is_gone(self) -> bool:
@@ -188,7 +193,7 @@ def _charge(
 ) -> Charge:
     numerator, denominator = 1, 1
     price = stretch.price
-    if price.kind is Kind.RECURRING or (price.kind is Kind.USAGE and price.prorate_tiers):
+    if recurs(price) or (price.kind is Kind.USAGE and price.prorate_tiers):
         numerator, denominator = _share(agreement, stretch, whole, active, terms)
     return Charge(
         agreement=agreement,

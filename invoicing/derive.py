@@ -15,7 +15,13 @@ from invoicing.charges import (
     touched_from,
     vanished_charge,
 )
-from invoicing.difference import Difference, RatedCharge, differences_of
+from invoicing.commitments import (
+    commitments_touched,
+    counted_in_all,
+    has_commitment,
+    shortfall,
+)
+from invoicing.difference import Difference, PostedLine, RatedCharge, differences_of
 from invoicing.rate_charges import rate_charges
 from invoicing.store import DueCustomer, posted_lines
 from metering.measure import sweep_inbox
@@ -132,7 +138,9 @@ async def derive_each(
     touched = [
         stretch.id
         for agreement, through in reaches
-        if touched_from(agreement, through=through) is not None or may_be_posted(agreement)
+        if touched_from(agreement, through=through) is not None
+        or may_be_posted(agreement)
+        or has_commitment(agreement)
         for stretch in agreement.intervals
     ]
     posted = await posted_lines(connection=connection, intervals=touched)
@@ -145,17 +153,42 @@ async def derive_each(
     by_charge: dict[tuple[str, datetime], list[RatedCharge]] = {}
     for line in rated:
         by_charge.setdefault(line.charge.key, []).append(line)
-    return [
-        [
-            difference
-            for charge in group
-            for difference in differences_of(
-                rated=by_charge.get(charge.key, ()),
-                charge=charge,
-                posted=posted.get(charge.key, ()),
+    found = [_differences(group, by_charge, posted) for group in charges]
+    for place, group in enumerate(charges):
+        if not any(charge.is_commitment for charge in group):
+            continue
+        counted = list(
+            counted_in_all(
+                agreement=reaches[place][0],
+                posted=posted,
+                starts=starts,
+                differences=found[place],
             )
-        ]
-        for group in charges
+        )
+        pledged = {
+            charge.key: [shortfall(rated=line, counted=counted) for line in by_charge[charge.key]]
+            for charge in group
+            if charge.is_commitment and charge.key in by_charge
+        }
+        found[place] += _differences(group, pledged, posted, commitments=True)
+    return found
+
+
+def _differences(
+    charges: Sequence[Charge],
+    rated: Mapping[tuple[str, datetime], Sequence[RatedCharge]],
+    posted: Mapping[tuple[str, datetime], Sequence[PostedLine]],
+    *,
+    commitments: bool = False,
+) -> list[Difference]:
+    """Those of the charges that are commitments, or of all the others."""
+    return [
+        difference
+        for charge in charges
+        if charge.is_commitment is commitments
+        for difference in differences_of(
+            rated=rated.get(charge.key, ()), charge=charge, posted=posted.get(charge.key, ())
+        )
     ]
 
 
@@ -186,9 +219,23 @@ def _charges_of(
     terms: ProrationTerms,
 ) -> list[Charge]:
     charges = charges_due(agreement=agreement, through=through, terms=terms)
-    if touched_from(agreement, through=through) is None:
-        return charges
+    if touched_from(agreement, through=through) is not None:
+        charges += _vanished(agreement, charges, through, starts, terms)
+    return charges + commitments_touched(
+        agreement=agreement, charges=charges, terms=terms, through=through
+    )
+
+
+def _vanished(
+    agreement: Agreement,
+    charges: Sequence[Charge],
+    through: datetime,
+    starts: Mapping[str, Sequence[datetime]],
+    terms: ProrationTerms,
+) -> list[Charge]:
+    """Charges of posted keys that the timeline no longer holds, or not in what is due."""
     known = {charge.key for charge in charges}
+    found: list[Charge] = []
     for stretch in agreement.intervals:
         for start in starts.get(stretch.id, ()):
             if (stretch.id, start) in known:
@@ -201,8 +248,8 @@ def _charges_of(
                 through=through,
             )
             if vanished is not None:
-                charges.append(vanished)
-    return charges
+                found.append(vanished)
+    return found
 
 
 def _through(agreement: Agreement, item: Work) -> datetime:

@@ -99,9 +99,19 @@ def _first(rated: RatedCharge) -> Difference:
         amount_minor=rated.amount_minor,
         quantity_nanos=rated.quantity_nanos,
         period=rated.charge.active,
-        reason=Reason.INITIAL,
+        reason=_first_reason(rated.charge),
         adjusts=None,
     )
+
+
+def _first_reason(charge: Charge) -> Reason:
+    return Reason.TRUE_UP if charge.is_commitment else Reason.INITIAL
+
+
+def _later_reason(charge: Charge) -> Reason:
+    if charge.is_commitment:
+        return Reason.TRUE_UP
+    return Reason.LATE_USAGE if charge.is_usage else Reason.PRORATION
 
 
 def difference_of(*, rated: RatedCharge, posted: Sequence[PostedLine]) -> Difference | None:
@@ -123,10 +133,10 @@ def difference_of(*, rated: RatedCharge, posted: Sequence[PostedLine]) -> Differ
             amount_minor=amount,
             quantity_nanos=rated.quantity_nanos,
             period=rated.charge.active,
-            reason=Reason.INITIAL if not posted else Reason.CORRECTION,
+            reason=_first_reason(rated.charge) if not posted else Reason.CORRECTION,
             adjusts=posted[0].id if posted else None,
         )
-    usage = rated.charge.is_usage
+    usage, whole = rated.charge.is_usage, rated.charge.is_usage or rated.charge.is_commitment
     freed = _freed(posted)
     measured = rated.quantity_nanos - sum(line.quantity_nanos for line in counting)
     return Difference(
@@ -135,8 +145,8 @@ def difference_of(*, rated: RatedCharge, posted: Sequence[PostedLine]) -> Differ
         sequence=sequence,
         amount_minor=amount,
         quantity_nanos=measured if usage else rated.quantity_nanos,
-        period=rated.charge.active if usage or freed else _changed(rated.charge.active, counting),
-        reason=Reason.CORRECTION if freed else Reason.LATE_USAGE if usage else Reason.PRORATION,
+        period=rated.charge.active if whole or freed else _changed(rated.charge.active, counting),
+        reason=Reason.CORRECTION if freed else _later_reason(rated.charge),
         adjusts=(freed or counting)[0].id,
         adjusted=tuple(counting),
     )

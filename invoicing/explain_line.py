@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from engine.errors import not_found
 from engine.money import format_amount
 from invoicing.charges import Charge, ProrationTerms, charge_for
+from invoicing.count_charges import counted_minor
 from invoicing.difference import PostedLine
 from invoicing.document_store import ExplainedLine, find_hand_line, find_line
 from invoicing.journal_store import postings_of_line
@@ -51,6 +52,8 @@ class LineExplanation(msgspec.Struct, frozen=True, kw_only=True):
     """A line with everything it follows from.
 
     `measured` is the usage, which may lie below zero; what is rated of it is in the trace.
+    Of a minimum commitment the trace gives the minimum itself, and `counted` what the charges come
+    to that count towards it.
     `trace` derives the whole charge from today's facts; the lines in `posted` sum to it, this one
     among them, unless something still waits for the next billing run. `events` and `usage` are the
     paths that list and sum what was measured; `journal` are the postings of this line. A line
@@ -63,6 +66,7 @@ class LineExplanation(msgspec.Struct, frozen=True, kw_only=True):
     active: tuple[datetime, datetime] | None
     measured: str | None
     trace: Trace | None
+    counted: str | None
     text: str
     posted: tuple[PostedPart, ...]
     posted_total: str
@@ -88,6 +92,10 @@ async def explain_line(
         through=agreement.derived_through_at or found.issued_at,
     )
     trace, measured = await _trace(connection, seller, charge, found.item.group)
+    counted = None
+    if charge.is_commitment:
+        minor = await counted_minor(connection=connection, seller=seller, commitment=charge)
+        counted = format_amount(minor, currency=agreement.currency)
     posted = await posted_lines(connection=connection, intervals=[stretch.id])
     mine = [
         each for each in posted.get(charge.key, ()) if each.counts and each.group == found.group
@@ -106,7 +114,8 @@ async def explain_line(
         period=(charge.period.start, charge.period.end),
         active=(charge.active.start, charge.active.end),
         trace=trace,
-        text=_text(trace, charge, found.item),
+        counted=counted,
+        text=_text(trace, charge, found.item, counted),
         posted=tuple(_part(each, agreement.currency) for each in mine),
         posted_total=format_amount(
             sum(each.amount_minor for each in mine), currency=agreement.currency
@@ -234,7 +243,10 @@ async def _events(
     return found
 
 
-def _text(trace: Trace | None, charge: Charge, line: LineItem) -> str:
+def _text(trace: Trace | None, charge: Charge, line: LineItem, counted: str | None) -> str:
+    if trace is not None and counted is not None:
+        least = "usage and recurring charges of the period come to"
+        return f"{explain_text(trace)}{least} {counted}: what they lack of the minimum is added\n"
     if trace is not None:
         return explain_text(trace)
     price = charge.stretch.price

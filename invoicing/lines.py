@@ -115,7 +115,7 @@ def line_of(difference: Difference, *, billed_at: datetime) -> Line:
         key=price.key,
         contract=charge.agreement.key,
         amount_minor=difference.amount_minor,
-        quantity_nanos=None if common else difference.quantity_nanos,
+        quantity_nanos=None if common or charge.is_commitment else difference.quantity_nanos,
         period=difference.period,
         reason=difference.reason,
         subscription=charge.agreement.id,

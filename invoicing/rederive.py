@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from engine.ids import unix_micros
 from engine.money import format_amount
 from invoicing.charges import Charge, ProrationTerms, charges_due, vanished_charge
+from invoicing.commitments import Counted, counts_towards, is_counted, shortfall
 from invoicing.difference import Difference, PostedLine, RatedCharge, differences_of
 from invoicing.rate_charges import rate_charges
 from invoicing.store import customers_after, posted_lines
@@ -87,14 +88,21 @@ async def _compare(
     settled: list[Charge] = []
     pending = 0
     for agreement in agreements:
-        for charge in _all_charges(agreement, starts, terms):
-            if _is_pending(charge, agreement.dirty_from_at, late):
-                pending += 1
-            else:
-                settled.append(charge)
+        done, waiting = _settled(agreement, _all_charges(agreement, starts, terms), late)
+        settled += done
+        pending += waiting
     by_charge: dict[tuple[str, datetime], list[RatedCharge]] = {}
-    for line in await rate_charges(connection=connection, seller=seller, charges=settled):
+    counted: dict[str, list[Counted]] = {}
+    rated_lines = await rate_charges(connection=connection, seller=seller, charges=settled)
+    for line in rated_lines:
         by_charge.setdefault(line.charge.key, []).append(line)
+        if is_counted(line.charge.stretch):
+            of_agreement = counted.setdefault(line.charge.agreement.id, [])
+            of_agreement.append((line.charge.active.start, line.amount_minor))
+    for line in rated_lines:
+        if line.charge.is_commitment:
+            reached = counted.get(line.charge.agreement.id, ())
+            by_charge[line.charge.key] = [shortfall(rated=line, counted=reached)]
     wrong: list[Mismatch] = []
     for charge in settled:
         lines = posted.get(charge.key, ())
@@ -103,6 +111,25 @@ async def _compare(
             mine = [line for line in lines if line.group == difference.group]
             wrong.append(_mismatch(difference, mine))
     return len(settled), pending, wrong
+
+
+def _settled(
+    agreement: Agreement, charges: Sequence[Charge], late: dict[int, int]
+) -> tuple[list[Charge], int]:
+    """The charges that no unbilled fact touches, and the count of the others.
+
+    A commitment waits with what counts towards it.
+    """
+    waiting = [each for each in charges if _is_pending(each, agreement.dirty_from_at, late)]
+    starts = {each.active.start for each in waiting if is_counted(each.stretch)}
+    held = {each.key for each in waiting}
+    held |= {
+        each.key
+        for each in charges
+        if each.is_commitment
+        and any(counts_towards(start=start, commitment=each) for start in starts)
+    }
+    return [each for each in charges if each.key not in held], len(held)
 
 
 def _mismatch(difference: Difference, lines: Sequence[PostedLine]) -> Mismatch:

@@ -16,7 +16,7 @@ from plans.life import Act, Beginning, Catalogue, Offer, State, state_after, ter
 from plans.life_store import load_acts, load_beginnings, load_offer, load_own_prices
 from plans.model import Plan, PlanDraft
 from plans.own_prices import override_pointer, own_price
-from plans.prices import Price
+from plans.prices import Kind, Price
 from plans.store import dimensions_of_meters, find_plan, price_ids_of
 from plans.timeline import alignment_faults, quantity_faults
 
@@ -154,7 +154,7 @@ async def _own_prices(
     errors: list[FieldError] = []
     for key, fields in asked.overrides.items():
         pointer = override_pointer(pointer=asked.pointer, key=key)
-        if key not in terms:
+        if key not in terms or terms[key].price.kind is Kind.COMMITMENT:
             detail = f"plan {plan.key!r} has no price {key!r}"
             errors.append(FieldError(pointer=pointer, code="unknown_price", detail=detail))
             continue

@@ -7,7 +7,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from engine.errors import BillingError, FieldError
-from engine.money import CurrencyCode, Rounding
+from engine.money import CurrencyCode, Rounding, UnsignedText
 from engine.period import Alignment
 from plans.model import (
     Address,
@@ -75,6 +75,7 @@ class PlanVersionDraft(Body, frozen=True, kw_only=True):
     interval: Interval | UnsetType = UNSET
     alignment: Alignment | UnsetType = UNSET
     trial_days: DaysText | UnsetType = UNSET
+    minimum_commitment: UnsignedText | None | UnsetType = UNSET
     prices: tuple[Price, ...]
     entitlements: Annotated[Entitlements, msgspec.Meta(max_length=200)] | UnsetType = UNSET
 
@@ -104,6 +105,7 @@ def next_version(*, latest: Plan, draft: PlanVersionDraft) -> PlanDraft:
         interval=given(draft.interval, latest.interval),
         alignment=given(draft.alignment, latest.alignment),
         trial_days=given(draft.trial_days, latest.trial_days),
+        minimum_commitment=given(draft.minimum_commitment, latest.minimum_commitment),
         prices=draft.prices,
         entitlements=given(draft.entitlements, dict(latest.entitlements)),
     )

@@ -14,8 +14,8 @@ import msgspec
 from engine.money import format_plain, parse_scaled
 from engine.period import Calendar, period_holding
 from plans.agreement import Anchor
-from plans.model import Plan
-from plans.prices import Interval, Kind, Price
+from plans.model import Plan, charged_prices
+from plans.prices import Interval, Kind, Price, recurs
 
 QUANTITY_DIGITS: Final = 9
 
@@ -131,7 +131,7 @@ def terms_of(*, state: State, catalogue: Catalogue) -> dict[str, Terms]:
     """Every price of the plan by its key, with the subscription's own in their places."""
     offer = catalogue.offers[state.plan]
     found: dict[str, Terms] = {}
-    for listed in offer.plan.prices:
+    for listed in charged_prices(offer.plan):
         own = state.overrides.get(listed.key)
         price = listed if own is None else catalogue.prices[own]
         quantity = state.quantities.get(price.key) or price.quantity or "1"
@@ -267,7 +267,7 @@ class _Laid:
     ) -> datetime:
         """When the switch of one price happens: recurring ones wait for a trial or a boundary."""
         old = terms if last is None else last.terms
-        if old is None or old.price.kind is not Kind.RECURRING:
+        if old is None or not recurs(old.price):
             return at
         trial_ends_at = self._beginning.trial_ends_at
         if trial_ends_at is not None and at < trial_ends_at:

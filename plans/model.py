@@ -12,7 +12,7 @@ import msgspec
 
 from engine.money import CurrencyCode, Rounding, UnsignedText
 from engine.period import Alignment
-from plans.prices import Dimension, Interval, Price, QuantityRounding
+from plans.prices import Dimension, Interval, Price, QuantityRounding, commitment_price
 from plans.shape import Body, DaysText, Key, Name, Record, ShortText
 
 
@@ -172,7 +172,10 @@ Entitlements = dict[Key, bool | Annotated[int, msgspec.Meta(ge=0)] | UnsignedTex
 
 
 class PlanDraft(Body, frozen=True, kw_only=True):
-    """`POST /v1/plans`; a new version has the same body."""
+    """`POST /v1/plans`; a new version has the same body.
+
+    `minimum_commitment` is what usage and recurring charges come to at least in each interval.
+    """
 
     key: Key
     name: Name | None = None
@@ -180,6 +183,7 @@ class PlanDraft(Body, frozen=True, kw_only=True):
     interval: Interval
     alignment: Alignment = Alignment.ANNIVERSARY
     trial_days: DaysText = 0
+    minimum_commitment: UnsignedText | None = None
     prices: tuple[Price, ...]
     entitlements: Annotated[Entitlements, msgspec.Meta(max_length=200)] = msgspec.field(
         default_factory=dict
@@ -197,9 +201,16 @@ class Plan(Record, frozen=True, kw_only=True):
     interval: Interval
     alignment: Alignment
     trial_days: int = 0
+    minimum_commitment: str | None = None
     prices: tuple[Price, ...]
     entitlements: dict[str, bool | str] = msgspec.field(default_factory=dict)
     created_at: datetime
+
+
+def charged_prices(plan: PlanDraft | Plan) -> tuple[Price, ...]:
+    """The prices as stated, and the plan's minimum commitment as one more."""
+    minimum = plan.minimum_commitment
+    return plan.prices if minimum is None else (*plan.prices, commitment_price(minimum))
 
 
 class CustomerDraft(Body, frozen=True, kw_only=True):

@@ -20,12 +20,14 @@ class Bill(StrEnum):
 class Kind(StrEnum):
     """Recurring prices rate a quantity of seats, usage prices what a meter measured.
 
-    A one-time price is charged once and never prorated.
+    A one-time price is charged once and never prorated. `commitment` is what a plan's minimum is
+    kept as, never a price that somebody states.
     """
 
     RECURRING = "recurring"
     USAGE = "usage"
     ONE_TIME = "one_time"
+    COMMITMENT = "commitment"
 
 
 class Interval(Body, frozen=True, kw_only=True):
@@ -206,9 +208,28 @@ DEFAULT_BILL: Final = {
     Kind.RECURRING: Bill.IN_ADVANCE,
     Kind.USAGE: Bill.IN_ARREARS,
     Kind.ONE_TIME: Bill.IN_ADVANCE,
+    Kind.COMMITMENT: Bill.IN_ARREARS,
 }
+COMMITMENT_KEY: Final = "minimum_commitment"
+"""The price key of the lines that a minimum commitment adds; no other price has it."""
 
 
 def bill_of(price: Price) -> Bill:
     """When the price falls due: as stated, else recurring in advance and usage in arrears."""
     return price.bill or DEFAULT_BILL[price.kind]
+
+
+def recurs(price: Price) -> bool:
+    """Whether the price is agreed for each period: it begins after a trial and is prorated."""
+    return price.kind in {Kind.RECURRING, Kind.COMMITMENT}
+
+
+def commitment_price(minimum: str) -> FlatPrice:
+    """A plan's minimum as a price of its own, which runs, pauses and ends as recurring ones do."""
+    return FlatPrice(
+        key=COMMITMENT_KEY,
+        kind=Kind.COMMITMENT,
+        name="Minimum commitment",
+        bill=Bill.IN_ARREARS,
+        flat_amount=minimum,
+    )

@@ -8,7 +8,7 @@ from engine.errors import BillingError, ErrorKind, not_found
 from engine.ids import new_id
 from plans.catalog import meter_errors, refuse_invalid, unmetered_errors
 from plans.drafts import PlanVersionDraft, next_version
-from plans.model import Meter, MeterDraft, Plan, PlanDraft
+from plans.model import Meter, MeterDraft, Plan, PlanDraft, charged_prices
 from plans.store import (
     dimensions_of_meters,
     find_meter,
@@ -98,7 +98,7 @@ async def _write(
         plan_id=plan_id,
         version=version,
         draft=draft,
-        price_ids=[new_id(prefix="prc", now=wall_now) for _ in draft.prices],
+        price_ids=[new_id(prefix="prc", now=wall_now) for _ in charged_prices(draft)],
         now=now,
     )
     plan = await find_plan(connection=connection, key=plan_id)

@@ -10,7 +10,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from engine.money import format_amount
 from plans.entitlements import plain_entitlements
-from plans.model import Customer, CustomerDraft, Meter, MeterDraft, Plan, PlanDraft
+from plans.model import (
+    Customer,
+    CustomerDraft,
+    Meter,
+    MeterDraft,
+    Plan,
+    PlanDraft,
+    charged_prices,
+)
 from plans.prices import Interval, Price
 
 _CUSTOMERS: Final = """
@@ -74,7 +82,11 @@ _PLANS: Final = """
 SELECT p.id, p.key, p.version, p.name, p.currency, p.interval, p.alignment, p.trial_days,
   p.entitlements, p.created_at,
   coalesce((SELECT jsonb_agg(r.body ORDER BY r.ordinal) FROM prices r
-    WHERE r.seller = p.seller AND r.plan = p.id AND r.subscription IS NULL), '[]') AS prices
+    WHERE r.seller = p.seller AND r.plan = p.id AND r.subscription IS NULL
+      AND r.body->>'kind' <> 'commitment'), '[]') AS prices,
+  (SELECT r.body->>'flat_amount' FROM prices r
+    WHERE r.seller = p.seller AND r.plan = p.id AND r.subscription IS NULL
+      AND r.body->>'kind' = 'commitment') AS minimum_commitment
 FROM plans p WHERE p.seller = current_seller()
 """
 _PLAN: Final = text(
@@ -272,6 +284,7 @@ async def insert_plan(
             "created_at": now,
         },
     )
+    charged = zip(price_ids, charged_prices(draft), strict=True)
     rows = [
         {
             "id": price_id,
@@ -280,7 +293,7 @@ async def insert_plan(
             "key": price.key,
             "body": _body(price),
         }
-        for ordinal, (price_id, price) in enumerate(zip(price_ids, draft.prices, strict=True), 1)
+        for ordinal, (price_id, price) in enumerate(charged, 1)
     ]
     if rows:
         await connection.execute(_INSERT_PRICE, rows)

@@ -79,7 +79,7 @@ FROM price_intervals i JOIN prices p ON p.seller = i.seller AND p.id = i.price
     CAST(:now AS timestamptz), s.ends_at - interval '1 microsecond',
     {PAUSED_AT} - interval '1 microsecond')) AS instant) t
 WHERE i.seller = current_seller() AND i.subscription = ANY(:subscriptions)
-  AND p.body->>'kind' <> 'usage' AND i.start_at <= t.instant
+  AND p.body->>'kind' NOT IN ('usage', 'commitment') AND i.start_at <= t.instant
   AND (i.end_at IS NULL OR t.instant < i.end_at)
 ORDER BY i.subscription, i.number
 """)

@@ -9,6 +9,7 @@ from engine.money import currency_digits, is_currency
 from engine.period import Alignment
 from plans.model import PlanDraft
 from plans.prices import (
+    COMMITMENT_KEY,
     Bill,
     DynamicPrice,
     FlatPrice,
@@ -41,6 +42,7 @@ def validate_plan(draft: PlanDraft) -> list[FieldError]:
         errors.append(_error("/currency", "unknown_currency", detail))
     if draft.alignment is Alignment.CALENDAR and draft.interval.count != 1:
         errors.append(_calendar_count("/interval/count"))
+    errors += _minimum_errors(draft)
     keys: set[str] = set()
     for index, price in enumerate(draft.prices):
         pointer = f"/prices/{index}"
@@ -55,6 +57,19 @@ def validate_plan(draft: PlanDraft) -> list[FieldError]:
         if not isinstance(granted, bool) and not _is_quantity(str(granted)):
             errors.append(_error(f"/entitlements/{feature}", "quantity_out_of_range", _RANGE))
     return errors
+
+
+def _minimum_errors(draft: PlanDraft) -> list[FieldError]:
+    minimum, field = draft.minimum_commitment, "/minimum_commitment"
+    if minimum is None or not is_currency(draft.currency):
+        return []
+    digits = currency_digits(draft.currency)
+    if _fraction_digits(minimum) > digits:
+        detail = f"{draft.currency} has {digits} fractional digits"
+        return [_error(field, "too_many_digits", detail)]
+    if not _is_quantity(minimum):
+        return [_error(field, "out_of_range", "amounts lie below 10^15")]
+    return []
 
 
 def price_errors(
@@ -93,6 +108,10 @@ def _model(price: Price) -> str:
 
 def _terms(price: Price, alignment: Alignment) -> Iterator[_Fault]:
     """Kind, meter, billing time and interval."""
+    if price.kind is Kind.COMMITMENT:
+        yield "/kind", "not_allowed", "a plan states its minimum_commitment beside its prices"
+    if price.key == COMMITMENT_KEY:
+        yield "/key", "reserved", "lines of the plan's minimum_commitment have this key"
     if price.kind is Kind.USAGE:
         if price.meter is None:
             yield "/meter", "required", "a usage price names the meter it rates"

@@ -34,6 +34,7 @@ from plans.prices import (
     Tier,
     TieredPrice,
     VolumePrice,
+    recurs,
 )
 from rating.exact import FINEST_DIGITS
 
@@ -116,7 +117,7 @@ def compile_prices(*, prices: Sequence[Price], currencies: Sequence[str]) -> Pri
 
 def is_prorated(price: Price) -> bool:
     """Whether a part period takes its share of the amount."""
-    return price.kind is Kind.RECURRING and price.prorate
+    return recurs(price) and price.prorate
 
 
 def bounds_shrink(price: Price) -> bool:
