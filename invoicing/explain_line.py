@@ -66,7 +66,7 @@ class LineExplanation(msgspec.Struct, frozen=True, kw_only=True):
     active: tuple[datetime, datetime] | None
     measured: str | None
     trace: Trace | None
-    counted: str | None
+    counted: str | None = None
     text: str
     posted: tuple[PostedPart, ...]
     posted_total: str
@@ -92,10 +92,7 @@ async def explain_line(
         through=agreement.derived_through_at or found.issued_at,
     )
     trace, measured = await _trace(connection, seller, charge, found.item.group)
-    counted = None
-    if charge.is_commitment:
-        minor = await counted_minor(connection=connection, seller=seller, commitment=charge)
-        counted = format_amount(minor, currency=agreement.currency)
+    counted = await _counted(connection, seller, charge)
     posted = await posted_lines(connection=connection, intervals=[stretch.id])
     mine = [
         each for each in posted.get(charge.key, ()) if each.counts and each.group == found.group
@@ -125,6 +122,13 @@ async def explain_line(
         journal_entry=entry,
         journal=tuple(postings),
     )
+
+
+async def _counted(connection: AsyncConnection, seller: Seller, charge: Charge) -> str | None:
+    if not charge.is_commitment:
+        return None
+    minor = await counted_minor(connection=connection, seller=seller, commitment=charge)
+    return format_amount(minor, currency=charge.agreement.currency)
 
 
 async def _by_hand(connection: AsyncConnection, line: str) -> LineExplanation:
