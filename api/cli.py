@@ -2,7 +2,7 @@
 
 import rich_click as click
 
-from api.cli_admin import doctor, key, migrate, seller
+from api.cli_admin import doctor, fold, key, migrate, seller
 from api.cli_audit import audit
 from api.cli_check import check
 from api.cli_demo import demo
@@ -25,5 +25,5 @@ def main() -> None:
     """Usance bills usage: events in, journaled invoices out, exact to the cent."""
 
 
-for _command in (demo, serve, run, import_, check, audit, seller, key, migrate, doctor):
+for _command in (demo, serve, run, import_, check, audit, fold, seller, key, migrate, doctor):
     main.add_command(_command)

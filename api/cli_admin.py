@@ -10,6 +10,8 @@ from api.cli_start import FAILED, console, run_async, settings_from_environment,
 
 if TYPE_CHECKING:
     from api.runtime import Runtime
+    from engine.db import Database
+    from metering.fold_usage import Folded
     from plans.create_seller import CreatedSeller
 
 SCOPES = ("ingest", "read", "billing", "admin")
@@ -39,6 +41,24 @@ def doctor() -> None:
             click.echo(f"{'':19}{finding.advice}")
     if any(finding.level == "fail" for finding in findings):
         sys.exit(FAILED)
+
+
+@click.command()
+def fold() -> None:
+    """Fold stored usage into chunks, so that reading it is cheap; `serve` does so by itself."""
+    from api.worker import fold as fold_all
+
+    async def run(database: "Database") -> "dict[int, Folded]":
+        try:
+            return await fold_all(database=database, steps=1_000_000)
+        finally:
+            await database.close()
+
+    with started() as running:
+        done = run_async(lambda: run(running.open()))
+    batches = sum(each.batches for each in done.values())
+    chunks = sum(each.written - each.merged for each in done.values())
+    click.echo(f"{batches:,} batches folded; {chunks:+,} chunks.")
 
 
 @click.group()

@@ -1,4 +1,4 @@
-"""The worker: on every tick, bill the live sellers that have something due.
+"""The worker: on every tick, bill the live sellers that have something due, and fold usage.
 
 The truth about what is due lies in the tables; every process may tick, and a seller's billing lock
 lets one of them work. Test sellers are left alone: their clock moves by hand.
@@ -17,9 +17,11 @@ from api.idempotency_store import forget_answers
 from engine.db import Database
 from engine.errors import BillingError
 from invoicing.run_billing import run_billing
+from metering.fold_usage import Folded, fold_usage
 from plans.seller_directory_store import list_due_sellers, list_sellers
 
 TICK_SECONDS: Final = 5
+FOLD_STEPS: Final = 20
 _log: Final = logging.getLogger("usance.worker")
 
 
@@ -44,6 +46,24 @@ async def tick(*, database: Database, now: datetime) -> int:
             told = (seller, account.customer, account.code, account.detail)
             _log.error("seller %s: customer %s is parked: %s: %s", *told)
     return documents
+
+
+async def fold(*, database: Database, steps: int = FOLD_STEPS) -> dict[int, Folded]:
+    """Fold what came of every seller, in so many transactions of each at most; what was done.
+
+    One seller's failure is logged and leaves the others alone; the next tick tries it again.
+    """
+    async with database.transaction(seller=None) as connection:
+        sellers = await list_sellers(connection=connection)
+    done: dict[int, Folded] = {}
+    for entry in sellers:
+        try:
+            done[entry.seller] = await fold_usage(
+                database=database, seller=entry.seller, steps=steps
+            )
+        except Exception:  # noqa: BLE001 logged; what was not folded is read as it stands
+            _log.exception("usage of seller %s was not folded", entry.seller)
+    return done
 
 
 async def tidy_up(*, database: Database, now: datetime) -> int:
@@ -77,6 +97,15 @@ async def working(*, database: Database, clock: Callable[[], datetime]) -> Async
             except Exception:  # noqa: BLE001 logged; nothing depends on it being done in time
                 _log.exception("old answers were not forgotten; the next hour tries again")
 
+    folding = asyncio.Lock()
+
+    async def run_fold() -> None:
+        async with folding:
+            try:
+                await fold(database=database)
+            except Exception:  # noqa: BLE001 logged; the next tick finds the same work
+                _log.exception("usage was not folded; the next tick tries again")
+
     scheduler = AsyncIOScheduler(timezone="UTC")
     scheduler.add_job(run_tidy_up, "interval", hours=1, coalesce=True, max_instances=1)
     scheduler.add_job(
@@ -88,10 +117,11 @@ async def working(*, database: Database, clock: Callable[[], datetime]) -> Async
         max_instances=1,
         misfire_grace_time=60,
     )
+    scheduler.add_job(run_fold, "interval", seconds=TICK_SECONDS, coalesce=True, max_instances=1)
     scheduler.start()
     try:
         yield
     finally:
         scheduler.pause()
-        async with ticking:
+        async with ticking, folding:
             scheduler.shutdown(wait=False)

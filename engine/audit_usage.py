@@ -27,6 +27,7 @@ _REFERENCES: Final = (
     ("event_keys", "key", "batch", "event_batches", "batch"),
     ("event_measures", "batch || ' ' || c.meter", "batch", "event_batches", "batch"),
     ("event_measures", "batch || ' ' || c.meter", "meter", "meters", "number"),
+    ("event_chunks", "chunk", "meter", "meters", "number"),
     ("event_voids", "batch || ' ' || c.ordinal", "batch", "event_batches", "batch"),
     ("event_voids", "batch || ' ' || c.ordinal", "replacement", "event_batches", "batch"),
     ("backfill_batches", "batch", "batch", "event_batches", "batch"),
@@ -44,6 +45,7 @@ _WITHOUT_FOREIGN_KEY: Final = (
     "event_keys",
     "event_batches",
     "event_measures",
+    "event_chunks",
     "event_voids",
     "event_void_positions",
     "event_inbox",
@@ -106,6 +108,25 @@ WHERE m.events > b.events OR m.first_at < b.first_at OR m.last_at > b.last_at
   OR octet_length(m.codes) NOT IN (0, 4 * m.events)""",
     ),
     Check(
+        name="event_chunks",
+        sentence="A chunk has one entry in each column per event, and says where it lies.",
+        sql="""
+SELECT c.seller, CAST(c.chunk AS text), format('%s events of %s to %s; %s, %s, %s, %s and %s bytes',
+  c.events, c.first_customer, c.last_customer, octet_length(c.customers), octet_length(c.times),
+  octet_length(c.batches), octet_length(c.positions), octet_length(c.quantities))
+FROM event_chunks c
+WHERE octet_length(c.customers) <> 8 * c.events OR octet_length(c.times) <> 8 * c.events
+  OR octet_length(c.batches) <> 8 * c.events OR octet_length(c.positions) <> 4 * c.events
+  OR octet_length(c.quantities) NOT IN (0, CASE WHEN c.wide THEN 16 ELSE 8 END * c.events)
+  OR octet_length(c.codes) NOT IN (0, 4 * c.events)
+  OR octet_length(c.received) NOT IN (0, 8 * c.events)
+  OR (c.first_customer, c.low_micros) > (c.last_customer, c.high_micros)
+  OR c.first_at > c.last_at
+  OR (c.first_customer = 0) <> (octet_length(c.unknown) > 0)
+  OR (c.backfill <> '' AND NOT EXISTS (SELECT FROM backfills f
+    WHERE f.seller = c.seller AND f.id = c.backfill AND f.status <> 'open'))""",
+    ),
+    Check(
         name="event_voids",
         sentence="A void takes back an event that is there, replaced by a batch of one or by none.",
         sql="""
@@ -124,6 +145,6 @@ SELECT p.seller, p.batch || ' ' || p.meter, format('position %s of %s events', p
 FROM event_void_positions p
   LEFT JOIN event_measures m ON m.seller = p.seller AND m.batch = p.batch AND m.meter = p.meter
   LEFT JOIN event_voids v ON v.seller = p.seller AND v.batch = p.batch AND v.ordinal = p.ordinal
-WHERE v.seller IS NULL OR NOT coalesce(p.position < m.events AND p.position <= p.ordinal, false)""",
+WHERE v.seller IS NULL OR p.position > p.ordinal OR p.position >= m.events""",
     ),
 )

@@ -40,9 +40,9 @@ WHERE seller = current_seller() AND id = :id
 """)
 # An update where the row is there already, so that a run which takes it off the inbox waits for us.
 _LOOK_AGAIN: Final = text("""
-INSERT INTO event_inbox (batch) SELECT batch FROM backfill_batches
+INSERT INTO event_inbox (batch, again) SELECT batch, :reverse FROM backfill_batches
 WHERE seller = current_seller() AND backfill = :id ORDER BY batch
-ON CONFLICT (seller, batch) DO UPDATE SET batch = excluded.batch
+ON CONFLICT (seller, batch) DO UPDATE SET again = event_inbox.again OR excluded.again
 """)
 
 
@@ -76,4 +76,4 @@ async def settle_backfill(
 ) -> None:
     """Close or reverse a backfill; the next billing run looks at all its batches."""
     await connection.execute(_REVERSE if reverse else _CLOSE, {"id": backfill, "now": now})
-    await connection.execute(_LOOK_AGAIN, {"id": backfill})
+    await connection.execute(_LOOK_AGAIN, {"id": backfill, "reverse": reverse})

@@ -85,6 +85,14 @@ def _encode_quantities(parsed: Sequence[tuple[int, int]]) -> tuple[int, bool, by
     return digits, True, packed
 
 
+def encode_integers(values: Quantities) -> tuple[bool, bytes]:
+    """(wide, column) of integers at a common number of digits."""
+    if values.dtype != object:
+        return False, values.astype("<i8").tobytes()
+    packed = [int(each).to_bytes(_WIDE_BYTES, "little", signed=True) for each in values.tolist()]
+    return True, b"".join(packed)
+
+
 def decode_quantities(*, quantities: bytes, wide: bool) -> Quantities:
     """The inverse of the encoding: int64, or Python ints (dtype object) of a wide column."""
     if not wide:

@@ -16,6 +16,7 @@ SELECT k.batch, k.ordinal FROM event_streams s
 JOIN event_keys k ON k.seller = s.seller AND k.stream = s.stream AND k.key = $3
 WHERE s.seller = current_seller() AND s.source = $1 AND s.form = $2
 """
+# The batch is shared until the commit, so that no other meter measures it in between.
 _CHAIN: Final = """
 WITH RECURSIVE chain (batch, ordinal, revision) AS (
   SELECT $1::bigint, $2::integer, 0
@@ -29,7 +30,7 @@ SELECT c.batch, c.ordinal, c.revision, b.received_at, b.meters, EXISTS (
   SELECT FROM event_voids v
   WHERE v.seller = b.seller AND v.batch = c.batch AND v.ordinal = c.ordinal) AS voided
 FROM chain c JOIN event_batches b ON b.seller = current_seller() AND b.batch = c.batch
-ORDER BY c.revision DESC LIMIT 1
+ORDER BY c.revision DESC LIMIT 1 FOR SHARE OF b
 """
 _PREFIX: Final = "SELECT payload FROM event_batches WHERE seller = current_seller() AND batch = $1"
 _VOID: Final = """
@@ -39,12 +40,11 @@ ON CONFLICT DO NOTHING RETURNING batch
 _POSITIONS: Final = """
 INSERT INTO event_void_positions (meter, batch, ordinal, position)
 SELECT u.meter, $1, $2, u.position FROM unnest($3::integer[], $4::integer[]) AS u (meter, position)
-JOIN event_measures m ON m.seller = current_seller() AND m.batch = $1 AND m.meter = u.meter
 """
 # An update where the row is there already, so that a run which takes it off the inbox waits for us.
 _LOOK_AGAIN: Final = """
-INSERT INTO event_inbox (batch) VALUES ($1)
-ON CONFLICT (seller, batch) DO UPDATE SET batch = excluded.batch
+INSERT INTO event_inbox (batch, again) VALUES ($1, true)
+ON CONFLICT (seller, batch) DO UPDATE SET again = true
 """
 _JOIN: Final = """
 INSERT INTO backfill_batches (batch, backfill) SELECT $2, backfill FROM backfill_batches

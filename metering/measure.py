@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from metering import store
+from metering import block_store, store
 from metering.aggregation import Block, PairNumbers, concatenated, scale_up, tighten
 from metering.columns import kept_dimensions
 from metering.dimensions import Combinations
@@ -221,9 +221,11 @@ async def _find(
     start = np.where(real, since, end)
     closes = None if windows.closes_micros is None else windows.closes_micros[lines]
     index = WindowIndex(customer=windows.customer[lines], start_micros=start, end_micros=end)
-    async for block in store.stream_blocks(
+    known = windows.customer[lines][real]
+    async for block in block_store.stream_blocks(
         connection=connection,
         meter=meter,
+        customers=(int(known.min()), int(known.max())),
         start_micros=int(start[real].min()),
         end_micros=int(end[real].max()),
         subjects=subjects,

@@ -11,18 +11,13 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from engine.db import driver
-from metering.aggregation import Block
 from metering.columns import (
     MeterColumns,
-    decode_quantities,
-    has_values,
-    kept_dimensions,
     measure_columns,
 )
-from metering.dimensions import Combinations
 from metering.intake import EPOCH, micros_of, read_data
 from metering.model import StoredEvent
-from plans.model import LateUsage, Meter
+from plans.model import Meter
 
 FETCH_BYTES: Final = 4_000_000
 _FETCH_ROWS: Final = 2_000
@@ -33,37 +28,26 @@ _payload: Final = msgspec.json.Decoder(list[StoredEvent])
 _unknown: Final = msgspec.json.Decoder(list[tuple[int, str]])
 _Ints = NDArray[np.int64]
 
-_MEASURES: Final = """
-SELECT batch, events, digits, wide, customers, times, quantities, unknown,
-  CASE WHEN $4 THEN groups ELSE '' END AS groups, CASE WHEN $4 THEN codes ELSE '' END AS codes,
-  ARRAY(SELECT v.position FROM event_void_positions v
-    WHERE v.seller = m.seller AND v.meter = m.meter AND v.batch = m.batch) AS voided,
-  CASE WHEN $5 THEN (SELECT b.received_at FROM event_batches b
-    WHERE b.seller = m.seller AND b.batch = m.batch) END AS received_at
-FROM event_measures m
-WHERE seller = current_seller() AND meter = $1 AND first_at < $2 AND last_at >= $3
-  AND NOT EXISTS (SELECT FROM backfill_batches x
-    JOIN backfills f ON f.seller = x.seller AND f.id = x.backfill
-    WHERE x.seller = m.seller AND x.batch = m.batch AND f.status <> 'closed')
-"""
-_UNMEASURED: Final = """
-SELECT batch, payload, received_at, ARRAY(SELECT v.ordinal FROM event_voids v
-    WHERE v.seller = b.seller AND v.batch = b.batch) AS voided
-FROM event_batches b
-WHERE seller = current_seller() AND NOT meters @> ARRAY[$1::integer]
-  AND first_at < $2 AND last_at >= $3
-  AND NOT EXISTS (SELECT FROM backfill_batches x
-    JOIN backfills f ON f.seller = x.seller AND f.id = x.backfill
-    WHERE x.seller = b.seller AND x.batch = b.batch AND f.status <> 'closed')
-"""
 _INBOX_MEASURES: Final = """
 SELECT customers, times, unknown FROM event_measures
 WHERE seller = current_seller() AND batch = ANY($1::bigint[])
 """
+# What was corrected after it was folded: of a reversed backfill the chunks, else the batch itself.
 _INBOX_UNMEASURED: Final = """
-SELECT payload FROM event_batches
-WHERE seller = current_seller() AND batch = ANY($1::bigint[])
-  AND NOT meters @> ARRAY(SELECT number FROM meters WHERE seller = current_seller())
+SELECT payload FROM event_batches b
+WHERE seller = current_seller() AND (
+  (batch = ANY($1::bigint[])
+    AND NOT meters @> ARRAY(SELECT number FROM meters WHERE seller = current_seller()))
+  OR (batch = ANY($2::bigint[])
+    AND NOT EXISTS (SELECT FROM backfill_batches x
+      JOIN backfills f ON f.seller = x.seller AND f.id = x.backfill
+      WHERE x.seller = b.seller AND x.batch = b.batch AND f.status = 'reversed')))
+"""
+_INBOX_REVERSED: Final = """
+SELECT customers, times, unknown FROM event_chunks
+WHERE seller = current_seller() AND backfill IN (SELECT f.id FROM backfill_batches x
+  JOIN backfills f ON f.seller = x.seller AND f.id = x.backfill
+  WHERE x.seller = current_seller() AND x.batch = ANY($1::bigint[]) AND f.status = 'reversed')
 """
 _SUBJECTS: Final = """
 SELECT id AS subject, number, 0 AS rank FROM customers
@@ -79,8 +63,17 @@ FROM meters WHERE seller = current_seller() ORDER BY number
 """
 
 
-_TAKE_INBOX: Final = text("DELETE FROM event_inbox WHERE seller = current_seller() RETURNING batch")
-_READ_INBOX: Final = text("SELECT batch FROM event_inbox WHERE seller = current_seller()")
+_TAKE_INBOX: Final = text("""
+DELETE FROM event_inbox WHERE seller = current_seller() RETURNING batch, again, customers, times
+""")
+_READ_INBOX: Final = text("""
+SELECT batch, again, customers, times FROM event_inbox WHERE seller = current_seller()
+""")
+# Nothing is folded between what a sweep finds in the inbox and what it reads of it.
+_HOLD_INBOX: Final = text("""
+SELECT CASE WHEN current_setting('transaction_isolation') = 'read committed'
+  THEN pg_advisory_xact_lock_shared(hashtextextended('inbox ' || current_seller(), 0)) END
+""")
 
 
 def in_utc(at: datetime) -> datetime:
@@ -99,6 +92,11 @@ def at_micros(micros: int) -> datetime:
 def decode_payload(payload: bytes) -> list[StoredEvent]:
     """The events of a batch, by ordinal."""
     return _payload.decode(payload)
+
+
+def decode_unknown(unknown: bytes) -> list[tuple[int, str]]:
+    """(position, subject) of the events whose subject was no customer."""
+    return _unknown.decode(unknown)
 
 
 async def find_subjects(raw: Any, *, subjects: Iterable[str]) -> dict[str, int]:
@@ -143,7 +141,8 @@ async def pages(
         count = min(max(count * FETCH_BYTES // max(size, 1), 1), 4 * count, _FETCH_ROWS)
 
 
-def _weigh_columns(row: Any) -> int:
+def weigh_columns(row: Any) -> int:
+    """About how many bytes a row of columns takes."""
     return len(row["customers"]) + len(row["times"]) + len(row["unknown"]) + 64
 
 
@@ -152,7 +151,7 @@ def weigh_payload(row: Any) -> int:
     return 4 * len(row["payload"]) + 64
 
 
-async def _customers(parts: Sequence[tuple[bytes, bytes]], subjects: SubjectNumbers) -> _Ints:
+async def customers_of(parts: Sequence[tuple[bytes, bytes]], *, subjects: SubjectNumbers) -> _Ints:
     """The customers columns of (customers, unknown) pairs, today's numbers filled in."""
     joined = np.frombuffer(b"".join(each for each, _ in parts), dtype="<i8").astype(np.int64)
     start, strangers = 0, list[tuple[int, str]]()
@@ -164,103 +163,6 @@ async def _customers(parts: Sequence[tuple[bytes, bytes]], subjects: SubjectNumb
         numbers = await subjects.find(who for _, who in strangers)
         joined[[place for place, _ in strangers]] = [numbers[who] for _, who in strangers]
     return joined
-
-
-def _left(block: Block, voided: Sequence[int]) -> Block:
-    """The block without the events at the positions that were taken back."""
-    if not voided:
-        return block
-    kept = np.ones(len(block.customer), dtype=np.bool_)
-    kept[list(voided)] = False
-    return Block(
-        customer=block.customer[kept],
-        time_micros=block.time_micros[kept],
-        batch=block.batch[kept],
-        quantity=None if block.quantity is None else block.quantity[kept],
-        digits=block.digits,
-        combination=None if block.combination is None else block.combination[kept],
-        member=None if block.member is None else block.member[kept],
-        received_micros=None if block.received_micros is None else block.received_micros[kept],
-    )
-
-
-def _received(block: Block, rows: Sequence[Any], meter: Meter) -> Block:
-    """The block with when its events were received, where the meter asks for that."""
-    if meter.late_usage is LateUsage.ADJUST:
-        return block
-    received = [micros_of(row["received_at"]) for row in rows]
-    told = np.repeat(np.array(received, dtype=np.int64), [row["events"] for row in rows])
-    return msgspec.structs.replace(block, received_micros=told)
-
-
-def _voided(rows: Sequence[Any]) -> list[int]:
-    """The positions taken back in the columns of rows that are joined end to end."""
-    found: list[int] = []
-    start = 0
-    for row in rows:
-        found.extend(start + position for position in row["voided"])
-        start += row["events"]
-    return found
-
-
-async def _block(
-    columns: Sequence[tuple[int, MeterColumns]],
-    *,
-    meter: Meter,
-    subjects: SubjectNumbers,
-    combinations: Combinations | None,
-    members: Combinations | None,
-) -> Block:
-    """(batch, columns) of the same digits and width, as one block."""
-    first = columns[0][1]
-    counting = not has_values(meter)
-    return Block(
-        customer=await _customers(
-            [(each.customers, each.unknown) for _, each in columns], subjects
-        ),
-        time_micros=np.frombuffer(b"".join(each.times for _, each in columns), dtype="<i8"),
-        batch=np.repeat([batch for batch, _ in columns], [each.events for _, each in columns]),
-        quantity=None
-        if counting
-        else decode_quantities(
-            quantities=b"".join(each.quantities for _, each in columns), wide=first.wide
-        ),
-        digits=first.digits,
-        combination=_numbered(columns, combinations),
-        member=_numbered(columns, members),
-    )
-
-
-def _numbered(
-    columns: Sequence[tuple[int, MeterColumns]], combinations: Combinations | None
-) -> _Ints | None:
-    """Each event's combination, numbered there; None where nobody asks."""
-    if combinations is None:
-        return None
-    return np.concatenate(
-        [
-            combinations.number(groups=each.groups, codes=each.codes, events=each.events)
-            for _, each in columns
-        ]
-    )
-
-
-def _columns_of_row(row: Any, meter: int) -> tuple[int, MeterColumns]:
-    columns = MeterColumns(
-        meter=meter,
-        events=row["events"],
-        first_micros=0,
-        last_micros=0,
-        digits=row["digits"],
-        wide=row["wide"],
-        customers=row["customers"],
-        times=row["times"],
-        quantities=row["quantities"],
-        unknown=row["unknown"],
-        groups=row["groups"],
-        codes=row["codes"],
-    )
-    return row["batch"], columns
 
 
 def columns_of_events(events: Sequence[StoredEvent], meter: Meter) -> MeterColumns | None:
@@ -277,63 +179,6 @@ def columns_of_events(events: Sequence[StoredEvent], meter: Meter) -> MeterColum
     )
 
 
-async def stream_blocks(
-    *,
-    connection: AsyncConnection,
-    meter: Meter,
-    start_micros: int,
-    end_micros: int,
-    subjects: SubjectNumbers,
-    combinations: Combinations | None = None,
-) -> AsyncIterator[Block]:
-    """All events of a meter in batches that reach into [start, end), a few megabytes at a time.
-
-    A batch stored while the meter was not known to who stored it is measured from its payload.
-    With `combinations` the blocks tell each event's, numbered there. What was taken back is left
-    out; a meter that ignores late usage is told when each event was received.
-    """
-    raw = await driver(connection)
-    bounds = (meter.number, at_micros(end_micros), at_micros(start_micros))
-    texts = kept_dimensions(meter)
-    members = None
-    if meter.unique_by is not None:
-        members = Combinations(kept=texts, wanted=(meter.unique_by,))
-    kept = bool(texts) and (combinations is not None or members is not None)
-    late = meter.late_usage is LateUsage.IGNORE
-    async for rows in pages(raw, _MEASURES, *bounds, kept, late, weigh=_weigh_columns):
-        groups: dict[tuple[int, bool], list[Any]] = {}
-        for row in rows:
-            groups.setdefault((row["digits"], row["wide"]), []).append(row)
-        for group in groups.values():
-            block = await _block(
-                [_columns_of_row(row, meter.number) for row in group],
-                meter=meter,
-                subjects=subjects,
-                combinations=combinations,
-                members=members,
-            )
-            yield _left(_received(block, group, meter), _voided(group))
-    async for rows in pages(raw, _UNMEASURED, *bounds, weigh=weigh_payload):
-        for row in rows:
-            voided = frozenset[int](row["voided"])
-            events = [
-                each
-                for ordinal, each in enumerate(decode_payload(row["payload"]))
-                if ordinal not in voided
-            ]
-            columns = columns_of_events(events, meter)
-            if columns is not None:
-                block = await _block(
-                    [(row["batch"], columns)],
-                    meter=meter,
-                    subjects=subjects,
-                    combinations=combinations,
-                    members=members,
-                )
-                one = {"events": columns.events, "received_at": row["received_at"]}
-                yield _received(block, [one], meter)
-
-
 async def stream_inbox(
     *, connection: AsyncConnection, take: bool
 ) -> AsyncIterator[tuple[_Ints, _Ints]]:
@@ -343,16 +188,23 @@ async def stream_inbox(
     """
     raw = await driver(connection)
     subjects = SubjectNumbers(connection=connection)
-    taken = await connection.execute(_TAKE_INBOX if take else _READ_INBOX)
-    batches = [row.batch for row in taken]
+    await connection.execute(_HOLD_INBOX)
+    taken = (await connection.execute(_TAKE_INBOX if take else _READ_INBOX)).all()
+    for row in taken:
+        if row.customers is not None:
+            yield np.frombuffer(row.customers, dtype="<i8"), np.frombuffer(row.times, dtype="<i8")
+    batches = [row.batch for row in taken if row.customers is None or row.again]
+    again = [row.batch for row in taken if row.again]
     if not batches:
         return
-    async for rows in pages(raw, _INBOX_MEASURES, batches, weigh=_weigh_columns):
-        customers = await _customers([(row["customers"], row["unknown"]) for row in rows], subjects)
-        times = np.frombuffer(b"".join(row["times"] for row in rows), dtype="<i8")
-        known = np.flatnonzero(customers)
-        yield customers[known], times[known]
-    async for rows in pages(raw, _INBOX_UNMEASURED, batches, weigh=weigh_payload):
+    for statement, among in ((_INBOX_MEASURES, batches), (_INBOX_REVERSED, again)):
+        async for rows in pages(raw, statement, among, weigh=weigh_columns):
+            parts = [(row["customers"], row["unknown"]) for row in rows]
+            customers = await customers_of(parts, subjects=subjects)
+            times = np.frombuffer(b"".join(row["times"] for row in rows), dtype="<i8")
+            known = np.flatnonzero(customers)
+            yield customers[known], times[known]
+    async for rows in pages(raw, _INBOX_UNMEASURED, batches, again, weigh=weigh_payload):
         for row in rows:
             events = decode_payload(row["payload"])
             numbers = await subjects.find(each.subject for each in events)

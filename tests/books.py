@@ -281,7 +281,13 @@ async def write_usage(raw: Any) -> None:
     await insert(
         raw, "event_measures", seen | {"meter": meter, "digits": 0, "wide": False} | arrays
     )
-    await insert(raw, "event_inbox", {"batch": 1})
+    folded = {"meter": meter, "level": 1, "backfill": "", "month": 672, "first_customer": 1}
+    folded |= {"events": 1, "first_at": START, "last_at": START, "last_customer": 1}
+    folded |= {"low_micros": 0, "high_micros": 0, "digits": 0, "wide": False}
+    folded |= {each: "\\x" + 16 * "0" for each in ("customers", "times", "batches")}
+    folded |= dict.fromkeys(("quantities", "unknown", "groups", "codes", "received"), "\\x")
+    await insert(raw, "event_chunks", folded | {"positions": "\\x" + 8 * "0"})
+    await insert(raw, "event_inbox", {"batch": 1, "again": False})
     late = {"id": "bkf_a", "key": "late", "status": "closed", "created_at": START}
     await insert(raw, "backfills", late | {"closed_at": START})
     await insert(raw, "backfill_batches", {"batch": 1, "backfill": "bkf_a"})

@@ -197,6 +197,9 @@ PLANTS = [
         "1 ",
     ),
     ("UPDATE event_batches SET meters = '{}'", {"event_measures"}, "1 "),
+    ("UPDATE event_chunks SET positions = ''", {"event_chunks"}, ""),
+    ("UPDATE event_chunks SET last_customer = 0", {"event_chunks"}, ""),
+    ("UPDATE event_chunks SET meter = 99", {"references"}, "event_chunks"),
     (
         "INSERT INTO event_voids (seller, batch, ordinal, voided_at) VALUES (1, 1, 2, now())",
         {"event_voids"},

@@ -213,9 +213,10 @@ GRANT SELECT, INSERT, UPDATE ON sellers, api_keys, customers, tax_rates, coupons
   subscription_changes, number_series, billing_state, billing_runs, parked_accounts, invoices, credit_notes, idempotency_keys,
   event_inbox, backfills TO usance_app;
 GRANT SELECT, INSERT ON parties, meters, plans, prices, accounts, line_items, line_taxes, line_discounts, credit_draws, settlements, journal_entries, postings,
-  outbox, event_streams, event_keys, event_batches, event_measures, event_voids, event_void_positions, backfill_batches
+  outbox, event_streams, event_keys, event_batches, event_measures, event_chunks, event_voids, event_void_positions, backfill_batches
   TO usance_app;
-GRANT DELETE ON event_inbox, idempotency_keys, parked_accounts TO usance_app;
+GRANT UPDATE (meters) ON event_batches TO usance_app;
+GRANT DELETE ON event_measures, event_chunks, event_inbox, idempotency_keys, parked_accounts TO usance_app;
 GRANT USAGE ON SEQUENCE event_batch_numbers TO usance_app;
 REVOKE INSERT ON sellers FROM usance_app;
 

@@ -340,6 +340,47 @@ ALTER TABLE event_measures ALTER COLUMN times SET STORAGE EXTERNAL;
 ALTER TABLE event_measures ALTER COLUMN quantities SET STORAGE EXTERNAL;
 ALTER TABLE event_measures ALTER COLUMN codes SET STORAGE EXTERNAL;
 
+-- Which sets of meters batches were measured for: few, so that the batches which lack a meter are found at once.
+CREATE INDEX event_batches_meters ON event_batches (seller, meters);
+
+-- Measured columns of many batches, folded together: entries in the order of customer and time, each with its batch and
+-- its position in the columns of that. A batch's rows leave event_measures in the transaction that writes them here.
+CREATE TABLE event_chunks (
+  seller integer NOT NULL DEFAULT current_seller(),
+  chunk bigint GENERATED ALWAYS AS IDENTITY,
+  meter integer NOT NULL,
+  level smallint NOT NULL CHECK (level > 0),
+  backfill text NOT NULL,
+  month integer NOT NULL,
+  events integer NOT NULL CHECK (events > 0),
+  first_at timestamptz NOT NULL,
+  last_at timestamptz NOT NULL,
+  first_customer bigint NOT NULL,
+  last_customer bigint NOT NULL,
+  low_micros bigint NOT NULL,
+  high_micros bigint NOT NULL,
+  digits smallint NOT NULL,
+  wide boolean NOT NULL,
+  customers bytea NOT NULL,
+  times bytea NOT NULL,
+  batches bytea NOT NULL,
+  positions bytea NOT NULL,
+  quantities bytea NOT NULL,
+  unknown bytea NOT NULL,
+  groups bytea NOT NULL,
+  codes bytea NOT NULL,
+  received bytea NOT NULL,
+  PRIMARY KEY (seller, chunk)
+);
+CREATE INDEX event_chunks_customers ON event_chunks (seller, meter, last_customer, first_customer, first_at, last_at);
+ALTER TABLE event_chunks ALTER COLUMN customers SET STORAGE EXTERNAL;
+ALTER TABLE event_chunks ALTER COLUMN times SET STORAGE EXTERNAL;
+ALTER TABLE event_chunks ALTER COLUMN batches SET STORAGE EXTERNAL;
+ALTER TABLE event_chunks ALTER COLUMN positions SET STORAGE EXTERNAL;
+ALTER TABLE event_chunks ALTER COLUMN quantities SET STORAGE EXTERNAL;
+ALTER TABLE event_chunks ALTER COLUMN codes SET STORAGE EXTERNAL;
+ALTER TABLE event_chunks ALTER COLUMN received SET STORAGE EXTERNAL;
+
 -- Events that were taken back, and by which batch of one event an amendment replaced them. What is stored of an event
 -- stays as it came: measuring leaves out the positions that a void names in the measured columns.
 CREATE TABLE event_voids (
@@ -386,10 +427,14 @@ CREATE TABLE backfill_batches (
 CREATE INDEX backfill_batches_backfill ON backfill_batches (seller, backfill);
 
 -- Batches that no billing run has looked at for late usage yet: a set, not a watermark, because commits do not
--- become visible in the order of their numbers.
+-- become visible in the order of their numbers. Batches folded together leave one row with their customers and the
+-- earliest time of each. `again` says that a batch's usage was corrected, whether it was looked at before or not.
 CREATE TABLE event_inbox (
   seller integer NOT NULL DEFAULT current_seller(),
   batch bigint NOT NULL,
+  again boolean NOT NULL DEFAULT false,
+  customers bytea,
+  times bytea,
   PRIMARY KEY (seller, batch)
 );
 
