@@ -38,7 +38,7 @@ _SUBSCRIPTION = (
 )
 _CUSTOMER = "seller id number key name emails currency tax_ids party created_at"
 _INTERVAL = "seller id subscription number price quantity start_at"
-_BATCH = "seller batch received_at events first_at last_at meters payload"
+_BATCH = "seller batch received_at events first_at last_at meters payload ends"
 _MEASURE = (
     "seller meter batch events first_at last_at digits wide customers times quantities unknown"
 )
@@ -179,17 +179,23 @@ def measured_batch(
 
 
 async def load_events(
-    raw: Any, world: World, *, subscriptions: int, events: int, anchors: int
+    raw: Any,
+    world: World,
+    *,
+    subscriptions: int,
+    events: int,
+    anchors: int,
+    batch_events: int = BATCH,
 ) -> None:
     customers, times = event_columns(subscriptions=subscriptions, events=events, anchors=anchors)
     numbers = [meter.number for meter in world.meters]
     batches: list[tuple[object, ...]] = []
     measures: list[tuple[object, ...]] = []
-    for batch, begin in enumerate(range(0, events, BATCH), start=1):
-        part = slice(begin, min(begin + BATCH, events))
+    for batch, begin in enumerate(range(0, events, batch_events), start=1):
+        part = slice(begin, min(begin + batch_events, events))
         first, last = at_micros(int(times[part.start])), at_micros(int(times[part.stop - 1]))
         size = part.stop - part.start
-        batches.append((world.seller, batch, last, size, first, last, numbers, b"[]"))
+        batches.append((world.seller, batch, last, size, first, last, numbers, b"[]", b""))
         measures.extend(
             _measure_row(world.seller, batch, each)
             for each in measured_batch(world.meters, customers[part], times[part], batch)

@@ -35,6 +35,8 @@ class FoldLimits(msgspec.Struct, frozen=True, kw_only=True):
     """When to fold, and how much in one transaction."""
 
     least_batches: int = 64
+    least_events: int = 50_000
+    """Fewer batches than that, of fewer events than that, wait for others."""
     most_rows: int = 8_000
     most_events: int = 500_000
     most_payloads: int = 16
@@ -124,9 +126,9 @@ async def _fold_batches(connection: AsyncConnection, limits: FoldLimits, done: F
     raw = await driver(connection)
     meters = {meter.number: meter for meter in await load_meters(raw)}
     ready = await chunk_store.waiting_batches(raw, rows=limits.most_rows, meters=list(meters))
-    if len(ready) < limits.least_batches:
-        return False
     total = np.cumsum([row["events"] for row in ready])
+    if not ready or (len(ready) < limits.least_batches and total[-1] < limits.least_events):
+        return False
     ready = ready[: max(1, int(np.searchsorted(total, limits.most_events, side="right")))]
     batches = {row["batch"]: row for row in ready}
     rows = await chunk_store.take_measures(raw, meters=list(meters), batches=list(batches))

@@ -284,7 +284,7 @@ async def write_usage(raw: Any) -> None:
     folded = {"meter": meter, "level": 1, "backfill": "", "month": 672, "first_customer": 1}
     folded |= {"events": 1, "first_at": START, "last_at": START, "last_customer": 1}
     folded |= {"low_micros": 0, "high_micros": 0, "digits": 0, "wide": False}
-    folded |= {each: "\\x" + 16 * "0" for each in ("customers", "times", "batches")}
+    folded |= dict.fromkeys(("customers", "times", "batches"), "\\x" + 16 * "0")
     folded |= dict.fromkeys(("quantities", "unknown", "groups", "codes", "received"), "\\x")
     await insert(raw, "event_chunks", folded | {"positions": "\\x" + 8 * "0"})
     await insert(raw, "event_inbox", {"batch": 1, "again": False})
