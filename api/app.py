@@ -18,6 +18,7 @@ from api import (
     coupons,
     customers,
     events,
+    exports,
     health,
     ingest,
     invoices,
@@ -65,6 +66,7 @@ ROUTES: Final[tuple[ControllerRouterHandler, ...]] = (
     *invoices.ROUTES,
     *previews.ROUTES,
     *journal.ROUTES,
+    *exports.ROUTES,
 )
 
 

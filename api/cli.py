@@ -6,6 +6,7 @@ from api.cli_admin import doctor, fold, key, migrate, seller
 from api.cli_audit import audit
 from api.cli_check import check
 from api.cli_demo import demo
+from api.cli_export import export
 from api.cli_import import import_
 from api.cli_run import run
 from api.cli_serve import serve
@@ -25,5 +26,18 @@ def main() -> None:
     """Usance bills usage: events in, journaled invoices out, exact to the cent."""
 
 
-for _command in (demo, serve, run, import_, check, audit, fold, seller, key, migrate, doctor):
+for _command in (
+    demo,
+    serve,
+    run,
+    import_,
+    export,
+    check,
+    audit,
+    fold,
+    seller,
+    key,
+    migrate,
+    doctor,
+):
     main.add_command(_command)

@@ -168,6 +168,11 @@ ROWS: dict[tuple[str, str], Row] = {
     ("GET", "/v1/journal_entries"): Row("read"),
     ("GET", "/v1/journal_entries/{entry}"): Row("read", path={"entry": "entry"}),
     ("GET", "/v1/accounts"): Row("read"),
+    ("GET", "/v1/exports/invoices.csv"): Row("read", query={"from": "2026-01-01"}),
+    ("GET", "/v1/exports/invoice_lines.csv"): Row("read"),
+    ("GET", "/v1/exports/credit_notes.csv"): Row("read"),
+    ("GET", "/v1/exports/journal.csv"): Row("read", query={"to": "2027-01-01"}),
+    ("GET", "/v1/exports/customers.csv"): Row("read"),
     ("GET", "/v1/plans"): Row("read"),
     ("GET", "/v1/plans/{plan}"): Row("read", path={"plan": "plan"}),
 }
