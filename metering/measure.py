@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from metering import block_store, store
-from metering.aggregation import Block, PairNumbers, concatenated, scale_up, tighten
+from metering.aggregation import Block, PairNumbers, concatenated, distinct, scale_up, tighten
 from metering.columns import kept_dimensions
 from metering.dimensions import Combinations
 from metering.model import EventUsage, GroupedUsage, Measured, Windows
@@ -42,7 +42,7 @@ async def measure(
     """
     results: list[tuple[_Ints, Quantities, int]] = []
     subjects = store.SubjectNumbers(connection=connection)
-    for number in np.unique(windows.meter).tolist():
+    for number in distinct(windows.meter.astype(np.int64)).tolist():
         lines = np.flatnonzero(windows.meter == number)
         meter = meters[number]
         aggregate = running_aggregate(meter=meter, spans=_spans(windows, lines))
@@ -257,7 +257,7 @@ def _since(meter: Meter, windows: Windows, lines: _Ints) -> _Ints:
 
 def _rows(parts: Sequence[_Part]) -> tuple[_Ints, _Ints, tuple[tuple[str, ...], ...]]:
     """(line, index of the combination) of all parts in turn, and the sorted combinations."""
-    used = [(part, np.unique(part.combination)) for part in parts]
+    used = [(part, distinct(part.combination)) for part in parts]
     met = {part.texts[number] for part, numbers in used for number in numbers.tolist()}
     texts = tuple(sorted(met))
     place = {each: index for index, each in enumerate(texts)}

@@ -14,6 +14,7 @@ from metering.aggregation import (
     Block,
     Tally,
     concatenated,
+    distinct,
     divided,
     round_quantities,
     scale_up,
@@ -119,14 +120,14 @@ class _Unique:
     def add(self, *, line: _Ints, span: _Ints, position: _Ints, block: Block) -> None:
         del span
         assert block.member is not None
-        pairs = _distinct((line << _HALF) | block.member[position])
+        pairs = distinct((line << _HALF) | block.member[position])
         self._fresh.append(pairs)
         self._waiting += len(pairs)
         if self._waiting > max(_COMPACTED, len(self._pairs)):
             self._compact()
 
     def _compact(self) -> None:
-        self._pairs = _distinct(np.concatenate([self._pairs, *self._fresh]))
+        self._pairs = distinct(np.concatenate([self._pairs, *self._fresh]))
         self._fresh, self._waiting = [], 0
 
     def quantities(self) -> tuple[Quantities, int]:
@@ -135,14 +136,6 @@ class _Unique:
 
     def has_usage(self) -> NDArray[np.bool_]:
         return np.ones(self._lines, dtype=np.bool_)
-
-
-def _distinct(values: _Ints) -> _Ints:
-    """Sorted, each once: np.unique hashes, which takes seventy times as long."""
-    ordered = np.sort(values)
-    fresh = np.ones(len(ordered), dtype=np.bool_)
-    fresh[1:] = ordered[1:] != ordered[:-1]
-    return ordered[fresh]
 
 
 def _sorted(line: _Ints, rank: _Ints) -> NDArray[np.intp]:
