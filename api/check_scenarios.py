@@ -225,7 +225,7 @@ class _Play:
             path = f"/v1/{kind}?limit={PAGE}&cursor={cursor}"
         if kind in _DOCUMENTS:
             # Numbers of one series grow as documents are issued; their digits end the text.
-            objects.sort(key=lambda item: (item["issued_at"], _sequence(item.get("number"))))
+            objects.sort(key=lambda item: (_told_at(item), _sequence(item.get("number"))))
         return objects
 
     async def _filled(self, value: Any) -> Any:
@@ -299,6 +299,12 @@ def _compare_journal(
         actual = held if len(held) > 1 else next(iter(held.values()), "0")
         found += differences(expected=wanted, actual=actual, place=f"{place}.{name}")
     return found
+
+
+def _told_at(item: Mapping[str, Any]) -> str:
+    """When a document was issued, or money moved."""
+    names = ("issued_at", "attempted_at", "created_at")
+    return next(str(item[name]) for name in names if name in item)
 
 
 def _sequence(number: object) -> int:

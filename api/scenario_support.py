@@ -16,6 +16,7 @@ from engine.money import is_currency
 from invoicing.migration import MigrationDraft
 from invoicing.model import BillingRunDraft, CreditNote, Invoice, LineItem, VoidDraft
 from invoicing.one_off import OneOffDraft
+from invoicing.payments import AllocateDraft, Payment, PaymentDraft
 from invoicing.rehearsal import PreviewDraft
 from metering.model import BackfillDraft, BackfillStep, EventAmendDraft, EventVoidDraft
 from plans.agreement import (
@@ -51,6 +52,7 @@ VERB_BODIES: Final[Mapping[str, type]] = {
     "migrate": MigrationDraft,
     "apply_coupon": CouponGift,
     "invoice": OneOffDraft,
+    "pay": PaymentDraft,
 }
 """Verbs that send one body; what names the object (`subscription`) is taken out before."""
 
@@ -76,6 +78,8 @@ POSTS: Final[Mapping[str, type]] = {
     r"/v1/subscriptions": SubscriptionDraft,
     r"/v1/subscriptions/[^/]+/cancel": CancelDraft,
     r"/v1/invoices": OneOffDraft,
+    r"/v1/payments": PaymentDraft,
+    r"/v1/payments/[^/]+/allocate": AllocateDraft,
     r"/v1/invoices/[^/]+/void": VoidDraft,
     r"/v1/backfills": BackfillDraft,
     r"/v1/backfills/[^/]+/(close|reverse)": BackfillStep,
@@ -87,7 +91,7 @@ POSTS: Final[Mapping[str, type]] = {
 """Paths that `post` may use: patterns of the whole path."""
 
 GETS: Final = (
-    r"/v1/(meters|plans|customers|subscriptions|invoices|credit_notes|tax_rates|coupons)(/[^/?]+)?(\?.*)?",
+    r"/v1/(meters|plans|customers|subscriptions|invoices|credit_notes|tax_rates|coupons|payments)(/[^/?]+)?(\?.*)?",
     r"/v1/subscriptions/[^/?]+/scheduled_changes",
     r"/v1/customers/[^/?]+/entitlements",
     r"/v1/invoices/lines/[^/?]+/explain",
@@ -98,6 +102,7 @@ GETS: Final = (
 EXPECTED_FIELDS: Final[Mapping[str, frozenset[str]]] = {
     "invoices": frozenset(Invoice.__struct_fields__) | {"lines_include"},
     "credit_notes": frozenset(CreditNote.__struct_fields__) | {"lines_include"},
+    "payments": frozenset(Payment.__struct_fields__),
     "customers": frozenset(Customer.__struct_fields__),
     "subscriptions": frozenset(Subscription.__struct_fields__),
     "events": frozenset({"accepted", "duplicates", "rejected"}),

@@ -3,6 +3,7 @@
 from typing import Final
 
 from engine.audit_check import Check
+from engine.audit_receipts import RECEIPT_CHECKS
 
 _DOCUMENTS: Final = """(
   SELECT seller, id, series, sequence, number, customer, currency, issued_at, run, billed_from,
@@ -278,19 +279,20 @@ FROM (
   ON b.seller = a.seller AND b.customer = a.customer AND b.currency = a.currency
 WHERE coalesce(a.amount, 0) <> coalesce(b.amount_minor, 0)""",
     ),
+    *RECEIPT_CHECKS,
     Check(
         name="refunds_payable_control",
-        sentence="Refunds payable are what credit notes owe as refunds, by customer and currency.",
+        sentence="Refunds payable are the refunds that are not confirmed, by customer.",
         sql="""
 SELECT coalesce(a.seller, n.seller), coalesce(a.customer, n.customer) || ' '
   || coalesce(a.currency, n.currency),
-  format('account %s, credit notes %s', coalesce(a.amount, 0), coalesce(n.amount, 0))
+  format('account %s, refunds %s', coalesce(a.amount, 0), coalesce(n.amount, 0))
 FROM (
   SELECT seller, customer, currency, -sum(amount_minor) AS amount FROM postings
   WHERE account = 'refunds_payable' GROUP BY seller, customer, currency
 ) a FULL JOIN (
-  SELECT seller, customer, currency, sum(refunded_minor) AS amount FROM credit_notes
-  WHERE status = 'issued' GROUP BY seller, customer, currency
+  SELECT seller, customer, currency, sum(amount_minor) AS amount FROM refunds
+  WHERE status = 'pending' GROUP BY seller, customer, currency
 ) n ON n.seller = a.seller AND n.customer = a.customer AND n.currency = a.currency
 WHERE coalesce(a.amount, 0) <> coalesce(n.amount, 0)""",
     ),
@@ -306,6 +308,8 @@ FROM (
   FROM outbox GROUP BY seller, object
 ) o FULL JOIN (
   SELECT seller, id, version FROM invoices UNION ALL SELECT seller, id, version FROM credit_notes
+  UNION ALL SELECT seller, id, version FROM payments
+  UNION ALL SELECT seller, id, version FROM refunds
 ) d ON d.seller = o.seller AND d.id = o.object
 WHERE o.first IS DISTINCT FROM 1 OR o.last <> o.events OR o.last <> d.version""",
     ),

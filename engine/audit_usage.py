@@ -19,6 +19,10 @@ _REFERENCES: Final = (
     ("line_items", "id", "price_interval", "price_intervals", "id"),
     ("settlements", "id", "invoice", "invoices", "id"),
     ("settlements", "id", "credit_note", "credit_notes", "id"),
+    ("settlements", "id", "payment", "payments", "id"),
+    ("refunds", "id", "customer", "customers", "id"),
+    ("refunds", "id", "credit_note", "credit_notes", "id"),
+    ("refunds", "id", "payment", "payments", "id"),
     ("postings", "entry || ' ' || c.ordinal", "entry", "journal_entries", "id"),
     ("postings", "entry || ' ' || c.ordinal", "account", "accounts", "code"),
     ("postings", "entry || ' ' || c.ordinal", "customer", "customers", "id"),
@@ -38,6 +42,7 @@ _WITHOUT_FOREIGN_KEY: Final = (
     "invoices",
     "credit_notes",
     "line_items",
+    "refunds",
     "settlements",
     "journal_entries",
     "postings",
@@ -54,9 +59,10 @@ _WITHOUT_FOREIGN_KEY: Final = (
 
 
 def _dangling(table: str, identity: str, column: str, parent: str, key: str) -> str:
+    present = "<> ''" if column == "run" else "IS NOT NULL"  # no run posts what is by hand
     return (
         f"SELECT c.seller, '{table} ' || c.{identity}, '{column} ' || c.{column} || ' is no row of"
-        f" {parent}' FROM {table} c WHERE c.{column} IS NOT NULL AND NOT EXISTS (SELECT FROM"
+        f" {parent}' FROM {table} c WHERE c.{column} {present} AND NOT EXISTS (SELECT FROM"
         f" {parent} p WHERE p.seller = c.seller AND p.{key} = c.{column})"
     )
 
@@ -73,7 +79,8 @@ USAGE_CHECKS: Final[tuple[Check, ...]] = (
         name="references",
         sentence="What a row points to exists, and belongs to the same seller.",
         sql="WITH documents AS (SELECT seller, id FROM invoices UNION ALL"
-        " SELECT seller, id FROM credit_notes) "
+        " SELECT seller, id FROM credit_notes UNION ALL SELECT seller, id FROM payments UNION ALL"
+        " SELECT seller, id FROM refunds) "
         + " UNION ALL ".join(_dangling(*reference) for reference in _REFERENCES),
     ),
     Check(

@@ -7,6 +7,8 @@ from engine.audit_check import Check
 _GUARDS: Final[dict[str, tuple[str, ...]]] = {
     "invoices": ("guard", "guard_truncate", "number"),
     "credit_notes": ("guard", "guard_truncate", "number"),
+    "payments": ("guard", "guard_truncate"),
+    "refunds": ("guard", "guard_truncate"),
     "line_items": ("guard", "guard_truncate", "whole"),
     "settlements": ("guard", "guard_truncate"),
     "journal_entries": ("guard", "guard_truncate"),

@@ -109,6 +109,23 @@ def round_ratio(numerator: int, denominator: int, *, rounding: Rounding) -> int:
     return -magnitude if numerator < 0 else magnitude
 
 
+def split_signed(total: int, weights: Sequence[int]) -> list[int]:
+    """`total` over weights of both signs (their sum not zero): cut towards zero, the rest by size.
+
+    Where `total` is the sum of the weights, they are the parts.
+    """
+    base = sum(weights)
+    shares = [abs(total * weight) // abs(base) for weight in weights]
+    signs = [-1 if (total * weight < 0) != (base < 0) else 1 for weight in weights]
+    left = [abs(total * weight) % abs(base) for weight in weights]
+    parts = [sign * share for sign, share in zip(signs, shares, strict=True)]
+    order = sorted(range(len(weights)), key=lambda at: (-left[at], at))
+    missing = total - sum(parts)
+    for at in order[: abs(missing)]:
+        parts[at] += 1 if missing > 0 else -1
+    return parts
+
+
 def split_largest_remainder(total: int, weights: Sequence[int]) -> list[int]:
     """`total` over `weights` (not negative, one above zero); parts sum to it, ties go earlier."""
     base = sum(weights)

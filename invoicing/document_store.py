@@ -18,6 +18,7 @@ from invoicing.model import (
     LineItem,
     Reason,
 )
+from invoicing.payment_store import paid_of
 from plans.model import Party
 
 _INVOICE_COLUMNS: Final = """id, number, customer, currency, status, issued_at, due_at,
@@ -283,6 +284,7 @@ async def list_invoices(
         status=None if status is None else status.value,
     )
     lines, parts = await _lines_of(connection, rows, sign=1)
+    paid = await paid_of(connection=connection, invoices=[row.id for row in rows])
     return [
         Invoice(
             id=row.id,
@@ -298,6 +300,7 @@ async def list_invoices(
             prepaid_applied=format_amount(row.prepaid_applied_minor, currency=row.currency),
             credits_applied=parts.credits.get(row.id, ()),
             balance_applied=format_amount(row.balance_applied_minor, currency=row.currency),
+            amount_paid=format_amount(paid.get(row.id, 0), currency=row.currency),
             amount_due=format_amount(row.amount_due_minor, currency=row.currency),
             po_number=row.po_number,
             voided_at=row.voided_at,

@@ -117,6 +117,7 @@ class Invoice(Record, frozen=True, kw_only=True):
     prepaid_applied: str
     credits_applied: tuple[AppliedCredit, ...] = ()
     balance_applied: str
+    amount_paid: str
     amount_due: str
     po_number: str | None
     voided_at: datetime | None

@@ -225,6 +225,9 @@ class _Desk:
             kind = "invoice.paid" if paid else "invoice.credited"
             self._tell(draft, ordinal, kind, invoice, self._books.next_version(invoice))
             self.reductions.append((invoice, part, draft.issued_at))
+        if refunded_minor:
+            refund = self.rows.add_refund(draft=draft, amount_minor=refunded_minor)
+            self._tell(draft, len(applied) + 1, "refund.created", refund, 1)
 
     def _settle(
         self, draft: Draft, ordinal: int, kind: str, invoice: str, amount_minor: int

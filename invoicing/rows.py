@@ -24,6 +24,9 @@ COLUMNS: Final[dict[str, tuple[str, ...]]] = {
         "id document ordinal subscription price_interval price_key charge_start_at charge_group"
         " sequence period_start_at period_end_at quantity amount_minor reason adjusts".split()
     ),
+    "refunds": tuple(
+        "id customer currency amount_minor source credit_note status created_at version".split()
+    ),
     "settlements": tuple("id invoice kind credit_note amount_minor settled_at".split()),
     "journal_entries": tuple("id kind source entry_on accounting_month posted_at".split()),
     "postings": tuple(
@@ -231,6 +234,14 @@ class Rows:
             self._rows["credit_draws"].append(
                 (document, ids[draw.line], draw.grant, draw.kind, draw.amount_minor)
             )
+
+    def add_refund(self, *, draft: Draft, amount_minor: int) -> str:
+        """What a credit note owes as money; gives its id."""
+        refund = draft.ids.find("ref")
+        owner = (refund, draft.customer.id, draft.currency, amount_minor)
+        state = ("credit_note", draft.id, "pending", draft.issued_at, 1)
+        self._rows["refunds"].append(owner + state)
+        return refund
 
     def add_settlement(
         self, *, draft: Draft, ordinal: int, kind: str, invoice: str, amount_minor: int

@@ -9,6 +9,7 @@ from engine.errors import BillingError, ErrorKind, not_found
 from engine.ids import DerivedIds, derived_body
 from engine.period import local_date
 from invoicing.model import InvoiceStatus
+from invoicing.payment_store import paid_of
 from invoicing.posting_rules import void_postings
 from invoicing.store import add_balances, lock_billing
 from invoicing.void_store import (
@@ -42,6 +43,8 @@ async def void_invoice(
     if invoice is None:
         raise not_found(noun="invoice", reference=reference)
     status = InvoiceStatus(invoice.status)
+    if await paid_of(connection=connection, invoices=[invoice.id]):
+        status = InvoiceStatus.PAID
     if status is not InvoiceStatus.OPEN:
         code, reason = _REFUSALS[status]
         detail = f"the invoice {reference!r} cannot be voided: {reason}"

@@ -40,6 +40,8 @@ WRITTEN: Final = {
     "invoices": "id",
     "credit_notes": "id",
     "line_items": "id",
+    "payments": "id",
+    "refunds": "id",
     "settlements": "id",
     "journal_entries": "id",
     "postings": "entry, ordinal",

@@ -187,6 +187,8 @@ async def write_catalogue(raw: Any) -> None:
         ("customer_balance", "liability", "credit"),
         ("refunds_payable", "liability", "credit"),
         ("tax_payable", "liability", "credit"),
+        ("cash", "asset", "debit"),
+        ("unapplied_cash", "liability", "credit"),
     ]
     names = ("code", "type", "normal_side")
     await insert(raw, "accounts", *(dict(zip(names, row, strict=True)) for row in chart))
@@ -214,7 +216,7 @@ async def write_documents(raw: Any) -> None:
     # 120.00 less 1.00 of coupon and 2.00 of promotional credit, and 20 percent of 10.00: 119.00.
     reduced = {"discount_minor": 100, "promotional_minor": 200, "tax_minor": 200}
     first = invoice(1, subtotal_minor=12_000, total_minor=11_900, amount_due_minor=11_400) | reduced
-    used = {"balance_applied_minor": 200, "amount_due_minor": 2_800}
+    used = {"balance_applied_minor": 200, "amount_due_minor": 2_200}
     await insert(raw, "invoices", first)
     await insert(raw, "invoices", invoice(2, subtotal_minor=3_000, total_minor=3_000) | used)
     await insert(raw, "credit_notes", credit_note(1))
@@ -237,8 +239,9 @@ async def write_documents(raw: Any) -> None:
     await insert(
         raw, "settlements", {"id": "st_2", "invoice": "inv_2", "amount_minor": 200} | taken
     )
-    balance = {"customer": "cus_a", "currency": "EUR", "amount_minor": 100}
-    await insert(raw, "customer_balances", balance)
+    owed = {"customer": "cus_a", "currency": "EUR"}
+    await insert(raw, "customer_balances", owed | {"amount_minor": 100})
+    await write_receipts(raw, owed)
     heads = [entry("je_1", "inv_1"), entry("je_2", "inv_2"), entry("je_3", "cn_1")]
     await insert(raw, "journal_entries", *heads)
     receivable, contract, on_account = "accounts_receivable", "contract_balance", "customer_balance"
@@ -258,9 +261,33 @@ async def write_documents(raw: Any) -> None:
         ),
         *postings("je_3", "cn_1", (contract, 800), (receivable, -500), (on_account, -300)),
     )
-    documents = ("inv_1", "inv_2", "cn_1")
+    documents = ("inv_1", "inv_2", "cn_1", "pay_a", "ref_a")
     sent = {"type": "document.issued", "version": 1, "occurred_at": AT}
     await insert(raw, "outbox", *({"id": f"evt_{d}", "object": d} | sent for d in documents))
+
+
+async def write_receipts(raw: Any, owed: Row) -> None:
+    """10.00 came in: 6.00 for the second invoice, 3.00 wait, and 1.00 of them is to go back."""
+    waits = {"unapplied_minor": 300, "refunded_minor": 100, "received_at": AT}
+    came = {"id": "pay_a", "amount_minor": 1_000, "method": "bank", "status": "succeeded"}
+    await insert(raw, "payments", owed | came | waits)
+    paid = {"id": "st_3", "invoice": "inv_2", "kind": "payment", "payment": "pay_a"}
+    await insert(raw, "settlements", paid | {"amount_minor": 600, "settled_at": AT})
+    back = {"id": "ref_a", "amount_minor": 100, "source": "payment", "payment": "pay_a"}
+    await insert(raw, "refunds", owed | back | {"status": "pending", "created_at": AT})
+    await insert(
+        raw,
+        "journal_entries",
+        entry("je_4", "pay_a", kind="received"),
+        entry("je_5", "ref_a", kind="refund_decided"),
+    )
+    waiting = "unapplied_cash"
+    await insert(
+        raw,
+        "postings",
+        *postings("je_4", "pay_a", ("cash", 1_000), ("accounts_receivable", -600), (waiting, -400)),
+        *postings("je_5", "ref_a", (waiting, 100), ("refunds_payable", -100)),
+    )
 
 
 async def write_usage(raw: Any) -> None:

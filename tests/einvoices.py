@@ -41,7 +41,8 @@ def invoice(subtotal: str, total: str, **fields) -> Invoice:
             "id": "inv_1", "number": "H-2026-0042", "customer": "acme", "currency": "EUR",
             "status": InvoiceStatus.OPEN, "issued_at": JANUARY[1],
             "due_at": datetime(2026, 3, 3, tzinfo=UTC), "subtotal": subtotal, "total": total,
-            "balance_applied": "0.00", "amount_due": total, "po_number": "PO 7", "lines": (),
+            "balance_applied": "0.00", "amount_paid": "0.00", "amount_due": total,
+            "po_number": "PO 7", "lines": (),
             "voided_at": None, "discount": "0.00", "promotional_applied": "0.00", "tax": "0.00",
             "prepaid_applied": "0.00",
         }

@@ -38,6 +38,14 @@ PLAN = {
         },
     ],
 }
+BY_HAND = {"customer": "acme", "lines": [{"key": "training", "amount": "90.00"}]}
+RECEIPT = {
+    "customer": "acme",
+    "amount": "3.00",
+    "currency": "USD",
+    "method": "bank",
+    "allocations": [],
+}
 CUSTOMER = {"key": "acme", "name": "Acme", "emails": ["ap@acme.example"]}
 
 
@@ -165,6 +173,8 @@ async def bill(world: World, seller: Seller) -> None:
         (None, "/v1/billing_runs", run),
         ("paused", "/v1/subscriptions", {"key": "s3", "customer": "acme", "plan": "pro"}),
         (None, "/v1/subscriptions/s3/pause", {}),
+        ("payment", "/v1/payments", RECEIPT),
+        ("written", "/v1/invoices", BY_HAND),
         ("gift", "/v1/subscriptions/s1/coupons", {"coupon": "autumn"}),
         (
             None,

@@ -144,9 +144,22 @@ PLANTS = [
     ),
     (
         "UPDATE credit_notes SET refunded_minor = 100, credited_minor = 200",
-        {"refunds_payable_control"},
+        {"refund_of_credit_note"},
+        "cn_1",
+    ),
+    ("UPDATE refunds SET amount_minor = 101", {"refunds_payable_control"}, "cus_a EUR"),
+    (
+        "UPDATE refunds SET status = 'succeeded', confirmed_at = created_at",
+        {"refunds_payable_control", "cash_control"},
         "cus_a EUR",
     ),
+    ("UPDATE payments SET refunded_minor = 99", {"payment_used"}, "pay_a"),
+    (
+        "UPDATE payments SET unapplied_minor = 299, refunded_minor = 101",
+        {"unapplied_control"},
+        "cus_a EUR",
+    ),
+    ("UPDATE journal_entries SET kind = 'held' WHERE id = 'je_4'", {"payment_entry"}, "pay_a"),
     ("UPDATE outbox SET version = 2 WHERE object = 'inv_1'", {"outbox_versions"}, "inv_1"),
     ("DELETE FROM outbox WHERE object = 'cn_1'", {"outbox_versions"}, "cn_1"),
     ("UPDATE invoices SET run = 'run_9' WHERE id = 'inv_1'", {"references"}, "invoices inv_1"),

@@ -35,6 +35,10 @@ CREATE TRIGGER guard BEFORE UPDATE OR DELETE ON invoices FOR EACH ROW EXECUTE FU
   'open>paid open>uncollectible open>void paid>open uncollectible>paid uncollectible>open');
 CREATE TRIGGER guard BEFORE UPDATE OR DELETE ON credit_notes FOR EACH ROW EXECUTE FUNCTION guard_document(
   'status voided_at version', 'issued>void');
+CREATE TRIGGER guard BEFORE UPDATE OR DELETE ON payments FOR EACH ROW EXECUTE FUNCTION guard_document(
+  'unapplied_minor refunded_minor version', '');
+CREATE TRIGGER guard BEFORE UPDATE OR DELETE ON refunds FOR EACH ROW EXECUTE FUNCTION guard_document(
+  'status confirmed_at version', 'pending>succeeded pending>void');
 
 DO $$
 DECLARE name text;
@@ -44,7 +48,7 @@ BEGIN
   LOOP
     EXECUTE format('CREATE TRIGGER guard BEFORE UPDATE OR DELETE ON %I FOR EACH ROW EXECUTE FUNCTION refuse_change()', name);
   END LOOP;
-  FOREACH name IN ARRAY ARRAY['invoices', 'credit_notes', 'line_items', 'settlements', 'journal_entries', 'postings',
+  FOREACH name IN ARRAY ARRAY['invoices', 'credit_notes', 'payments', 'refunds', 'line_items', 'settlements', 'journal_entries', 'postings',
     'parties', 'event_keys', 'event_voids', 'event_void_positions', 'outbox', 'number_series', 'line_taxes',
     'line_discounts', 'credit_draws']
   LOOP
@@ -210,7 +214,7 @@ END $$;
 CREATE POLICY make ON sellers FOR INSERT TO usance_owner WITH CHECK (true);
 
 GRANT SELECT, INSERT, UPDATE ON sellers, api_keys, customers, tax_rates, coupons, coupon_applications, customer_balances, subscriptions, price_intervals,
-  subscription_changes, number_series, billing_state, billing_runs, parked_accounts, invoices, credit_notes, idempotency_keys,
+  subscription_changes, number_series, billing_state, billing_runs, parked_accounts, invoices, credit_notes, payments, refunds, idempotency_keys,
   event_inbox, backfills TO usance_app;
 GRANT SELECT, INSERT ON parties, meters, plans, prices, accounts, line_items, line_taxes, line_discounts, credit_draws, settlements, journal_entries, postings,
   outbox, event_streams, event_keys, event_batches, event_measures, event_chunks, event_voids, event_void_positions, backfill_batches
@@ -226,7 +230,7 @@ DECLARE
   name text;
   columns text;
 BEGIN
-  FOREACH name IN ARRAY ARRAY['event_keys', 'event_batches', 'event_measures', 'event_inbox', 'invoices', 'credit_notes',
+  FOREACH name IN ARRAY ARRAY['event_keys', 'event_batches', 'event_measures', 'event_inbox', 'invoices', 'credit_notes', 'refunds',
     'line_items', 'line_taxes', 'line_discounts', 'credit_draws', 'settlements', 'journal_entries', 'postings', 'outbox', 'customers', 'subscriptions', 'price_intervals', 'parties']
   LOOP
     SELECT string_agg(quote_ident(attname), ', ') INTO columns FROM pg_attribute

@@ -621,6 +621,8 @@ CREATE TABLE line_items (
   CHECK (price_interval IS NULL OR (sequence = 1) = (adjusts IS NULL))
 );
 
+CREATE INDEX line_items_credited ON line_items (seller, adjusts) WHERE price_interval IS NULL AND adjusts IS NOT NULL;
+
 -- What each tax, applied coupon and credit grant does to a line, in the line's own sign.
 CREATE TABLE line_taxes (
   seller integer NOT NULL DEFAULT current_seller(),
@@ -661,19 +663,70 @@ CREATE TABLE credit_draws (
 CREATE INDEX credit_draws_line ON credit_draws (seller, line);
 CREATE INDEX credit_draws_grant ON credit_draws (seller, credit_grant);
 
--- What settled an invoice so far: a credit note, or the customer's balance.
+-- Money that came in: what settled invoices of it is in settlements, credited_minor went to the customer's balance,
+-- unapplied_minor waits for somebody to match it, refunded_minor is what of the unmatched was given back.
+CREATE TABLE payments (
+  seller integer NOT NULL DEFAULT current_seller() REFERENCES sellers,
+  id text NOT NULL,
+  customer text NOT NULL,
+  currency text NOT NULL,
+  amount_minor bigint NOT NULL CHECK (amount_minor > 0),
+  method text NOT NULL CHECK (method IN ('manual', 'bank')),
+  reference text,
+  status text NOT NULL CHECK (status IN ('succeeded')),
+  credited_minor bigint NOT NULL DEFAULT 0 CHECK (credited_minor >= 0),
+  unapplied_minor bigint NOT NULL DEFAULT 0 CHECK (unapplied_minor >= 0),
+  refunded_minor bigint NOT NULL DEFAULT 0 CHECK (refunded_minor >= 0),
+  received_at timestamptz NOT NULL,
+  version integer NOT NULL DEFAULT 1,
+  PRIMARY KEY (seller, id),
+  FOREIGN KEY (seller, customer) REFERENCES customers (seller, id),
+  CHECK (credited_minor + unapplied_minor + refunded_minor <= amount_minor)
+);
+CREATE INDEX payments_received ON payments (seller, received_at, id);
+CREATE INDEX payments_customer ON payments (seller, customer, received_at);
+
+-- Money that is owed back: decided when it is pending, gone when it succeeded.
+CREATE TABLE refunds (
+  seller integer NOT NULL DEFAULT current_seller(),
+  id text NOT NULL,
+  customer text NOT NULL,
+  currency text NOT NULL,
+  amount_minor bigint NOT NULL CHECK (amount_minor > 0),
+  source text NOT NULL CHECK (source IN ('credit_note', 'customer_balance', 'payment')),
+  credit_note text,
+  payment text,
+  reference text,
+  status text NOT NULL CHECK (status IN ('pending', 'succeeded', 'void')),
+  created_at timestamptz NOT NULL,
+  confirmed_at timestamptz,
+  version integer NOT NULL DEFAULT 1,
+  PRIMARY KEY (seller, id),
+  CHECK ((source = 'credit_note') = (credit_note IS NOT NULL)),
+  CHECK ((source = 'payment') = (payment IS NOT NULL)),
+  CHECK ((status = 'succeeded') = (confirmed_at IS NOT NULL))
+);
+CREATE INDEX refunds_created ON refunds (seller, created_at, id);
+CREATE INDEX refunds_customer ON refunds (seller, customer, created_at);
+CREATE INDEX refunds_credit_note ON refunds (seller, credit_note) WHERE credit_note IS NOT NULL;
+
+-- What settled an invoice so far: a payment, a credit note, prepaid credit or the customer's balance; below zero what
+-- was taken back of it.
 CREATE TABLE settlements (
   seller integer NOT NULL DEFAULT current_seller(),
   id text NOT NULL,
   invoice text NOT NULL,
-  kind text NOT NULL CHECK (kind IN ('credit_note', 'customer_balance', 'prepaid')),
+  kind text NOT NULL CHECK (kind IN ('credit_note', 'customer_balance', 'prepaid', 'payment')),
   credit_note text,
-  amount_minor bigint NOT NULL CHECK (amount_minor > 0),
+  payment text,
+  amount_minor bigint NOT NULL CHECK (amount_minor <> 0),
   settled_at timestamptz NOT NULL,
   PRIMARY KEY (seller, id),
-  CHECK ((kind = 'credit_note') = (credit_note IS NOT NULL))
+  CHECK ((kind = 'credit_note') = (credit_note IS NOT NULL)),
+  CHECK ((kind = 'payment') = (payment IS NOT NULL))
 );
 CREATE INDEX settlements_invoice ON settlements (seller, invoice);
+CREATE INDEX settlements_payment ON settlements (seller, payment) WHERE payment IS NOT NULL;
 
 CREATE TABLE accounts (
   seller integer NOT NULL DEFAULT current_seller() REFERENCES sellers,

@@ -1,0 +1,81 @@
+"""Invariants of money that came in and money that is owed back."""
+
+from typing import Final
+
+from engine.audit_check import Check
+
+RECEIPT_CHECKS: Final = (
+    Check(
+        name="payment_used",
+        sentence="A payment is what it settled, what it credited, what waits and what went back.",
+        sql="""
+SELECT p.seller, p.id, format('amount %s, settled %s, credited %s, unapplied %s, refunded %s',
+  p.amount_minor, coalesce(s.amount, 0), p.credited_minor, p.unapplied_minor, p.refunded_minor)
+FROM payments p LEFT JOIN (
+  SELECT seller, payment, sum(amount_minor) AS amount FROM settlements
+  WHERE payment IS NOT NULL GROUP BY seller, payment
+) s ON s.seller = p.seller AND s.payment = p.id
+WHERE p.amount_minor <> coalesce(s.amount, 0) + p.credited_minor + p.unapplied_minor
+  + p.refunded_minor""",
+    ),
+    Check(
+        name="payment_entry",
+        sentence="Every payment has one entry of its receipt, which moves its amount into cash.",
+        sql="""
+SELECT coalesce(p.seller, e.seller), coalesce(p.id, e.source),
+  format('amount %s, cash %s', p.amount_minor, e.amount)
+FROM payments p FULL JOIN (
+  SELECT e.seller, e.source, p.currency,
+    sum(p.amount_minor) FILTER (WHERE p.account = 'cash') AS amount
+  FROM journal_entries e JOIN postings p ON p.seller = e.seller AND p.entry = e.id
+  WHERE e.kind = 'received' GROUP BY e.seller, e.source, p.currency
+) e ON e.seller = p.seller AND e.source = p.id
+WHERE (p.amount_minor, p.currency) IS DISTINCT FROM (e.amount, e.currency)""",
+    ),
+    Check(
+        name="unapplied_control",
+        sentence="Unapplied cash is what of payments waits, by customer and currency.",
+        sql="""
+SELECT coalesce(a.seller, p.seller), coalesce(a.customer, p.customer) || ' '
+  || coalesce(a.currency, p.currency),
+  format('account %s, payments %s', coalesce(a.amount, 0), coalesce(p.amount, 0))
+FROM (
+  SELECT seller, customer, currency, -sum(amount_minor) AS amount FROM postings
+  WHERE account = 'unapplied_cash' GROUP BY seller, customer, currency
+) a FULL JOIN (
+  SELECT seller, customer, currency, sum(unapplied_minor) AS amount FROM payments
+  GROUP BY seller, customer, currency
+) p ON p.seller = a.seller AND p.customer = a.customer AND p.currency = a.currency
+WHERE coalesce(a.amount, 0) <> coalesce(p.amount, 0)""",
+    ),
+    Check(
+        name="cash_control",
+        sentence="Cash is what payments brought in less the refunds that went out, by customer.",
+        sql="""
+SELECT coalesce(a.seller, p.seller), coalesce(a.customer, p.customer) || ' '
+  || coalesce(a.currency, p.currency),
+  format('account %s, payments less refunds %s', coalesce(a.amount, 0), coalesce(p.amount, 0))
+FROM (
+  SELECT seller, customer, currency, sum(amount_minor) AS amount FROM postings
+  WHERE account = 'cash' GROUP BY seller, customer, currency
+) a FULL JOIN (
+  SELECT seller, customer, currency, sum(amount_minor) AS amount FROM (
+    SELECT seller, customer, currency, amount_minor FROM payments
+    UNION ALL
+    SELECT seller, customer, currency, -amount_minor FROM refunds WHERE status = 'succeeded'
+  ) moved GROUP BY seller, customer, currency
+) p ON p.seller = a.seller AND p.customer = a.customer AND p.currency = a.currency
+WHERE coalesce(a.amount, 0) <> coalesce(p.amount, 0)""",
+    ),
+    Check(
+        name="refund_of_credit_note",
+        sentence="What a standing credit note pays back is its refund, and a void one's is void.",
+        sql="""
+SELECT n.seller, n.id, format('refunded %s, refunds %s', n.refunded_minor, coalesce(r.amount, 0))
+FROM credit_notes n LEFT JOIN (
+  SELECT seller, credit_note, sum(amount_minor) AS amount FROM refunds
+  WHERE credit_note IS NOT NULL AND status <> 'void' GROUP BY seller, credit_note
+) r ON r.seller = n.seller AND r.credit_note = n.id
+WHERE CASE n.status WHEN 'void' THEN 0 ELSE n.refunded_minor END <> coalesce(r.amount, 0)""",
+    ),
+)
