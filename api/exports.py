@@ -12,6 +12,7 @@ from litestar.response import Stream
 
 from api.auth import Principal
 from invoicing.export_csv import export_csv
+from invoicing.export_focus import export_focus
 from invoicing.export_table import ExportKind
 from plans.api_keys import Scope
 
@@ -26,6 +27,9 @@ From = Annotated[
 To = Annotated[
     str | None,
     QueryParameter(name="to", description="The first day or instant that is left out again."),
+]
+Account = Annotated[
+    str | None, QueryParameter(description="Only what this customer was billed (key or id).")
 ]
 _TOLD: Final = {
     ExportKind.INVOICES: "Invoices issued in [from, to), in the order of issue.",
@@ -83,4 +87,30 @@ def _route(kind: ExportKind) -> HTTPRouteHandler:
     return export
 
 
-ROUTES: Final = tuple(_route(kind) for kind in ExportKind)
+@get(
+    "/v1/exports/focus.csv",
+    operation_id="exportFocus",
+    summary="Export billed cost in the FOCUS format",
+    tags=["Exports"],
+    media_type=MEDIA_TYPE,
+    opt={"scope": Scope.READ, "problems": [404, 422]},
+)
+async def export_focus_csv(
+    request: Request[Any, Any, Any],
+    principal: NamedDependency[Principal],
+    customer: Account = None,
+    start: From = None,
+    end: To = None,
+) -> Stream:
+    """Documents issued in [from, to) by FOCUS 1.2; BilledCost sums up to each one's total."""
+    chunks = export_focus(
+        database=request.app.state.database,
+        seller=principal.seller,
+        customer=customer,
+        start=start,
+        end=end,
+    )
+    return await stream_csv(chunks, name="focus")
+
+
+ROUTES: Final = (*(_route(kind) for kind in ExportKind), export_focus_csv)

@@ -191,6 +191,7 @@ ROWS: dict[tuple[str, str], Row] = {
     ("GET", "/v1/exports/credit_notes.csv"): Row("read"),
     ("GET", "/v1/exports/journal.csv"): Row("read", query={"to": "2027-01-01"}),
     ("GET", "/v1/exports/customers.csv"): Row("read"),
+    ("GET", "/v1/exports/focus.csv"): Row("read", query={"customer": "{customer}"}),
     ("GET", "/v1/plans"): Row("read"),
     ("GET", "/v1/plans/{plan}"): Row("read", path={"plan": "plan"}),
 }

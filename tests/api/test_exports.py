@@ -12,6 +12,7 @@ import pytest
 from invoicing.export_table import Cell, ExportKind, format_cell, guard_formula, write_csv
 from tests.api.command_line import create_seller, usance
 from tests.api.world import World
+from tests.property.test_focus_laws import keeps_the_rules
 
 pytestmark = pytest.mark.anyio
 EVIL = '=HYPERLINK("https://evil.example","pay")'
@@ -59,6 +60,38 @@ async def test_the_journal_has_a_row_for_each_posting_and_balances(billed_world:
     assert all((row["debit"] == "") != (row["credit"] == "") for row in rows)
     assert {row["month"] for row in rows} == {"2026-03"}
     assert {row["date"] for row in rows} == {"2026-03-01"}
+
+
+async def test_focus_rows_come_to_the_total_of_each_document(world: World) -> None:
+    rate = {"key": "ust", "percentage": "19", "country": "DE", "inclusive": True}
+    new = {"key": "n1", "customer": "new", "plan": "pro", "coupons": ["spring"]}
+    run = {"as_of": "2026-03-01T12:00:00Z"}
+    for path, body in (
+        ("/v1/tax_rates", rate),
+        ("/v1/customers", {"key": "new", "name": "New", "tax_rates": ["vat"]}),
+        ("/v1/subscriptions", new),
+        ("/v1/invoices", {"customer": "new", "lines": [
+            {"key": "fee", "quantity": "3", "unit_amount": "3.33", "tax_rates": ["ust"]}]}),
+        ("/v1/billing_runs", run),
+        ("/v1/subscriptions/n1/cancel", {}),
+        ("/v1/billing_runs", run),
+    ):  # fmt: skip
+        answer = await world.send("POST", path, json=body)
+        assert answer.is_success, answer.text
+    expected: dict[str, Decimal] = {}
+    for kind, sign in (("invoices", 1), ("credit_notes", -1)):
+        for one in (await world.send("GET", f"/v1/{kind}")).json()["data"]:
+            expected[one["number"]] = sign * Decimal(one["total"])
+    billed: dict[str, Decimal] = {}
+    rows = await export(world, "focus", customer="new")
+    for row in rows:
+        known = billed.get(row["InvoiceId"], Decimal(0))
+        billed[row["InvoiceId"]] = known + Decimal(row["BilledCost"])
+        keeps_the_rules({name: value or None for name, value in row.items()})
+    assert billed == expected
+    assert len(billed) >= 2
+    assert {row["ChargeCategory"] for row in rows} >= {"Purchase", "Adjustment", "Tax"}
+    assert not await export(world, "focus", customer="acme")
 
 
 @pytest.mark.parametrize("kind", list(ExportKind))
