@@ -15,7 +15,7 @@ from engine.db import Database
 from engine.errors import invalid_field, not_found
 from invoicing.advance_clock import ClockAnswer, advance_clock
 from invoicing.model import BillingRun, BillingRunDraft
-from invoicing.rehearsal import RunRehearsal
+from invoicing.rehearsal import RunRehearsal, refuse_far
 from invoicing.rehearse_run import rehearse_run
 from invoicing.run_billing import run_billing
 from invoicing.run_store import list_runs
@@ -54,6 +54,7 @@ async def create_billing_run(
     if data.as_of > now and not data.dry_run:
         detail = f"as_of lies ahead of the clock, which stands at {now.isoformat()}"
         raise invalid_field(pointer="/as_of", code="ahead_of_clock", detail=detail)
+    refuse_far(as_of=data.as_of, now=now)
     async with database.transaction(seller=principal.seller, snapshot=True) as connection:
         customers = await cohort(connection=connection, references=data.customers)
         if customers is not None:

@@ -74,12 +74,15 @@ async def _rehearse(
     *, running: "Runtime", seller_id: str | None, as_of: datetime | None, now: datetime
 ) -> "RunRehearsal":
     from api.act_as import choose_seller
+    from invoicing.rehearsal import refuse_far
     from invoicing.rehearse_run import rehearse_run
 
     database = running.open()
     try:
         seller = await choose_seller(database=database, seller_id=seller_id)
-        at = as_of or seller.clock_at or now
+        business_now = seller.clock_at or now
+        at = as_of or business_now
+        refuse_far(as_of=at, now=business_now)
         return await rehearse_run(database=database, seller=seller.seller, as_of=at)
     finally:
         await database.close()

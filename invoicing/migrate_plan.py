@@ -19,6 +19,7 @@ from invoicing.migration import (
     Migration,
     MigrationDraft,
     NotMoved,
+    draft_for,
     first_settled_at,
     money_of,
 )
@@ -216,8 +217,9 @@ class _Moving:
         for agreement in agreements:
             life = lives[agreement.id]
             try:
+                draft = draft_for(draft=self.draft, agreement=agreement, now=self.now)
                 effective = change_instant(
-                    agreement=agreement, effective=self.draft.effective, now=self.now
+                    agreement=agreement, effective=draft.effective, now=self.now
                 )
                 if life.state_at(effective).plan not in self.older:
                     found.unchanged += 1
@@ -227,7 +229,7 @@ class _Moving:
                     seller=self.seller,
                     agreement=agreement,
                     life=life,
-                    draft=self.draft,
+                    draft=draft,
                     number=numbers.get(agreement.id, 0) + 1,
                     now=self.now,
                     wall_now=self.wall_now,

@@ -7,9 +7,10 @@ from typing import Annotated
 import msgspec
 
 from engine.money import format_amount
+from plans.agreement import Agreement, ChangeDraft
 from plans.alteration import Alteration
 from plans.shape import Body, Record
-from plans.timeline import INSTANT, next_due_at
+from plans.timeline import INSTANT, NOW, PERIOD_END, next_due_at, read_instant
 
 
 class MigrationDraft(Body, frozen=True, kw_only=True):
@@ -59,6 +60,15 @@ class Migration(Record, frozen=True, kw_only=True):
     refused: int
     not_moved: tuple[NotMoved, ...]
     money: tuple[MoneyDifference, ...] | None
+
+
+def draft_for(*, draft: ChangeDraft, agreement: Agreement, now: datetime) -> ChangeDraft:
+    """The change asked of one subscription: one that begins after the instant begins with it."""
+    if agreement.starts_at <= now or draft.effective in {NOW, PERIOD_END}:
+        return draft
+    if read_instant(text=draft.effective) >= agreement.starts_at:
+        return draft
+    return msgspec.structs.replace(draft, effective=NOW)
 
 
 def first_settled_at(*, alteration: Alteration) -> datetime:

@@ -33,6 +33,8 @@ from plans.subscribe import subscribe
 from plans.subscription_store import lock_agreement
 
 MOST: Final = 1_000
+INSTANTS: Final = 120
+"""Due instants that one preview posts on trial: other posting waits for it."""
 EVER: Final = datetime(9999, 12, 31, tzinfo=UTC)
 
 
@@ -69,10 +71,14 @@ async def _rehearse(
     )
     mine = {number: micros for number, micros in late.items() if number in name.numbers}
     await mark_late(connection=connection, late=mine)
-    through = draft.as_of or EVER
+    through, told = draft.as_of or EVER, 0
     while due := await due_customers(
         connection=connection, as_of=through, limit=1, parked=[], customers=[customer.bill_to]
     ):
+        if told == INSTANTS:
+            detail = f"more than {INSTANTS} due instants lie before as_of; ask for an earlier one"
+            raise invalid_field(pointer="/as_of", code="too_far_ahead", detail=detail)
+        told += 1
         instant = max(now, due[0].due_at)
         await post_on_trial(
             connection=connection,

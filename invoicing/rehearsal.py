@@ -1,14 +1,25 @@
 """What billing would post: asked and answered. Pure."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
+from engine.errors import invalid_field
 from invoicing.model import CreditNote, Invoice, ParkedAccount
 from plans.agreement import CancelDraft, ChangeDraft, SubscriptionDraft
 from plans.shape import Body, Record
 
 UNNAMED: Final = ""
 """The id and the number of what is never posted."""
+
+AHEAD: Final = timedelta(days=1_830)
+"""How far a dry run looks: every due instant on the way is posted on trial."""
+
+
+def refuse_far(*, as_of: datetime, now: datetime) -> None:
+    """Raise `invalid_body` for a dry run too far ahead: posting waits while it works."""
+    if as_of - now > AHEAD:
+        detail = f"a dry run looks at most {AHEAD.days} days ahead of the clock"
+        raise invalid_field(pointer="/as_of", code="too_far_ahead", detail=detail)
 
 
 class PreviewDraft(Body, frozen=True, kw_only=True):

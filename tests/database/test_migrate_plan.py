@@ -268,3 +268,15 @@ async def test_ten_thousand_are_moved_as_the_dry_run_said(database, database_url
         assert msgspec.structs.replace(dry, dry_run=False, money=None) == real
         assert counts(real) == (10_000, 0, 0)
         assert minor(dry.money[0].after) == await billed(shop, [])
+
+
+async def test_one_that_begins_after_the_instant_begins_with_the_version(shop):
+    await shop.subscribe("s1", "acme", now=NOW, starts_at="2026-03-01T00:00:00Z")
+    await publish(shop, DEARER, CHEAPER)
+    when = "2026-02-05T00:00:00Z"
+    assert counts(await migrate(shop, effective=when, dry_run=True)) == (1, 0, 0)
+    assert counts(await migrate(shop, effective=when)) == (1, 0, 0)
+    assert counts(await migrate(shop, effective=when)) == (0, 1, 0)
+    await shop.bill(at("2026-03-01"))
+    rows = await shop.rows("SELECT price_key, amount_minor FROM line_items")
+    assert rows == [("seats", 3_750)]

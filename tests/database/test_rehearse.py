@@ -1,5 +1,6 @@
 """What is foretold is what is then posted, and foretelling leaves nothing."""
 
+import contextlib
 import random
 from datetime import timedelta
 
@@ -10,7 +11,7 @@ from engine.errors import BillingError
 from engine.money import parse_amount
 from invoicing.document_store import list_credit_notes, list_invoices
 from invoicing.preview import preview
-from invoicing.rehearsal import PreviewDraft
+from invoicing.rehearsal import PreviewDraft, refuse_far
 from invoicing.rehearse_run import rehearse_run
 from invoicing.run_billing import run_billing
 from invoicing.run_store import Unfinished, begin_run
@@ -210,3 +211,19 @@ async def test_a_run_of_some_customers_leaves_the_others_alone_even_when_it_died
         known=list(names),
     )
     assert rows == [("c01", at("2026-02-19")), ("c02", as_of)]
+
+
+async def test_a_preview_looks_only_so_far_ahead_that_posting_need_not_wait_long(shop):
+    await shop.subscribe("s1", "acme", quantities={"seats": "2"})
+    before = await shop.written()
+    with pytest.raises(BillingError) as refused:
+        await foretell(shop, "acme", at("2026-01-01"), as_of="2046-01-01T00:00:00Z")
+    (error,) = refused.value.errors
+    assert (error.pointer, error.code) == ("/as_of", "too_far_ahead")
+    assert await shop.written() == before
+
+
+@pytest.mark.parametrize(("as_of", "refused"), [("2031-01-05", False), ("2031-01-06", True)])
+def test_a_dry_run_looks_five_years_ahead(as_of, refused):
+    with pytest.raises(BillingError) if refused else contextlib.nullcontext():
+        refuse_far(as_of=at(as_of), now=at("2026-01-01"))
