@@ -1,11 +1,14 @@
 """`/v1/seller`: the business in whose name the key acts."""
 
+import msgspec
 from litestar import get, patch
 from litestar.di import NamedDependency
 from litestar.params import JSONBody
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from invoicing.take_logo import take_logo
 from plans.change_seller import change_seller
+from plans.letterhead import Branding
 from plans.model import Seller, SellerPatch
 
 
@@ -27,7 +30,9 @@ async def get_seller(seller: NamedDependency[Seller]) -> Seller:
     summary="Change the seller",
     description=(
         "Changes what the body names. Currency, rounding, proration and last_day are settled by"
-        " the first posted document (409 `settled_terms`)."
+        " the first posted document (409 `settled_terms`). Documents already issued keep the"
+        " branding and payment details they printed. `branding` is replaced whole: its `logo` is"
+        " the id answered before, or a PNG of at most 200 kB as `data:image/png;base64,…`."
     ),
     tags=["Seller"],
     opt={"scope": "admin"},
@@ -36,6 +41,9 @@ async def patch_seller(
     data: JSONBody[SellerPatch], connection: NamedDependency[AsyncConnection]
 ) -> Seller:
     """Change what the body names."""
+    if isinstance(data.branding, Branding):
+        kept = await take_logo(connection=connection, branding=data.branding)
+        data = msgspec.structs.replace(data, branding=kept)
     return await change_seller(connection=connection, patch=data)
 
 

@@ -14,6 +14,7 @@ _GUARDS: Final[dict[str, tuple[str, ...]]] = {
     "journal_entries": ("guard", "guard_truncate"),
     "postings": ("guard", "guard_truncate", "balance"),
     "parties": ("guard", "guard_truncate"),
+    "logos": ("guard", "guard_truncate"),
     "event_keys": ("guard", "guard_truncate"),
     "event_voids": ("guard", "guard_truncate"),
     "event_void_positions": ("guard", "guard_truncate"),

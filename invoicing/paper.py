@@ -153,6 +153,11 @@ def _credit_paper(
     return tuple(facts), headline, words.no_payment_needed, (words.terms_credit,)
 
 
+def _own_terms(terms: str, payment: PaymentDetails | None) -> tuple[str, ...]:
+    texts = (terms, payment.note if payment is not None else None)
+    return tuple(bounded(text) for text in texts if text)
+
+
 def build_paper(
     *,
     document: Invoice | CreditNote,
@@ -187,7 +192,7 @@ def build_paper(
         totals = credit_totals(note=document, sums=sums, frame=frame)
     pays = payment is not None and isinstance(document, Invoice) and _is_open(document)
     last = words.amount if is_invoice else words.credit
-    own_terms = (bounded(terms),) if terms else ()
+    own_terms = _own_terms(terms, payment if pays else None)
     return Paper(
         title=words.invoice if is_invoice else words.credit_note,
         number=document.number,

@@ -39,6 +39,7 @@ class PaymentDetails(msgspec.Struct, frozen=True, kw_only=True):
     routing_number: str | None = None
     reference: str | None = None
     pay_link: str | None = None
+    note: str | None = None
 
 
 class PaperFrame(msgspec.Struct, frozen=True, kw_only=True):

@@ -38,6 +38,15 @@ def _open_logo(content: bytes) -> ImageReader:
     return reader
 
 
+def check_logo(*, content: bytes) -> bool:
+    """Whether documents can be drawn with it."""
+    try:
+        _open_logo(content)
+    except BillingError:
+        return False
+    return True
+
+
 @lru_cache(maxsize=64)
 def _colour(name: str) -> Color:
     return HexColor(name)

@@ -17,6 +17,7 @@ from invoicing.einvoice_cii import write_cii
 from invoicing.einvoice_ubl import write_ubl
 from invoicing.model import AppliedTax, CreditNote, Invoice, LineItem, Reason
 from invoicing.paper import build_paper
+from invoicing.paper_frame import Branding, PaymentDetails
 from invoicing.paper_lines import (
     PaperDetail,
     PaperDiscount,
@@ -27,9 +28,11 @@ from invoicing.paper_lines import (
 from invoicing.paper_sums import PaperSums, PaperTax, VatCategory
 from invoicing.pdf import render_pdf
 from invoicing.pdf_archive import archive_pdf, can_archive
-from invoicing.words.en import WORDS as ENGLISH
+from invoicing.words.choose import choose_words
+from invoicing.words.phrases import Words
 from plans.model import Party
 from plans.prices import Kind, Price
+from plans.seller_store import load_logo
 from plans.tax_rates import TaxCategory
 from rating.exact import ratio
 from rating.explain import tier_detail
@@ -53,6 +56,11 @@ class _Told(msgspec.Struct, frozen=True, kw_only=True):
     lines: tuple[PaperLine, ...]
     sums: PaperSums
 
+    @property
+    def locale(self) -> str:
+        """The language in which the customer reads."""
+        return self.customer.locale or "en"
+
 
 async def print_document(
     *, connection: AsyncConnection, document: Invoice | CreditNote, timezone: str
@@ -64,6 +72,7 @@ async def print_document(
     has one paper; only a void invoice says that it is void.
     """
     told = await _tell(connection, document)
+    payment = told.seller.payment_details
     paper = build_paper(
         document=told.document,
         seller=told.seller,
@@ -71,6 +80,9 @@ async def print_document(
         lines=told.lines,
         sums=told.sums,
         timezone=timezone,
+        locale=told.locale,
+        payment=None if payment is None else PaymentDetails(**msgspec.structs.asdict(payment)),
+        branding=await _branding(connection, told.seller),
     )
     content = render_pdf(paper=paper)
     if not can_archive():
@@ -100,18 +112,29 @@ async def _tell(connection: AsyncConnection, document: Invoice | CreditNote) -> 
         document = _as_issued(document)
     seller, customer = await parties_of(connection=connection, document=document.id)
     printed = await printed_lines(connection=connection, document=document.id)
+    words = choose_words(locale=customer.locale or "en")
     return _Told(
         document=document,
         seller=seller,
         customer=customer,
-        lines=tuple(_paper_line(line, printed[line.id], document) for line in document.lines),
+        lines=tuple(
+            _paper_line(line, printed[line.id], document, words) for line in document.lines
+        ),
         sums=PaperSums(
             discount=document.discount,
             promotional=document.promotional_applied,
-            taxes=tuple(_paper_tax(tax) for tax in document.taxes),
+            taxes=tuple(_paper_tax(tax, words) for tax in document.taxes),
             prepaid=document.prepaid_applied if isinstance(document, Invoice) else None,
         ),
     )
+
+
+async def _branding(connection: AsyncConnection, seller: Party) -> Branding:
+    stated = seller.branding
+    if stated is None:
+        return Branding()
+    logo = stated.logo and await load_logo(connection=connection, logo=stated.logo)
+    return Branding(logo=logo or None, accent=stated.accent or "")
 
 
 def _trade(told: _Told, timezone: str) -> TradeDocument:
@@ -139,9 +162,9 @@ def _as_issued(invoice: Invoice) -> Invoice:
     return msgspec.structs.replace(invoice, amount_due=due)
 
 
-def _paper_tax(tax: AppliedTax) -> PaperTax:
+def _paper_tax(tax: AppliedTax, words: Words) -> PaperTax:
     return PaperTax(
-        label=f"{ENGLISH.tax} {tax.jurisdiction}".strip(),
+        label=f"{words.tax} {tax.jurisdiction}".strip(),
         percentage=tax.percentage,
         taxable=tax.taxable,
         amount=tax.amount,
@@ -159,7 +182,9 @@ def _line_tax(tax: AppliedTax) -> LineTax:
     )
 
 
-def _paper_line(line: LineItem, printed: PrintedLine, document: Invoice | CreditNote) -> PaperLine:
+def _paper_line(
+    line: LineItem, printed: PrintedLine, document: Invoice | CreditNote, words: Words
+) -> PaperLine:
     price = msgspec.convert(printed.price, Price | None)
     rates = ", ".join(f"{tax.jurisdiction} {tax.percentage}%".strip() for tax in line.taxes)
     shown = paper_line(
@@ -171,7 +196,7 @@ def _paper_line(line: LineItem, printed: PrintedLine, document: Invoice | Credit
         discounts=tuple(
             PaperDiscount(label=each.coupon, amount=each.amount) for each in line.discounts
         ),
-        tax=f"{ENGLISH.tax} {rates}" if rates else None,
+        tax=f"{words.tax} {rates}" if rates else None,
         customer=line.customer if line.customer != document.customer else None,
     )
     if price is not None:

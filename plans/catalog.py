@@ -13,6 +13,7 @@ from engine.errors import BillingError, FieldError
 from engine.ids import encode_body
 from engine.money import is_currency
 from plans.expression import ExpressionError, is_property, parse_expression
+from plans.letterhead import locale_errors
 from plans.model import Aggregation, CustomerDraft, MeterDraft, Party, PlanDraft, Seller
 from plans.prices import MatrixPrice, Price
 
@@ -56,8 +57,9 @@ def timezone_errors(timezone: str | None, *, pointer: str = "/timezone") -> list
 
 
 def customer_errors(draft: CustomerDraft) -> list[FieldError]:
-    """Currency, timezone and e-mail addresses of a customer."""
+    """Currency, timezone, locale and e-mail addresses of a customer."""
     errors = currency_errors(draft.currency) + timezone_errors(draft.timezone)
+    errors += locale_errors(draft.locale)
     for index, email in enumerate(draft.emails):
         local, at, domain = email.rpartition("@")
         if not (local and at and domain) or _EMAIL_SIGNS & set(email):
@@ -154,6 +156,8 @@ def party_of_seller(seller: Seller) -> Party:
         address=seller.address,
         country=seller.country,
         tax_ids=seller.tax_ids,
+        branding=seller.branding,
+        payment_details=seller.payment_details,
     )
 
 
@@ -165,6 +169,7 @@ def party_of_customer(draft: CustomerDraft) -> Party:
         country=draft.country,
         tax_ids=draft.tax_ids,
         emails=draft.emails,
+        locale=draft.locale,
     )
 
 

@@ -8,6 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from engine.errors import BillingError, ErrorKind, FieldError
 from plans.catalog import currency_errors, party_of_seller, refuse_invalid, timezone_errors
+from plans.letterhead import payment_errors
 from plans.model import Seller, SellerPatch
 from plans.seller_store import has_postings, load_seller, save_party, save_seller
 
@@ -25,7 +26,13 @@ async def change_seller(*, connection: AsyncConnection, patch: SellerPatch) -> S
     named = {name: getattr(patch, name) for name in patch.__struct_fields__}
     changes = {name: value for name, value in named.items() if value is not UNSET}
     changed = msgspec.structs.replace(seller, **changes)
-    refuse_invalid(currency_errors(changed.currency) + timezone_errors(changed.timezone))
+    refuse_invalid(
+        [
+            *currency_errors(changed.currency),
+            *timezone_errors(changed.timezone),
+            *payment_errors(changed.payment_details),
+        ]
+    )
     settled = [
         name for name in SETTLED_BY_POSTING if getattr(changed, name) != getattr(seller, name)
     ]

@@ -9,6 +9,7 @@ from msgspec import UNSET, UnsetType
 from engine.errors import BillingError, FieldError
 from engine.money import CurrencyCode, Rounding, UnsignedText
 from engine.period import Alignment
+from plans.letterhead import LanguageTag
 from plans.model import (
     Address,
     CustomerDraft,
@@ -64,6 +65,7 @@ class CustomerPatch(Body, frozen=True, kw_only=True):
     tax_exempt: TaxExempt | UnsetType = UNSET
     parent: ShortText | None | UnsetType = UNSET
     invoice_group: Key | None | UnsetType = UNSET
+    locale: LanguageTag | None | UnsetType = UNSET
 
 
 class PlanVersionDraft(Body, frozen=True, kw_only=True):

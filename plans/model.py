@@ -12,6 +12,7 @@ import msgspec
 
 from engine.money import CurrencyCode, Rounding, UnsignedText
 from engine.period import Alignment
+from plans.letterhead import Branding, LanguageTag, PaymentTerms
 from plans.prices import Dimension, Interval, Price, QuantityRounding, commitment_price
 from plans.shape import Body, DaysText, Key, Name, Record, ShortText
 
@@ -80,6 +81,9 @@ class Party(msgspec.Struct, frozen=True, kw_only=True):
     country: str | None = None
     tax_ids: tuple[TaxId, ...] = ()
     emails: tuple[str, ...] = ()
+    locale: str | None = None
+    branding: Branding | None = None
+    payment_details: PaymentTerms | None = None
 
 
 class Aggregation(StrEnum):
@@ -216,7 +220,8 @@ def charged_prices(plan: PlanDraft | Plan) -> tuple[Price, ...]:
 class CustomerDraft(Body, frozen=True, kw_only=True):
     """`POST /v1/customers`. `parent` (key or id) is the customer whose documents hold its charges.
 
-    `invoice_group` is that of its subscriptions that name none.
+    `invoice_group` is that of its subscriptions that name none. `locale` (BCP 47) is the language
+    of its documents, English when there is none.
     """
 
     key: Key
@@ -233,6 +238,7 @@ class CustomerDraft(Body, frozen=True, kw_only=True):
     tax_exempt: TaxExempt = TaxExempt.NONE
     parent: ShortText | None = None
     invoice_group: Key | None = None
+    locale: LanguageTag | None = None
 
 
 class CustomerAnswer(Record, frozen=True, kw_only=True):
@@ -257,6 +263,7 @@ class CustomerAnswer(Record, frozen=True, kw_only=True):
     tax_exempt: TaxExempt
     parent: str | None
     invoice_group: str | None
+    locale: str | None
     balance: str
     balances: dict[str, str]
     created_at: datetime
@@ -295,6 +302,8 @@ class Seller(Record, frozen=True, kw_only=True):
     last_day: LastDay
     net_terms_days: int
     tax_rounding: TaxRounding
+    branding: Branding | None = None
+    payment_details: PaymentTerms | None = None
     created_at: datetime
     clock_at: datetime | None
 
@@ -320,3 +329,5 @@ class SellerPatch(Body, frozen=True, kw_only=True):
     last_day: LastDay | msgspec.UnsetType = msgspec.UNSET
     net_terms_days: DaysText | msgspec.UnsetType = msgspec.UNSET
     tax_rounding: TaxRounding | msgspec.UnsetType = msgspec.UNSET
+    branding: Branding | None | msgspec.UnsetType = msgspec.UNSET
+    payment_details: PaymentTerms | None | msgspec.UnsetType = msgspec.UNSET

@@ -15,7 +15,8 @@ from plans.model import Party, Seller
 
 _SELLER: Final = text("""
 SELECT id, legal_name, mode, country, currency, timezone, address, tax_ids, series, rounding,
-  proration, last_day, net_terms_days, tax_rounding, created_at, clock_at
+  proration, last_day, net_terms_days, tax_rounding, branding, payment_details,
+  created_at, clock_at
 FROM sellers WHERE seller = current_seller()
 """)
 _UPDATE_SELLER: Final = text("""
@@ -23,7 +24,8 @@ UPDATE sellers SET legal_name = :legal_name, country = :country, currency = :cur
   timezone = :timezone, address = CAST(CAST(:address AS text) AS jsonb),
   tax_ids = CAST(CAST(:tax_ids AS text) AS jsonb), series = :series, rounding = :rounding,
   proration = :proration, last_day = :last_day, net_terms_days = :net_terms_days,
-  tax_rounding = :tax_rounding, party = :party
+  tax_rounding = :tax_rounding, branding = CAST(CAST(:branding AS text) AS jsonb),
+  payment_details = CAST(CAST(:payment_details AS text) AS jsonb), party = :party
 WHERE seller = current_seller()
 """)
 _FIND_KEY: Final = text("SELECT * FROM find_api_key(:digest)")
@@ -50,6 +52,10 @@ _INSERT_PARTY: Final = text("""
 INSERT INTO parties (id, body) VALUES (:id, CAST(CAST(:body AS text) AS jsonb))
 ON CONFLICT DO NOTHING
 """)
+_INSERT_LOGO: Final = text(
+    "INSERT INTO logos (id, content) VALUES (:id, :content) ON CONFLICT DO NOTHING"
+)
+_LOGO: Final = text("SELECT content FROM logos WHERE seller = current_seller() AND id = :id")
 _INSERT_ACCOUNT: Final = text("""
 INSERT INTO accounts (code, type, normal_side) VALUES (:code, :type, :normal_side)
 ON CONFLICT DO NOTHING
@@ -87,7 +93,7 @@ async def load_seller(*, connection: AsyncConnection) -> Seller:
 async def save_seller(*, connection: AsyncConnection, seller: Seller, party: str) -> None:
     """Write every changeable field; `party` is the id of what documents print from now on."""
     fields: dict[str, Any] = msgspec.to_builtins(seller)
-    for name in ("address", "tax_ids"):
+    for name in ("address", "tax_ids", "branding", "payment_details"):
         fields[name] = msgspec.json.encode(fields[name]).decode()
     await connection.execute(_UPDATE_SELLER, {**fields, "party": party})
 
@@ -103,6 +109,16 @@ async def save_party(*, connection: AsyncConnection, party: Party) -> str:
     body = msgspec.json.encode(party, order="sorted").decode()
     await connection.execute(_INSERT_PARTY, {"id": identity, "body": body})
     return identity
+
+
+async def insert_logo(*, connection: AsyncConnection, logo: str, content: bytes) -> None:
+    """Keep a picture by the id of its content."""
+    await connection.execute(_INSERT_LOGO, {"id": logo, "content": content})
+
+
+async def load_logo(*, connection: AsyncConnection, logo: str) -> bytes | None:
+    """The picture with that id, or None."""
+    return (await connection.execute(_LOGO, {"id": logo})).scalar_one_or_none()
 
 
 async def insert_accounts(*, connection: AsyncConnection, accounts: Sequence[Account]) -> None:

@@ -23,8 +23,8 @@ from plans.prices import Interval, Price
 
 _CUSTOMERS: Final = """
 SELECT c.id, c.number, c.key, c.name, c.emails, c.currency, c.timezone, c.country, c.address,
-  c.tax_ids, c.net_terms_days, c.po_number, c.tax_rates, c.tax_exempt, c.invoice_group, c.payer,
-  c.created_at,
+  c.tax_ids, c.net_terms_days, c.po_number, c.tax_rates, c.tax_exempt, c.invoice_group, c.locale,
+  c.payer, c.created_at,
   (SELECT p.key FROM customers p WHERE p.seller = c.seller AND p.id = c.parent) AS parent,
   coalesce(c.currency, CASE WHEN b.first = b.last THEN b.first END, s.currency) AS told_in,
   coalesce(b.amounts, '{}') AS amounts
@@ -44,10 +44,11 @@ _CUSTOMER_PAGE: Final = text(
 )
 _INSERT_CUSTOMER: Final = text("""
 INSERT INTO customers (id, key, name, emails, currency, timezone, country, address, tax_ids,
-  net_terms_days, po_number, tax_rates, tax_exempt, invoice_group, party, created_at)
+  net_terms_days, po_number, tax_rates, tax_exempt, invoice_group, locale, party, created_at)
 VALUES (:id, :key, :name, CAST(CAST(:emails AS text) AS jsonb), :currency, :timezone, :country,
   CAST(CAST(:address AS text) AS jsonb), CAST(CAST(:tax_ids AS text) AS jsonb), :net_terms_days,
-  :po_number, :tax_rates, :tax_exempt, :invoice_group, :party, :created_at)
+  :po_number, :tax_rates, :tax_exempt, :invoice_group, :locale, :party,
+  :created_at)
 """)
 _UPDATE_CUSTOMER: Final = text("""
 UPDATE customers SET name = :name, emails = CAST(CAST(:emails AS text) AS jsonb),
@@ -55,7 +56,7 @@ UPDATE customers SET name = :name, emails = CAST(CAST(:emails AS text) AS jsonb)
   address = CAST(CAST(:address AS text) AS jsonb),
   tax_ids = CAST(CAST(:tax_ids AS text) AS jsonb), net_terms_days = :net_terms_days,
   po_number = :po_number, tax_rates = :tax_rates, tax_exempt = :tax_exempt,
-  invoice_group = :invoice_group, party = :party
+  invoice_group = :invoice_group, locale = :locale, party = :party
 WHERE seller = current_seller() AND id = :id
 """)
 _METERS: Final = """

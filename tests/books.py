@@ -145,6 +145,7 @@ async def write_catalogue(raw: Any) -> None:
     """The customer and what it subscribed to, for the seller the session has named."""
     named = {"name": "Acme", "created_at": START}
     await insert(raw, "parties", {"id": "party_s", "body": {}}, {"id": "party_a", "body": {}})
+    await insert(raw, "logos", {"id": "logo_a", "content": "\\x89504e47"})
     customer = {"id": "cus_a", "key": "acme", "emails": [], "tax_ids": [], "party": "party_a"}
     await insert(raw, "customers", customer | named)
     meter = {"id": "mtr_a", "key": "calls", "event_type": "call", "aggregation": "count"}

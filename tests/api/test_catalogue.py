@@ -28,6 +28,9 @@ async def test_the_seller_and_its_defaults(world: World) -> None:
         "proration": "second",
         "last_day": "exclude",
         "net_terms_days": 30,
+        "tax_rounding": "line",
+        "branding": None,
+        "payment_details": None,
         "created_at": "2026-03-01T12:00:00Z",
         "clock_at": "2026-03-01T12:00:00Z",
     }

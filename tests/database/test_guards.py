@@ -33,6 +33,7 @@ APPEND_ONLY = [
     "journal_entries",
     "postings",
     "parties",
+    "logos",
     "event_keys",
     "outbox",
 ]

@@ -43,13 +43,13 @@ CREATE TRIGGER guard BEFORE UPDATE OR DELETE ON refunds FOR EACH ROW EXECUTE FUN
 DO $$
 DECLARE name text;
 BEGIN
-  FOREACH name IN ARRAY ARRAY['line_items', 'settlements', 'journal_entries', 'postings', 'parties', 'event_keys',
+  FOREACH name IN ARRAY ARRAY['line_items', 'settlements', 'journal_entries', 'postings', 'parties', 'logos', 'event_keys',
     'event_voids', 'event_void_positions', 'outbox', 'line_taxes', 'line_discounts', 'credit_draws']
   LOOP
     EXECUTE format('CREATE TRIGGER guard BEFORE UPDATE OR DELETE ON %I FOR EACH ROW EXECUTE FUNCTION refuse_change()', name);
   END LOOP;
   FOREACH name IN ARRAY ARRAY['invoices', 'credit_notes', 'payments', 'refunds', 'line_items', 'settlements', 'journal_entries', 'postings',
-    'parties', 'event_keys', 'event_voids', 'event_void_positions', 'outbox', 'number_series', 'line_taxes',
+    'parties', 'logos', 'event_keys', 'event_voids', 'event_void_positions', 'outbox', 'number_series', 'line_taxes',
     'line_discounts', 'credit_draws']
   LOOP
     EXECUTE format('CREATE TRIGGER guard_truncate BEFORE TRUNCATE ON %I FOR EACH STATEMENT EXECUTE FUNCTION refuse_change()', name);
@@ -216,7 +216,7 @@ CREATE POLICY make ON sellers FOR INSERT TO usance_owner WITH CHECK (true);
 GRANT SELECT, INSERT, UPDATE ON sellers, api_keys, customers, tax_rates, coupons, coupon_applications, customer_balances, subscriptions, price_intervals,
   subscription_changes, number_series, billing_state, billing_runs, parked_accounts, invoices, credit_notes, payments, refunds, idempotency_keys,
   event_inbox, backfills TO usance_app;
-GRANT SELECT, INSERT ON parties, meters, plans, prices, accounts, line_items, line_taxes, line_discounts, credit_draws, settlements, journal_entries, postings,
+GRANT SELECT, INSERT ON parties, logos, meters, plans, prices, accounts, line_items, line_taxes, line_discounts, credit_draws, settlements, journal_entries, postings,
   outbox, event_streams, event_keys, event_batches, event_measures, event_chunks, event_voids, event_void_positions, backfill_batches
   TO usance_app;
 GRANT UPDATE (meters) ON event_batches TO usance_app;

@@ -20,6 +20,8 @@ CREATE TABLE sellers (
   last_day text NOT NULL CHECK (last_day IN ('exclude', 'include')),
   net_terms_days integer NOT NULL CHECK (net_terms_days >= 0),
   tax_rounding text NOT NULL DEFAULT 'line' CHECK (tax_rounding IN ('line', 'invoice')),
+  branding jsonb,
+  payment_details jsonb,
   party text NOT NULL,
   clock_at timestamptz,
   created_at timestamptz NOT NULL,
@@ -49,6 +51,14 @@ CREATE TABLE parties (
   PRIMARY KEY (seller, id)
 );
 
+-- Pictures that parties name, kept by the hash of their content for as long as documents show them.
+CREATE TABLE logos (
+  seller integer NOT NULL DEFAULT current_seller() REFERENCES sellers,
+  id text NOT NULL,
+  content bytea NOT NULL CHECK (octet_length(content) <= 200000),
+  PRIMARY KEY (seller, id)
+);
+
 CREATE TABLE customers (
   seller integer NOT NULL DEFAULT current_seller() REFERENCES sellers,
   id text NOT NULL,
@@ -68,6 +78,7 @@ CREATE TABLE customers (
   parent text CHECK (parent <> id),
   payer text CHECK (payer <> id), -- the one at the top of its parents; null for a customer that pays for itself
   invoice_group text,
+  locale text,
   party text NOT NULL,
   created_at timestamptz NOT NULL,
   PRIMARY KEY (seller, id),
