@@ -17,6 +17,7 @@ from api import (
     billing_runs,
     coupons,
     customers,
+    drafts,
     events,
     exports,
     health,
@@ -67,6 +68,7 @@ ROUTES: Final[tuple[ControllerRouterHandler, ...]] = (
     *billing_runs.ROUTES,
     *invoices.ROUTES,
     *previews.ROUTES,
+    *drafts.ROUTES,
     *journal.ROUTES,
     *exports.ROUTES,
 )

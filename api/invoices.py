@@ -10,13 +10,14 @@ from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api.pagination import Page, PageRequest
-from engine.errors import not_found
+from engine.errors import BillingError, ErrorKind, not_found
 from invoicing.document_store import list_credit_notes, list_invoices
 from invoicing.explain_line import LineExplanation, explain_line
 from invoicing.issue_invoice import issue_invoice
 from invoicing.model import CreditNote, CreditNoteStatus, Invoice, InvoiceStatus, VoidDraft
 from invoicing.one_off import OneOffDraft
 from invoicing.print_document import print_document, write_einvoice
+from invoicing.show_drafts import show_drafts
 from invoicing.void_invoice import void_invoice
 from plans.api_keys import Scope
 from plans.model import Seller
@@ -39,12 +40,15 @@ CustomerFilter = Annotated[
     opt={"scope": Scope.READ},
 )
 async def get_invoices(
+    *,
     connection: NamedDependency[AsyncConnection],
     page: NamedDependency[PageRequest],
+    seller: NamedDependency[Seller],
+    now: NamedDependency[datetime],
     customer: CustomerFilter = None,
     status: FromQuery[InvoiceStatus | None] = None,
 ) -> Page[Invoice]:
-    """Invoices with their lines, in the order of issue."""
+    """Invoices with their lines, in the order of issue; drafts come last."""
     found = await list_invoices(
         connection=connection,
         limit=page.fetched,
@@ -52,6 +56,17 @@ async def get_invoices(
         customer=customer,
         status=status,
     )
+    if len(found) < page.fetched and status in {None, InvoiceStatus.DRAFT}:
+        drafts = await show_drafts(
+            connection=connection,
+            seller=seller,
+            now=now,
+            kind="inv",
+            limit=page.fetched - len(found),
+            after=page.after,
+            customer=customer,
+        )
+        found += [draft for draft in drafts if isinstance(draft, Invoice)]
     return page.page(found, ids=[invoice.id for invoice in found])
 
 
@@ -84,6 +99,7 @@ async def get_invoice(
     reference: FromPath[str],
     connection: NamedDependency[AsyncConnection],
     seller: NamedDependency[Seller],
+    now: NamedDependency[datetime],
 ) -> Response[Invoice | bytes]:
     """One invoice by id or number; with `.pdf` behind it the document itself, with `.xml` its UBL.
 
@@ -91,6 +107,11 @@ async def get_invoice(
     """
     wanted = reference.removesuffix(PDF).removesuffix(XML)
     found = await list_invoices(connection=connection, limit=1, reference=wanted)
+    if not found:
+        drafts = await show_drafts(
+            connection=connection, seller=seller, now=now, kind="inv", limit=1, reference=wanted
+        )
+        found = [draft for draft in drafts if isinstance(draft, Invoice)]
     if not found:
         raise not_found(noun="invoice", reference=wanted)
     return await _answer(connection, found[0], seller, form=reference.removeprefix(wanted))
@@ -145,12 +166,15 @@ async def post_void_invoice(
     opt={"scope": Scope.READ},
 )
 async def get_credit_notes(
+    *,
     connection: NamedDependency[AsyncConnection],
     page: NamedDependency[PageRequest],
+    seller: NamedDependency[Seller],
+    now: NamedDependency[datetime],
     customer: CustomerFilter = None,
     status: FromQuery[CreditNoteStatus | None] = None,
 ) -> Page[CreditNote]:
-    """Credit notes with their lines, in the order of issue."""
+    """Credit notes with their lines, in the order of issue; drafts come last."""
     found = await list_credit_notes(
         connection=connection,
         limit=page.fetched,
@@ -158,6 +182,17 @@ async def get_credit_notes(
         customer=customer,
         status=status,
     )
+    if len(found) < page.fetched and status in {None, CreditNoteStatus.DRAFT}:
+        drafts = await show_drafts(
+            connection=connection,
+            seller=seller,
+            now=now,
+            kind="cn",
+            limit=page.fetched - len(found),
+            after=page.after,
+            customer=customer,
+        )
+        found += [draft for draft in drafts if isinstance(draft, CreditNote)]
     return page.page(found, ids=[note.id for note in found])
 
 
@@ -172,10 +207,16 @@ async def get_credit_note(
     reference: FromPath[str],
     connection: NamedDependency[AsyncConnection],
     seller: NamedDependency[Seller],
+    now: NamedDependency[datetime],
 ) -> Response[CreditNote | bytes]:
     """One credit note by id or number; with `.pdf` behind it the document, with `.xml` its UBL."""
     wanted = reference.removesuffix(PDF).removesuffix(XML)
     found = await list_credit_notes(connection=connection, limit=1, reference=wanted)
+    if not found:
+        drafts = await show_drafts(
+            connection=connection, seller=seller, now=now, kind="cn", limit=1, reference=wanted
+        )
+        found = [draft for draft in drafts if isinstance(draft, CreditNote)]
     if not found:
         raise not_found(noun="credit note", reference=wanted)
     return await _answer(connection, found[0], seller, form=reference.removeprefix(wanted))
@@ -186,6 +227,9 @@ async def _answer(
 ) -> Response[Any]:
     if not form:
         return Response(document)
+    if document.number is None:
+        message = "a draft is not issued: there is no paper of it yet"
+        raise BillingError("not_issued", message, kind=ErrorKind.CONFLICT)
     if form not in _FORMS:
         raise not_found(noun="document", reference=f"{document.number}{form}")
     write, media_type = _FORMS[form]

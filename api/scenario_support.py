@@ -13,6 +13,7 @@ import msgspec
 from api.scenario_file import Scenario, Step, as_sent
 from engine.journal import CHART
 from engine.money import is_currency
+from invoicing.drafts import DraftEdit, FinalizeDraft
 from invoicing.migration import MigrationDraft
 from invoicing.model import BillingRunDraft, CreditNote, Invoice, LineItem, VoidDraft
 from invoicing.one_off import OneOffDraft
@@ -64,7 +65,7 @@ VERB_NAMES: Final[Mapping[str, str]] = {
 USAGE_FIELDS: Final = frozenset(
     {"id", "source", "customer", "type", "time", "data", "repeat", "backfill"}
 )
-INVOICE_VERBS: Final = frozenset({"void"})
+INVOICE_VERBS: Final = frozenset({"void", "finalize"})
 """Verbs that act on an issued invoice and need no body."""
 
 POSTS: Final[Mapping[str, type]] = {
@@ -81,6 +82,8 @@ POSTS: Final[Mapping[str, type]] = {
     r"/v1/payments": PaymentDraft,
     r"/v1/payments/[^/]+/allocate": AllocateDraft,
     r"/v1/invoices/[^/]+/void": VoidDraft,
+    r"/v1/invoices/[^/]+/finalize": FinalizeDraft,
+    r"/v1/invoices/[^/]+/lines": DraftEdit,
     r"/v1/backfills": BackfillDraft,
     r"/v1/backfills/[^/]+/(close|reverse)": BackfillStep,
     r"/v1/events/[^/]+/void(\?.*)?": EventVoidDraft,
@@ -95,7 +98,7 @@ GETS: Final = (
     r"/v1/subscriptions/[^/?]+/scheduled_changes",
     r"/v1/customers/[^/?]+/entitlements",
     r"/v1/invoices/lines/[^/?]+/explain",
-    r"/v1/(events|usage|backfills|accounts|journal_entries|seller)(\?.*)?",
+    r"/v1/(events|usage|backfills|accounts|journal_entries|seller|audit_log)(\?.*)?",
     r"/v1/(billing_runs|backfills)/[^/?]+",
 )
 

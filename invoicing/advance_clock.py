@@ -27,7 +27,7 @@ class ClockAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def advance_clock(*, database: Database, seller: int, to: datetime) -> ClockAnswer:
-    """Bill every due instant up to `to` in order, each in its own run, then stand at `to`.
+    """Bill every instant whose grace ends by `to` in order, a run each, then stand at `to`.
 
     The clock moves with the work, so one that dies on the way goes on where it stopped. Errors:
     `not_a_test_seller`, and `invalid_body` for an instant before the clock.
@@ -45,16 +45,18 @@ async def advance_clock(*, database: Database, seller: int, to: datetime) -> Clo
     instants = documents = parked = 0
     while True:
         async with database.transaction(seller=seller) as connection:
-            due_at = await next_due_instant(connection=connection, through=to, after=after)
+            due_at = await next_due_instant(
+                connection=connection, through=to - found.grace, after=after
+            )
         if due_at is None:
             break
-        clock = max(clock, due_at)
+        clock = max(clock, due_at + found.grace)
         run = await run_billing(
             database=database, seller=seller, as_of=clock, now=clock, pending=False
         )
         async with database.transaction(seller=seller) as connection:
             await move_clock(connection=connection, now=clock)
-        after = clock
+        after = clock - found.grace
         instants += 1
         documents += run.documents
         parked += len(run.parked)

@@ -27,7 +27,8 @@ class BilledCustomer(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 class Draft(msgspec.Struct, frozen=True, kw_only=True):
     """A document about to be posted: everything but its number and what settles it.
 
-    `ids` are those of what belongs to the document, `parts` what identifies it.
+    `ids` are those of what belongs to the document, `parts` what identifies it, `edits` those of
+    the lines that were added to the draft by hand.
     """
 
     parts: tuple[str | int, ...]
@@ -43,6 +44,7 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True):
     discounts: tuple[LineDiscount, ...] = ()
     taxes: tuple[LineTax, ...] = ()
     draws: tuple[CreditDraw, ...] = ()
+    edits: tuple[str, ...] = ()
     subtotal_minor: int
     discount_minor: int = 0
     promotional_minor: int = 0

@@ -289,7 +289,7 @@ def build_trade_document(
     is_invoice = isinstance(document, Invoice)
     periods = [line.period for line in traded if line.period is not None]
     return TradeDocument(
-        number=document.number,
+        number=document.number or "",
         is_credit_note=not is_invoice,
         issued_on=local_date(at=document.issued_at, timezone=timezone),
         due_on=local_date(at=document.due_at, timezone=timezone)

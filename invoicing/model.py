@@ -10,8 +10,9 @@ from plans.shape import Body, Record
 
 
 class InvoiceStatus(StrEnum):
-    """Where an issued invoice is in its life."""
+    """Where an invoice is in its life; a draft is not issued yet."""
 
+    DRAFT = "draft"
     OPEN = "open"
     PAID = "paid"
     UNCOLLECTIBLE = "uncollectible"
@@ -19,8 +20,9 @@ class InvoiceStatus(StrEnum):
 
 
 class CreditNoteStatus(StrEnum):
-    """Where an issued credit note is in its life."""
+    """Where a credit note is in its life; a draft is not issued yet."""
 
+    DRAFT = "draft"
     ISSUED = "issued"
     VOID = "void"
 
@@ -98,10 +100,10 @@ class LineItem(Record, frozen=True, kw_only=True):
 
 
 class Invoice(Record, frozen=True, kw_only=True):
-    """An issued invoice. Amounts are major-unit decimals with the currency's digits."""
+    """An invoice, as a draft without number; amounts in major units with the currency's digits."""
 
     id: str
-    number: str
+    number: str | None
     customer: str
     currency: str
     status: InvoiceStatus
@@ -125,14 +127,14 @@ class Invoice(Record, frozen=True, kw_only=True):
 
 
 class CreditNote(Record, frozen=True, kw_only=True):
-    """An issued credit note; its amounts are positive in the customer's favour.
+    """A credit note, as a draft without number; its amounts are positive in the customer's favour.
 
     `applied` reduced open invoices, `credited` became customer balance, `refunded` is owed as a
     refund.
     """
 
     id: str
-    number: str
+    number: str | None
     customer: str
     currency: str
     status: CreditNoteStatus

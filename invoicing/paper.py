@@ -117,7 +117,7 @@ def _invoice_paper(
     """Facts, headline, its note, and the terms."""
     words, dates = frame.words, frame.dates
     facts = [
-        Fact(label=words.invoice_number, value=invoice.number),
+        Fact(label=words.invoice_number, value=invoice.number or ""),
         Fact(label=words.issued, value=dates.date_of(invoice.issued_at)),
         Fact(label=words.due, value=dates.date_of(invoice.due_at)),
     ]
@@ -139,7 +139,7 @@ def _credit_paper(
     """Facts, headline, its note, and how to read it."""
     words = frame.words
     facts = [
-        Fact(label=words.credit_note_number, value=note.number),
+        Fact(label=words.credit_note_number, value=note.number or ""),
         Fact(label=words.issued, value=frame.dates.date_of(note.issued_at)),
     ]
     adjusted = _adjusted(lines, words)
@@ -195,7 +195,7 @@ def build_paper(
     own_terms = _own_terms(terms, payment if pays else None)
     return Paper(
         title=words.invoice if is_invoice else words.credit_note,
-        number=document.number,
+        number=document.number or "",
         stamp=words.void if document.status == InvoiceStatus.VOID.value else "",
         issuer=paper_party(party=seller, locale=locale),
         recipient=paper_party(party=customer, locale=locale),
@@ -207,7 +207,7 @@ def build_paper(
         rows=tuple(_row(line, frame) for line in lines),
         totals=totals,
         tables=tax_tables(sums=sums, frame=frame),
-        payment=payment_facts(details=payment, number=document.number, words=words)
+        payment=payment_facts(details=payment, number=document.number or "", words=words)
         if pays and payment is not None
         else (),
         notes=(*legends(sums=sums, frame=frame), *notes, *own_terms, frame.zone_note()),

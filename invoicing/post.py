@@ -11,6 +11,7 @@ from engine.journal import Posting
 from engine.period import local_date
 from invoicing.assembly import CREDIT_NOTE_SUFFIX, Draft
 from invoicing.derive import Derived
+from invoicing.draft_store import mark_edits
 from invoicing.posting_rules import (
     balance_postings,
     credit_note_postings,
@@ -93,6 +94,8 @@ async def post_drafts(
     await copy_documents(connection=connection, tables=rows.tables())
     await reduce_invoices(connection=connection, reductions=desk.reductions)
     await add_balances(connection=connection, changes=books.changes)
+    edited = [(edit, draft.id) for draft in drafts for edit in draft.edits]
+    await mark_edits(connection=connection, posted=edited)
     return Posted(documents=len(drafts), lines=rows.count("line_items"))
 
 

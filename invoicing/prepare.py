@@ -14,6 +14,8 @@ from invoicing.assembly import Draft, assemble
 from invoicing.conditions import complete
 from invoicing.conditions_store import load_conditions
 from invoicing.derive import Derived
+from invoicing.draft_store import waiting_edits
+from invoicing.drafts import with_edits
 from invoicing.store import document_counts, last_issued_at
 from plans.model import Seller
 
@@ -52,6 +54,11 @@ async def prepare(
         if len(item.differences) > ORDINAL_MAX - 2:
             message = f"{len(item.differences)} lines do not fit one document"
             raise BillingError("too_many_lines", message, kind=ErrorKind.INVALID)
+    edits = await waiting_edits(
+        connection=connection, customers=[item.due.customer.id for item in derived]
+    )
+    if edits:
+        drafts = with_edits(drafts, edits)
     conditions = await load_conditions(connection=connection, seller=seller, drafts=drafts)
     if conditions is None:
         return drafts

@@ -73,17 +73,23 @@ async def _rehearse(
     await mark_late(connection=connection, late=mine)
     through, told = draft.as_of or EVER, 0
     while due := await due_customers(
-        connection=connection, as_of=through, limit=1, parked=[], customers=[customer.bill_to]
+        connection=connection,
+        as_of=through,
+        due_by=through,
+        limit=1,
+        parked=[],
+        customers=[customer.bill_to],
     ):
         if told == INSTANTS:
             detail = f"more than {INSTANTS} due instants lie before as_of; ask for an earlier one"
             raise invalid_field(pointer="/as_of", code="too_far_ahead", detail=detail)
         told += 1
-        instant = max(now, due[0].due_at)
+        due_by = max(now - seller.grace, due[0].due_at)
         await post_on_trial(
             connection=connection,
             seller=seller,
-            as_of=instant,
+            as_of=due_by + seller.grace,
+            due_by=due_by,
             customers=[customer.bill_to],
             pending=False,
         )

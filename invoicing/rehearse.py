@@ -13,17 +13,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from engine.db import Database
 from engine.errors import BillingError, ErrorKind
-from invoicing.derive import derive, load_work, up_to_following
-from invoicing.post import Posted, StaleDerivationError, post
-from invoicing.store import due_customers, lock_billing, touch_subscriptions
+from invoicing.post import Posted, StaleDerivationError
+from invoicing.post_due import post_due
+from invoicing.store import lock_billing, touch_subscriptions
 from plans.model import Seller
-from plans.subscription_store import PriceBook
 
 RUN: Final = "run_rehearsal"
 """The run that rehearsed documents name until they are gone."""
 
 ATTEMPTS: Final = 20
-SEGMENT: Final = 2_000
 
 
 @asynccontextmanager
@@ -48,39 +46,24 @@ async def post_on_trial(
     connection: AsyncConnection,
     seller: Seller,
     as_of: datetime,
+    due_by: datetime,
     customers: Sequence[str],
     pending: bool,
 ) -> Posted:
-    """Post all that is due by `as_of` for the customers (ids) and, with `pending`, what waits.
+    """Post all that is due by `due_by` for the customers (ids) and, with `pending`, what waits.
 
     Raises StaleDerivationError when a subscription changed meanwhile.
     """
-    sweeps = await lock_billing(connection=connection, sweep=False)
-    documents = lines = 0
-    for waiting in (False, True) if pending else (False,):
-        while due := await due_customers(
-            connection=connection,
-            as_of=as_of,
-            limit=SEGMENT,
-            parked=[],
-            pending=waiting,
-            customers=customers,
-        ):
-            work = await load_work(connection=connection, due=due, book=PriceBook())
-            derived = await derive(
-                connection=connection, seller=seller, work=up_to_following(work=work)
-            )
-            posted = await post(
-                connection=connection,
-                seller=seller,
-                run=RUN,
-                as_of=as_of,
-                sweeps=sweeps,
-                derived=derived,
-            )
-            documents += posted.documents
-            lines += posted.lines
-    return Posted(documents=documents, lines=lines)
+    return await post_due(
+        connection=connection,
+        seller=seller,
+        run=RUN,
+        as_of=as_of,
+        due_by=due_by,
+        sweeps=await lock_billing(connection=connection, sweep=False),
+        customers=customers,
+        pending=pending,
+    )
 
 
 def keeps_changing(attempt: int) -> None:

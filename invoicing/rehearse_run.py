@@ -90,6 +90,7 @@ class _Rehearsing:
                     connection=connection,
                     seller=self.seller,
                     as_of=self.as_of,
+                    due_by=self.as_of - self.seller.grace,
                     customers=[name.id for name in names],
                     pending=True,
                 )

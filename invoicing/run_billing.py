@@ -121,6 +121,7 @@ class _Run:
                 due = await due_customers(
                     connection=connection,
                     as_of=self.as_of,
+                    due_by=self.as_of - self.seller.grace,
                     limit=self.portions.segment,
                     parked=list(self.parked),
                     pending=pending,
@@ -244,7 +245,7 @@ async def run_billing(
     report: Callable[[Progress], None] | None = None,
     portions: Portions | None = None,
 ) -> BillingRun:
-    """Bill all that is due by `as_of` and, with `pending`, every difference waiting.
+    """Bill all that is due by `as_of` less the grace and, with `pending`, every difference waiting.
 
     `customers` (ids) limits the run to their documents. Unfinished runs for that instant and for
     earlier ones are taken up again, so that a run that died leaves no trace. Documents are issued

@@ -19,7 +19,7 @@ _DUE: Final = text("""
 SELECT c.id, c.key, c.number, c.party, c.net_terms_days, c.po_number, d.due_at
 FROM (
   SELECT coalesce(s.payer, s.customer) AS customer, min(s.next_due_at) AS due_at
-  FROM subscriptions s WHERE s.seller = current_seller() AND s.next_due_at <= :as_of
+  FROM subscriptions s WHERE s.seller = current_seller() AND s.next_due_at <= :due_by
     AND coalesce(s.payer, s.customer) <> ALL(:parked) AND (CAST(:customers AS text[]) IS NULL
       OR coalesce(s.payer, s.customer) = ANY(:customers))
   GROUP BY 1
@@ -35,6 +35,9 @@ WHERE c.seller = current_seller() AND c.id <> ALL(:parked)
   SELECT coalesce(s.payer, s.customer) FROM subscriptions s
   WHERE s.seller = current_seller() AND s.derived_through_at IS NOT NULL
     AND (s.dirty_from_at IS NOT NULL OR s.next_change_at <= :as_of))
+  AND c.id NOT IN (
+  SELECT coalesce(s.payer, s.customer) FROM subscriptions s
+  WHERE s.seller = current_seller() AND s.next_due_at > :due_by AND s.next_due_at <= :as_of)
 ORDER BY c.key COLLATE "C" LIMIT :limit
 """)
 _NEXT_DUE: Final = text("""
@@ -165,17 +168,19 @@ async def due_customers(
     connection: AsyncConnection,
     as_of: datetime,
     limit: int,
+    due_by: datetime,
     parked: Sequence[str],
     pending: bool = False,
     customers: Sequence[str] | None = None,
 ) -> list[DueCustomer]:
-    """Customers with something due by `as_of`, in the order of (due instant, key).
+    """Customers with something due by `due_by`, in the order of (due instant, key).
 
-    With `pending`, those whose posted charges were touched since, all at `as_of`. `customers`
-    (ids) leaves out all others.
+    With `pending`, those whose posted charges were touched since, all at `as_of`: what is due
+    between the two is a draft that will hold the difference. `customers` (ids) leaves out others.
     """
     parameters = {
         "as_of": as_of,
+        "due_by": due_by,
         "limit": limit,
         "parked": list(parked),
         "customers": None if customers is None else list(customers),

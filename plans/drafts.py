@@ -14,6 +14,7 @@ from plans.model import (
     Address,
     CustomerDraft,
     Entitlements,
+    GraceHours,
     LastDay,
     Mode,
     Plan,
@@ -46,6 +47,7 @@ class SellerDraft(Body, frozen=True, kw_only=True):
     last_day: LastDay = LastDay.EXCLUDE
     tax_rounding: TaxRounding = TaxRounding.LINE
     net_terms_days: DaysText = 30
+    grace_hours: GraceHours = 0
     clock_at: datetime | None = None
 
 

@@ -4,7 +4,7 @@ Each struct is the domain value, the JSON and the row. Bodies that a caller send
 what the store returns has the id and the facts added by us.
 """
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Annotated
 
@@ -53,6 +53,9 @@ class TaxExempt(StrEnum):
     NONE = "none"
     EXEMPT = "exempt"
     REVERSE = "reverse"
+
+
+GraceHours = Annotated[int, msgspec.Meta(ge=0, le=744)]
 
 
 class Address(Body, frozen=True, kw_only=True):
@@ -304,8 +307,14 @@ class Seller(Record, frozen=True, kw_only=True):
     tax_rounding: TaxRounding
     branding: Branding | None = None
     payment_details: PaymentTerms | None = None
+    grace_hours: int = 0
     created_at: datetime
     clock_at: datetime | None
+
+    @property
+    def grace(self) -> timedelta:
+        """For how long what falls due is a draft before it is posted."""
+        return timedelta(hours=self.grace_hours)
 
 
 class SellerPatch(Body, frozen=True, kw_only=True):
@@ -328,6 +337,7 @@ class SellerPatch(Body, frozen=True, kw_only=True):
     proration: Proration | msgspec.UnsetType = msgspec.UNSET
     last_day: LastDay | msgspec.UnsetType = msgspec.UNSET
     net_terms_days: DaysText | msgspec.UnsetType = msgspec.UNSET
+    grace_hours: GraceHours | msgspec.UnsetType = msgspec.UNSET
     tax_rounding: TaxRounding | msgspec.UnsetType = msgspec.UNSET
     branding: Branding | None | msgspec.UnsetType = msgspec.UNSET
     payment_details: PaymentTerms | None | msgspec.UnsetType = msgspec.UNSET

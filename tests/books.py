@@ -336,6 +336,17 @@ async def write_books(raw: Any, *, id: str = "sel_a") -> int:
         await insert(raw, "api_keys", key | {"scopes": ["read"], "created_at": START})
         parked = {"run": "run_a", "customer": "cus_a", "billed_at": AT, "code": "no_price"}
         await insert(raw, "parked_accounts", parked | {"detail": "why", "parked_at": AT})
+        edit = {
+            "id": "edt_a",
+            "customer": "cus_a",
+            "billed_at": AT,
+            "currency": "EUR",
+            "key": "fee",
+        }
+        tail = {"invoice_group": "", "amount_minor": 100, "tax_rates": []}
+        await insert(raw, "draft_edits", edit | tail)
+        act = {"id": "aud_a", "at": AT, "actor": "key_a", "action": "draft.line_added"}
+        await insert(raw, "audit_log", act | {"object": "inv_1", "reason": "why", "detail": {}})
         reply = {"key": "k", "request_hash": "\\x00", "status": 200, "media_type": "x"}
         await insert(raw, "idempotency_keys", reply | {"body": "\\x00", "created_at": AT})
     return seller

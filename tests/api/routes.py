@@ -181,6 +181,15 @@ ROWS: dict[tuple[str, str], Row] = {
     ("POST", "/v1/invoices/{reference}/void"): Row(
         "billing", path={"reference": "invoice"}, body={}
     ),
+    ("POST", "/v1/invoices/{reference}/lines"): Row(
+        "billing",
+        path={"reference": "draft"},
+        body={"key": "goodwill", "amount": "-1.00", "reason": "late"},
+    ),
+    ("POST", "/v1/invoices/{reference}/finalize"): Row(
+        "billing", path={"reference": "draft"}, body={"reason": "asked for"}
+    ),
+    ("GET", "/v1/audit_log"): Row("admin"),
     ("GET", "/v1/credit_notes"): Row("read"),
     ("GET", "/v1/credit_notes/{reference}"): Row("read", path={"reference": "credit_note"}),
     ("GET", "/v1/journal_entries"): Row("read"),

@@ -204,6 +204,17 @@ async def bill(world: World, seller: Seller) -> None:
         seller.ids[name] = listed[0]["id"]
         if name == "invoice":
             seller.ids["line"] = listed[0]["lines"][0]["id"]
+    await world.send("PATCH", "/v1/seller", key=key, json={"grace_hours": 48})
+    fixed = PLAN | {"key": "fixed", "prices": [{**PLAN["prices"][0], "bill": "in_advance"}]}
+    for path, body in (
+        ("/v1/customers", {"key": "beta", "name": "Beta"}),
+        ("/v1/plans", fixed),
+        ("/v1/subscriptions", {"key": "waits", "customer": "beta", "plan": "fixed"}),
+    ):
+        answer = await world.send("POST", path, key=key, json=body)
+        assert answer.is_success, answer.text
+    listed = (await world.send("GET", "/v1/invoices?status=draft", key=key)).json()["data"]
+    seller.ids["draft"] = next(each["id"] for each in listed if each["customer"] == "beta")
 
 
 @asynccontextmanager

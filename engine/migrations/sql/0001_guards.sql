@@ -44,13 +44,13 @@ DO $$
 DECLARE name text;
 BEGIN
   FOREACH name IN ARRAY ARRAY['line_items', 'settlements', 'journal_entries', 'postings', 'parties', 'logos', 'event_keys',
-    'event_voids', 'event_void_positions', 'outbox', 'line_taxes', 'line_discounts', 'credit_draws']
+    'event_voids', 'event_void_positions', 'outbox', 'line_taxes', 'line_discounts', 'credit_draws', 'audit_log']
   LOOP
     EXECUTE format('CREATE TRIGGER guard BEFORE UPDATE OR DELETE ON %I FOR EACH ROW EXECUTE FUNCTION refuse_change()', name);
   END LOOP;
   FOREACH name IN ARRAY ARRAY['invoices', 'credit_notes', 'payments', 'refunds', 'line_items', 'settlements', 'journal_entries', 'postings',
     'parties', 'logos', 'event_keys', 'event_voids', 'event_void_positions', 'outbox', 'number_series', 'line_taxes',
-    'line_discounts', 'credit_draws']
+    'line_discounts', 'credit_draws', 'audit_log']
   LOOP
     EXECUTE format('CREATE TRIGGER guard_truncate BEFORE TRUNCATE ON %I FOR EACH STATEMENT EXECUTE FUNCTION refuse_change()', name);
   END LOOP;
@@ -166,7 +166,8 @@ CREATE FUNCTION due_sellers(now_at timestamptz) RETURNS TABLE (seller integer, i
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
   SELECT s.seller, s.id FROM sellers s
   WHERE s.mode = 'live' AND EXISTS (
-    SELECT 1 FROM subscriptions d WHERE d.seller = s.seller AND d.next_due_at <= now_at)
+    SELECT 1 FROM subscriptions d WHERE d.seller = s.seller AND 
+        d.next_due_at <= now_at - make_interval(hours => s.grace_hours))
 $$;
 
 -- After a run that posted much the planner must know of it at once: what it believes of an empty table makes the
@@ -204,19 +205,19 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE made integer;
 BEGIN
   INSERT INTO sellers (id, legal_name, mode, country, currency, timezone, address, tax_ids, series, rounding, proration,
-      last_day, net_terms_days, tax_rounding, party, clock_at, created_at)
+      last_day, net_terms_days, grace_hours, tax_rounding, party, clock_at, created_at)
     SELECT id, legal_name, mode, country, currency, timezone, address, tax_ids, series, rounding, proration,
-      last_day, net_terms_days, coalesce(tax_rounding, 'line'), party, clock_at, created_at
+      last_day, net_terms_days, coalesce(grace_hours, 0), coalesce(tax_rounding, 'line'), party, clock_at, created_at
     FROM jsonb_populate_record(NULL::sellers, body)
     RETURNING seller INTO made;
   RETURN made;
 END $$;
 CREATE POLICY make ON sellers FOR INSERT TO usance_owner WITH CHECK (true);
 
-GRANT SELECT, INSERT, UPDATE ON sellers, api_keys, customers, tax_rates, coupons, coupon_applications, customer_balances, subscriptions, price_intervals,
+GRANT SELECT, INSERT, UPDATE ON draft_edits, sellers, api_keys, customers, tax_rates, coupons, coupon_applications, customer_balances, subscriptions, price_intervals,
   subscription_changes, number_series, billing_state, billing_runs, parked_accounts, invoices, credit_notes, payments, refunds, idempotency_keys,
   event_inbox, backfills TO usance_app;
-GRANT SELECT, INSERT ON parties, logos, meters, plans, prices, accounts, line_items, line_taxes, line_discounts, credit_draws, settlements, journal_entries, postings,
+GRANT SELECT, INSERT ON audit_log, parties, logos, meters, plans, prices, accounts, line_items, line_taxes, line_discounts, credit_draws, settlements, journal_entries, postings,
   outbox, event_streams, event_keys, event_batches, event_measures, event_chunks, event_voids, event_void_positions, backfill_batches
   TO usance_app;
 GRANT UPDATE (meters) ON event_batches TO usance_app;

@@ -19,6 +19,7 @@ CREATE TABLE sellers (
   proration text NOT NULL CHECK (proration IN ('second', 'day', 'thirty_360', 'none')),
   last_day text NOT NULL CHECK (last_day IN ('exclude', 'include')),
   net_terms_days integer NOT NULL CHECK (net_terms_days >= 0),
+  grace_hours integer NOT NULL DEFAULT 0 CHECK (grace_hours >= 0),
   tax_rounding text NOT NULL DEFAULT 'line' CHECK (tax_rounding IN ('line', 'invoice')),
   branding jsonb,
   payment_details jsonb,
@@ -515,6 +516,41 @@ CREATE TABLE parked_accounts (
   PRIMARY KEY (seller, run, customer),
   FOREIGN KEY (seller, run) REFERENCES billing_runs (seller, id)
 );
+
+-- Lines written by hand for a customer's next document from an instant on; `document` is the one that has it.
+CREATE TABLE draft_edits (
+  seller integer NOT NULL DEFAULT current_seller() REFERENCES sellers,
+  id text NOT NULL,
+  number bigint GENERATED ALWAYS AS IDENTITY,
+  customer text NOT NULL,
+  billed_at timestamptz NOT NULL,
+  currency text NOT NULL,
+  invoice_group text NOT NULL,
+  key text NOT NULL,
+  name text,
+  amount_minor bigint NOT NULL,
+  quantity numeric(24, 9) CHECK (quantity <> 'NaN'),
+  unit_amount text,
+  tax_rates text[] NOT NULL DEFAULT '{}',
+  document text,
+  PRIMARY KEY (seller, id),
+  FOREIGN KEY (seller, customer) REFERENCES customers (seller, id)
+);
+CREATE INDEX draft_edits_waiting ON draft_edits (seller, customer) WHERE document IS NULL;
+
+-- Who did what by hand, and why.
+CREATE TABLE audit_log (
+  seller integer NOT NULL DEFAULT current_seller() REFERENCES sellers,
+  id text NOT NULL,
+  at timestamptz NOT NULL,
+  actor text NOT NULL,
+  action text NOT NULL,
+  object text NOT NULL,
+  reason text,
+  detail jsonb NOT NULL DEFAULT '{}',
+  PRIMARY KEY (seller, id)
+);
+CREATE INDEX audit_log_object ON audit_log (seller, object, id);
 
 -- Documents and their lines are bulk tables: references among them are checked per chunk and by the audit, not by
 -- foreign keys, which cost more than the rows themselves.

@@ -1,0 +1,170 @@
+"""Verbs: post a draft before its grace ends, and add a line to it by hand."""
+
+from datetime import datetime
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from engine.audit_log import AuditEntry
+from engine.audit_log_store import record_act
+from engine.errors import BillingError, ErrorKind, FieldError, not_found
+from engine.ids import new_id
+from engine.money import format_amount, parse_amount
+from invoicing.document_store import list_credit_notes, list_invoices
+from invoicing.draft_store import insert_edit, waiting_drafts
+from invoicing.drafts import DraftEdit, FinalizeDraft, WaitingEdit, amount_of, edit_errors
+from invoicing.model import CreditNote, Invoice
+from invoicing.post import StaleDerivationError
+from invoicing.post_due import post_due
+from invoicing.show_drafts import body_of, find_draft
+from invoicing.store import lock_billing, touch_subscriptions
+from metering.measure import sweep_inbox
+from plans.catalog import refuse_invalid
+from plans.model import Seller
+from plans.tax_rate_store import every_tax_rate
+from plans.tax_rates import unknown_rates
+
+
+async def finalize(
+    *,
+    connection: AsyncConnection,
+    seller: Seller,
+    reference: str,
+    draft: FinalizeDraft,
+    actor: str,
+    now: datetime,
+    wall_now: datetime,
+) -> Invoice | CreditNote:
+    """Post all that the draft's customer owes at its instant, issued now; gives the document.
+
+    Errors: `not_found`, `already_issued`, and `billing_busy` when facts change meanwhile.
+    """
+    sweeps = await lock_billing(connection=connection, sweep=True)
+    customers, micros = await sweep_inbox(connection=connection)
+    await touch_subscriptions(
+        connection=connection, customers=customers.tolist(), micros=micros.tolist()
+    )
+    every = await waiting_drafts(connection=connection, seller=seller, now=now)
+    waiting = next((one for one in every if one.body == body_of(reference)), None)
+    if waiting is None:
+        raise await _refusal(connection, reference)
+    try:
+        await post_due(
+            connection=connection,
+            seller=seller,
+            run="",
+            as_of=now,
+            due_by=waiting.due_at,
+            sweeps=sweeps,
+            customers=[waiting.customer],
+            pending=False,
+        )
+    except StaleDerivationError:
+        message = "the subscription changed meanwhile; try again"
+        raise BillingError("billing_busy", message, kind=ErrorKind.CONFLICT) from None
+    posted = await _issued(connection, waiting.body)
+    if posted is None:
+        raise not_found(noun="draft", reference=reference)
+    entry = AuditEntry(
+        id=new_id(prefix="aud", now=wall_now),
+        at=now,
+        actor=actor,
+        action="draft.finalized",
+        object=posted.id,
+        reason=draft.reason,
+    )
+    await record_act(connection=connection, entry=entry)
+    return posted
+
+
+async def edit_draft(
+    *,
+    connection: AsyncConnection,
+    seller: Seller,
+    reference: str,
+    edit: DraftEdit,
+    actor: str,
+    now: datetime,
+    wall_now: datetime,
+) -> Invoice | CreditNote:
+    """Add the line, tell the audit log, and give the draft as it is then.
+
+    Errors: `not_found`, `already_issued`, `invalid_body`.
+    """
+    await lock_billing(connection=connection, sweep=False)
+    found = await find_draft(connection=connection, seller=seller, now=now, reference=reference)
+    if found is None:
+        raise await _refusal(connection, reference)
+    waiting, shown = found
+    rates = {
+        rate.key: rate
+        for rate in await every_tax_rate(connection=connection)
+        if rate.archived_at is None
+    }
+    refuse_invalid(
+        [
+            *edit_errors(edit, currency=waiting.currency),
+            *unknown_rates(named=edit.tax_rates, known=rates),
+        ]
+    )
+    key, amount_minor = _adjustment(edit, shown, seller)
+    identity = new_id(prefix="edt", now=wall_now)
+    added = WaitingEdit(
+        id=identity,
+        customer=waiting.customer,
+        billed_at=waiting.due_at,
+        currency=waiting.currency,
+        invoice_group=waiting.invoice_group,
+        key=key,
+        name=edit.name,
+        amount_minor=amount_minor,
+        quantity=edit.quantity if edit.line is None else None,
+        unit_amount=edit.unit_amount if edit.line is None else None,
+        tax_rates=edit.tax_rates,
+    )
+    await insert_edit(connection=connection, edit=added)
+    amount = format_amount(amount_minor, currency=waiting.currency)
+    entry = AuditEntry(
+        id=new_id(prefix="aud", now=wall_now),
+        at=now,
+        actor=actor,
+        action="draft.line_added" if edit.line is None else "draft.line_adjusted",
+        object=shown.id,
+        reason=edit.reason,
+        detail={"edit": identity, "key": key, "amount": amount},
+    )
+    await record_act(connection=connection, entry=entry)
+    again = await find_draft(connection=connection, seller=seller, now=now, reference=reference)
+    if again is None:
+        message = "the draft cannot be posted with this line"
+        raise BillingError("invalid_body", message)
+    return again[1]
+
+
+def _adjustment(edit: DraftEdit, shown: Invoice | CreditNote, seller: Seller) -> tuple[str, int]:
+    """The key of the line to add, and what it charges in minor units."""
+    currency = shown.currency
+    said = amount_of(edit, currency=currency, rounding=seller.rounding)
+    if edit.line is None:
+        return edit.key or "", said
+    for line in shown.lines:
+        if line.id == edit.line:
+            sign = -1 if isinstance(shown, CreditNote) else 1
+            return line.price, sign * (said - parse_amount(line.amount, currency=currency))
+    detail = f"the draft has no line {edit.line!r}"
+    error = FieldError(pointer="/line", code="unknown_line", detail=detail)
+    raise BillingError("invalid_body", detail, errors=(error,))
+
+
+async def _issued(connection: AsyncConnection, body: str) -> Invoice | CreditNote | None:
+    for invoice in await list_invoices(connection=connection, limit=1, reference=f"inv_{body}"):
+        return invoice
+    for note in await list_credit_notes(connection=connection, limit=1, reference=f"cn_{body}"):
+        return note
+    return None
+
+
+async def _refusal(connection: AsyncConnection, reference: str) -> BillingError:
+    if await _issued(connection, body_of(reference)) is None:
+        return not_found(noun="draft", reference=reference)
+    message = "the document is issued and no draft any more"
+    return BillingError("already_issued", message, kind=ErrorKind.CONFLICT)
