@@ -95,17 +95,7 @@ async def edit_draft(
     if found is None:
         raise await _refusal(connection, reference)
     waiting, shown = found
-    rates = {
-        rate.key: rate
-        for rate in await every_tax_rate(connection=connection)
-        if rate.archived_at is None
-    }
-    refuse_invalid(
-        [
-            *edit_errors(edit, currency=waiting.currency),
-            *unknown_rates(named=edit.tax_rates, known=rates),
-        ]
-    )
+    await _refuse_wrong(connection, edit, currency=waiting.currency)
     key, amount_minor = _adjustment(edit, shown, seller)
     identity = new_id(prefix="edt", now=wall_now)
     added = WaitingEdit(
@@ -138,6 +128,13 @@ async def edit_draft(
         message = "the draft cannot be posted with this line"
         raise BillingError("invalid_body", message)
     return again[1]
+
+
+async def _refuse_wrong(connection: AsyncConnection, edit: DraftEdit, *, currency: str) -> None:
+    every = await every_tax_rate(connection=connection)
+    rates = {rate.key: rate for rate in every if rate.archived_at is None}
+    wrong = edit_errors(edit, currency=currency)
+    refuse_invalid([*wrong, *unknown_rates(named=edit.tax_rates, known=rates)])
 
 
 def _adjustment(edit: DraftEdit, shown: Invoice | CreditNote, seller: Seller) -> tuple[str, int]:
