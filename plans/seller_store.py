@@ -24,7 +24,8 @@ UPDATE sellers SET legal_name = :legal_name, country = :country, currency = :cur
   timezone = :timezone, address = CAST(CAST(:address AS text) AS jsonb),
   tax_ids = CAST(CAST(:tax_ids AS text) AS jsonb), series = :series, rounding = :rounding,
   proration = :proration, last_day = :last_day, net_terms_days = :net_terms_days,
-  tax_rounding = :tax_rounding, grace_hours = :grace_hours, branding = CAST(CAST(:branding AS text) AS jsonb),
+  tax_rounding = :tax_rounding, grace_hours = :grace_hours,
+  branding = CAST(CAST(:branding AS text) AS jsonb),
   payment_details = CAST(CAST(:payment_details AS text) AS jsonb), party = :party
 WHERE seller = current_seller()
 """)
