@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api.pagination import Page, PageRequest
 from engine.errors import not_found
+from engine.money import format_amount
 from plans.agreement import (
     CancelDraft,
     ChangeDraft,
@@ -42,7 +43,15 @@ def _answer(row: Mapping[Any, Any], quantities: Mapping[str, str], now: datetime
         paused_at=row["paused_at"],
         now=now,
     )
-    return msgspec.convert({**row, "status": status, "quantities": dict(quantities)}, Subscription)
+    currency = row["currency"]
+    told = {
+        "status": status,
+        "quantities": dict(quantities),
+        "spend_thresholds": [
+            format_amount(minor, currency=currency) for minor in row["spend_thresholds"]
+        ],
+    }
+    return msgspec.convert({**row, **told}, Subscription)
 
 
 async def _find(connection: AsyncConnection, reference: str, now: datetime) -> Subscription:

@@ -17,6 +17,7 @@ from api.idempotency_store import forget_answers
 from engine.db import Database
 from engine.errors import BillingError
 from invoicing.run_billing import run_billing
+from invoicing.watch_spending import watch_spending
 from metering.fold_usage import Folded, fold_usage
 from plans.seller_directory_store import list_due_sellers, list_sellers
 
@@ -35,6 +36,7 @@ async def tick(*, database: Database, now: datetime) -> int:
     documents = 0
     for seller in sellers:
         try:
+            await watch_spending(database=database, seller=seller, now=now)
             run = await run_billing(
                 database=database, seller=seller, as_of=now, now=now, pending=False
             )

@@ -10,6 +10,7 @@ from engine.errors import BillingError, ErrorKind, invalid_field
 from invoicing.run_billing import run_billing
 from invoicing.run_store import Unfinished, unfinished_runs
 from invoicing.store import next_due_instant
+from invoicing.watch_spending import watch_spending
 from plans.clock_store import move_clock
 from plans.model import Mode
 from plans.seller_store import load_seller
@@ -41,6 +42,7 @@ async def advance_clock(*, database: Database, seller: int, to: datetime) -> Clo
         detail = f"the clock stands at {found.clock_at.isoformat()} and only moves forward"
         raise invalid_field(pointer="/to", code="out_of_order", detail=detail)
     await _take_up(database=database, seller=seller, through=to)
+    await watch_spending(database=database, seller=seller, now=found.clock_at)
     clock, after = found.clock_at, None
     instants = documents = parked = 0
     while True:

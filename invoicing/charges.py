@@ -134,6 +134,25 @@ def touched_from(agreement: Agreement, *, through: datetime) -> datetime | None:
     return found
 
 
+def running_usage(*, agreement: Agreement, at: datetime, terms: ProrationTerms) -> list[Charge]:
+    """Usage charges of the periods running at the instant, which fall due later."""
+    charges: list[Charge] = []
+    for stretch in agreement.intervals:
+        over = stretch.end_at is not None and stretch.end_at <= at
+        if stretch.price.kind is not Kind.USAGE or over or stretch.start_at > at:
+            continue
+        calendar = calendar_of(agreement=agreement, stretch=stretch)
+        charge = charge_for(
+            agreement=agreement,
+            stretch=stretch,
+            period=period_holding(calendar=calendar, at=at),
+            terms=terms,
+            through=at,
+        )
+        charges += [charge] if charge.due_at > at else []
+    return charges
+
+
 def may_be_posted(agreement: Agreement) -> bool:
     """Whether charges that are not due yet may have lines: of an end that came and was undone."""
     derived = agreement.derived_through_at
@@ -263,6 +282,8 @@ def vanished_charge(
     )
     if charge.due_at <= through:
         return charge
+    if charge.is_usage and agreement.spend_thresholds:
+        return None  # billed at once when a threshold was reached: the rest falls due later
     # An end that was taken back: what it made due falls due at the period's end again.
     none = Period(charge.active.start, charge.active.start)
     return msgspec.structs.replace(charge, active=none, numerator=0, denominator=1)

@@ -12,6 +12,7 @@ from invoicing.charges import (
     ProrationTerms,
     charges_due,
     may_be_posted,
+    running_usage,
     touched_from,
     vanished_charge,
 )
@@ -141,6 +142,7 @@ async def derive_each(
         if touched_from(agreement, through=through) is not None
         or may_be_posted(agreement)
         or has_commitment(agreement)
+        or agreement.spend_thresholds
         for stretch in agreement.intervals
     ]
     posted = await posted_lines(connection=connection, intervals=touched)
@@ -221,6 +223,8 @@ def _charges_of(
     charges = charges_due(agreement=agreement, through=through, terms=terms)
     if touched_from(agreement, through=through) is not None:
         charges += _vanished(agreement, charges, through, starts, terms)
+    if agreement.interim_at is not None:
+        charges += running_usage(agreement=agreement, at=through, terms=terms)
     return charges + commitments_touched(
         agreement=agreement, charges=charges, terms=terms, through=through
     )

@@ -108,7 +108,11 @@ def _first_reason(charge: Charge) -> Reason:
     return Reason.TRUE_UP if charge.is_commitment else Reason.INITIAL
 
 
-def _later_reason(charge: Charge) -> Reason:
+def _later_reason(charge: Charge, counting: Sequence[PostedLine]) -> Reason:
+    """Why a key is billed again; usage is not late where all was billed before its period ended."""
+    if charge.agreement.spend_thresholds and charge.is_usage:
+        early = all(line.issued_at < charge.due_at for line in counting)
+        return Reason.INITIAL if early else Reason.LATE_USAGE
     if charge.is_commitment:
         return Reason.TRUE_UP
     return Reason.LATE_USAGE if charge.is_usage else Reason.PRORATION
@@ -146,7 +150,7 @@ def difference_of(*, rated: RatedCharge, posted: Sequence[PostedLine]) -> Differ
         amount_minor=amount,
         quantity_nanos=measured if usage else rated.quantity_nanos,
         period=rated.charge.active if whole or freed else _changed(rated.charge.active, counting),
-        reason=Reason.CORRECTION if freed else _later_reason(rated.charge),
+        reason=Reason.CORRECTION if freed else _later_reason(rated.charge, counting),
         adjusts=(freed or counting)[0].id,
         adjusted=tuple(counting),
     )

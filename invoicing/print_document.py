@@ -215,7 +215,7 @@ def _group(line: LineItem) -> str | None:
 
 def _details(line: LineItem, price: Price, currency: str) -> tuple[PaperDetail, ...]:
     """The tiers of a first charge for usage: a difference is no sum of whole tiers."""
-    if line.quantity is None or line.reason is not Reason.INITIAL:
+    if line.quantity is None or line.reason is not Reason.INITIAL or line.adjusts:
         return ()
     if price.kind is not Kind.USAGE or price.prorate_tiers:
         return ()

@@ -39,6 +39,7 @@ from invoicing.run_store import (
     unfinished_runs,
     unpark_all,
 )
+from invoicing.spending_store import mark_seen
 from invoicing.store import (
     DueCustomer,
     count_run,
@@ -110,6 +111,7 @@ class _Run:
             await touch_subscriptions(
                 connection=connection, customers=customers.tolist(), micros=micros.tolist()
             )
+            await mark_seen(connection=connection, customers=customers.tolist())
         return sweeps
 
     async def bill_segment(self, *, pending: bool) -> bool:

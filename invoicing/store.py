@@ -135,7 +135,7 @@ SELECT max(last_issued_at) FROM number_series WHERE seller = current_seller()
 """)
 _ADVANCE: Final = text("""
 UPDATE subscriptions s SET next_due_at = u.next_due_at, derived_through_at = u.derived_through_at,
-  next_change_at = u.next_change_at, dirty_from_at = NULL
+  next_change_at = u.next_change_at, dirty_from_at = NULL, interim_at = NULL
 FROM unnest(CAST(:ids AS text[]), CAST(:revisions AS integer[]),
   CAST(:next_due AS timestamptz[]), CAST(:derived AS timestamptz[]),
   CAST(:changes AS timestamptz[]))

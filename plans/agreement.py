@@ -35,9 +35,10 @@ class PhaseDraft(Body, frozen=True, kw_only=True):
 class SubscriptionDraft(Body, frozen=True, kw_only=True):
     """`POST /v1/subscriptions`. `quantities` and `overrides` are by price key.
 
-    A trial frees recurring prices for so many days; without `trial_days` it is as long as the
-    plan's. Subscriptions of different `invoice_group` come on documents apart; without one it is
-    the customer's.
+    When the usage of the period running comes to one of the `spend_thresholds`, all that is not
+    billed of it is billed at once. A trial frees recurring prices for so many days; without
+    `trial_days` it is as long as the plan's. Subscriptions of different `invoice_group` come on
+    documents apart; without one it is the customer's.
     """
 
     key: Key
@@ -53,6 +54,7 @@ class SubscriptionDraft(Body, frozen=True, kw_only=True):
     trial_days: DaysText | None = None
     phases: Annotated[tuple[PhaseDraft, ...], msgspec.Meta(max_length=100)] = ()
     coupons: Annotated[tuple[ShortText, ...], msgspec.Meta(max_length=20)] = ()
+    spend_thresholds: Annotated[tuple[UnsignedText, ...], msgspec.Meta(max_length=20)] = ()
     net_terms_days: DaysText | None = None
     invoice_group: Key | None = None
 
@@ -144,7 +146,8 @@ class Agreement(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     `customer` and `id` are ids, `customer_number` is the customer's in the event store. Everything
     due up to `derived_through_at` is posted; facts from `dirty_from_at` on have changed since.
     `next_change_at` is the earliest change beyond what is posted. With `refund_unused` what a
-    cancellation gives back is owed as a refund rather than as balance. Its charges come on
+    cancellation gives back is owed as a refund rather than as balance. `spend_thresholds` are minor
+    units; with `interim_at` the usage running is billed with the next document. Its charges come on
     documents of `bill_to`, apart for each `invoice_group`.
     """
 
@@ -169,6 +172,8 @@ class Agreement(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     refund_unused: bool = False
     bill_to: str = ""
     invoice_group: str = ""
+    spend_thresholds: tuple[int, ...] = ()
+    interim_at: datetime | None = None
     intervals: tuple[PriceInterval, ...]
 
 
@@ -189,6 +194,7 @@ class Subscription(Record, frozen=True, kw_only=True):
     anchor_day: int | None
     alignment: Alignment
     quantities: dict[str, str]
+    spend_thresholds: tuple[str, ...] = ()
     net_terms_days: int | None
     invoice_group: str | None
     cancelled_at: datetime | None

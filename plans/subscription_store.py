@@ -12,6 +12,7 @@ from engine.db import driver
 from engine.period import Alignment
 from plans.agreement import Agreement, Anchor, PriceInterval, Refund, SubscriptionDraft
 from plans.prices import Interval, Price
+from plans.spending import thresholds_minor
 from plans.timeline import Opening
 
 # Since when the subscription `s` is paused at `:now`, if it is.
@@ -28,7 +29,8 @@ SELECT s.id, s.key, s.customer, c.number AS customer_number, s.currency, s.timez
   s.ends_at, s.anchor_at, s.anchor_day, s.alignment, s.cancelled_at, s.net_terms_days,
   s.next_due_at, s.derived_through_at, s.dirty_from_at, s.revision, s.next_change_at,
   s.refund_unused, coalesce(s.payer, s.customer) AS bill_to,
-  coalesce(s.invoice_group, c.invoice_group, '') AS invoice_group
+  coalesce(s.invoice_group, c.invoice_group, '') AS invoice_group, s.spend_thresholds,
+  s.interim_at
 FROM subscriptions s JOIN customers c USING (seller)
 WHERE s.seller = current_seller() AND c.id = s.customer
 """
@@ -56,8 +58,8 @@ _BY_BILL_TO: Final = (
 _LISTED: Final = text(f"""
 SELECT s.id, s.key, c.key AS customer, p.key AS plan, p.version AS plan_version, s.currency,
   s.timezone, s.starts_at, s.ends_at, s.anchor_at, s.anchor_day, s.alignment, s.cancelled_at,
-  s.net_terms_days, s.invoice_group, s.trial_ends_at, {PAUSED_AT} AS paused_at, s.next_due_at,
-  s.created_at
+  s.net_terms_days, s.invoice_group, s.spend_thresholds, s.trial_ends_at,
+  {PAUSED_AT} AS paused_at, s.next_due_at, s.created_at
 FROM subscriptions s JOIN customers c ON c.seller = s.seller AND c.id = s.customer
   JOIN plans p ON p.seller = s.seller AND p.id = coalesce((
     SELECT h.plan FROM subscription_changes h
@@ -85,11 +87,13 @@ ORDER BY i.subscription, i.number
 """)
 _INSERT: Final = text("""
 INSERT INTO subscriptions (id, key, customer, plan, currency, timezone, starts_at, ends_at,
-  anchor_at, anchor_day, alignment, net_terms_days, trial_ends_at, quantities, overrides,
+  anchor_at, anchor_day, alignment, net_terms_days, spend_thresholds, trial_ends_at, quantities,
+  overrides,
   next_due_at, created_at, invoice_group, payer)
 SELECT :id, :key, c.id, :plan, :currency, :timezone, CAST(:starts_at AS timestamptz),
   CAST(:ends_at AS timestamptz), CAST(:anchor_at AS timestamptz), CAST(:anchor_day AS integer),
-  :alignment, CAST(:net_terms_days AS integer), CAST(:trial_ends_at AS timestamptz),
+  :alignment, CAST(:net_terms_days AS integer), CAST(:spend_thresholds AS bigint[]),
+  CAST(:trial_ends_at AS timestamptz),
   CAST(CAST(:quantities AS text) AS jsonb), CAST(CAST(:overrides AS text) AS jsonb),
   CAST(:next_due_at AS timestamptz), CAST(:created_at AS timestamptz), :invoice_group, c.payer
 FROM customers c WHERE c.seller = current_seller() AND c.id = :customer FOR SHARE OF c
@@ -175,6 +179,7 @@ def _agreement(row: Sequence[Any], intervals: tuple[PriceInterval, ...]) -> Agre
     """A row of `_AGREEMENT`, its columns in the order of the fields."""
     values = dict(zip(Agreement.__struct_fields__, row, strict=False))
     values["alignment"] = Alignment(values["alignment"])
+    values["spend_thresholds"] = tuple(values["spend_thresholds"])
     return Agreement(**values, intervals=intervals)
 
 
@@ -271,6 +276,9 @@ async def insert_subscription(
             "anchor_day": opening.anchor_day,
             "alignment": opening.alignment.value,
             "net_terms_days": draft.net_terms_days,
+            "spend_thresholds": thresholds_minor(
+                thresholds=draft.spend_thresholds, currency=currency
+            ),
             "invoice_group": draft.invoice_group,
             "trial_ends_at": opening.trial_ends_at,
             "quantities": msgspec.json.encode(draft.quantities).decode(),

@@ -21,6 +21,7 @@ from plans.agreement import (
 )
 from plans.model import Alignment, Plan
 from plans.prices import Bill, Kind, bill_of
+from plans.spending import threshold_faults
 
 QUANTITY_DIGITS: Final = 9
 INSTANT: Final = timedelta(microseconds=1)
@@ -121,6 +122,7 @@ def _faults(
     *, draft: SubscriptionDraft, plan: Plan, starts_at: datetime, alignment: Alignment
 ) -> list[FieldError]:
     errors = quantity_faults(quantities=draft.quantities, plan=plan)
+    errors += threshold_faults(thresholds=draft.spend_thresholds, currency=plan.currency)
     if draft.ends_at is not None and draft.ends_at <= starts_at:
         detail = "ends_at must lie after the start"
         errors.append(FieldError(pointer="/ends_at", code="out_of_order", detail=detail))

@@ -186,6 +186,9 @@ CREATE TABLE subscriptions (
   alignment text NOT NULL,
   cancelled_at timestamptz,
   refund_unused boolean NOT NULL DEFAULT false,
+  spend_thresholds bigint[] NOT NULL DEFAULT '{}',
+  usage_seen boolean NOT NULL DEFAULT false,
+  interim_at timestamptz,
   net_terms_days integer CHECK (net_terms_days >= 0),
   next_due_at timestamptz,
   derived_through_at timestamptz,
@@ -207,6 +210,7 @@ CREATE TABLE subscriptions (
 CREATE INDEX subscriptions_due ON subscriptions (seller, next_due_at) WHERE next_due_at IS NOT NULL;
 CREATE INDEX subscriptions_dirty ON subscriptions (seller, dirty_from_at) WHERE dirty_from_at IS NOT NULL;
 CREATE INDEX subscriptions_changing ON subscriptions (seller, next_change_at) WHERE next_change_at IS NOT NULL;
+CREATE INDEX subscriptions_spending ON subscriptions (seller, id) WHERE spend_thresholds <> '{}';
 CREATE INDEX subscriptions_customer ON subscriptions (seller, customer);
 CREATE INDEX subscriptions_payer ON subscriptions (seller, payer) WHERE payer IS NOT NULL;
 
