@@ -169,8 +169,7 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     SELECT 1 FROM subscriptions d WHERE d.seller = s.seller
       AND d.next_due_at <= now_at - make_interval(hours => s.grace_hours)
     UNION ALL
-    SELECT 1 FROM subscriptions d WHERE d.seller = s.seller AND d.spend_thresholds <> '{}'
-       AND (d.usage_seen OR EXISTS (SELECT 1 FROM event_inbox i WHERE i.seller = s.seller)))
+    SELECT 1 FROM subscriptions d WHERE d.seller = s.seller AND d.spend_thresholds <> '{}')
 $$;
 
 -- After a run that posted much the planner must know of it at once: what it believes of an empty table makes the
@@ -196,7 +195,7 @@ BEGIN
     EXECUTE format('CREATE POLICY audit ON %I FOR SELECT TO usance_auditor USING (true)', name);
     EXECUTE format('GRANT SELECT ON %I TO usance_auditor', name);
   END LOOP;
-  FOREACH name IN ARRAY ARRAY['api_keys', 'sellers', 'subscriptions', 'event_inbox']
+  FOREACH name IN ARRAY ARRAY['api_keys', 'sellers', 'subscriptions']
   LOOP
     EXECUTE format('CREATE POLICY look_up ON %I FOR SELECT TO usance_owner USING (true)', name);
   END LOOP;
