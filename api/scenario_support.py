@@ -28,6 +28,7 @@ from plans.agreement import (
     SubscriptionDraft,
 )
 from plans.coupons import CouponDraft, CouponGift
+from plans.credit_grants import CreditGrant, CreditGrantDraft, CreditVoid
 from plans.drafts import PlanVersionDraft
 from plans.model import Customer, CustomerDraft, MeterDraft, PlanDraft, SellerPatch
 from plans.tax_rates import TaxRateDraft
@@ -54,11 +55,14 @@ VERB_BODIES: Final[Mapping[str, type]] = {
     "apply_coupon": CouponGift,
     "invoice": OneOffDraft,
     "pay": PaymentDraft,
+    "grant_credit": CreditGrantDraft,
+    "void_credit": CreditVoid,
 }
 """Verbs that send one body; what names the object (`subscription`) is taken out before."""
 
 VERB_NAMES: Final[Mapping[str, str]] = {
     **dict.fromkeys(("change", "cancel", "pause", "resume", "apply_coupon"), "subscription"),
+    "void_credit": "grant",
     **dict.fromkeys(("void_event", "amend_event"), "id"),
     **dict.fromkeys(("publish_version", "migrate"), "plan"),
 }
@@ -94,7 +98,7 @@ POSTS: Final[Mapping[str, type]] = {
 """Paths that `post` may use: patterns of the whole path."""
 
 GETS: Final = (
-    r"/v1/(meters|plans|customers|subscriptions|invoices|credit_notes|tax_rates|coupons|payments)(/[^/?]+)?(\?.*)?",
+    r"/v1/(meters|plans|customers|subscriptions|invoices|credit_notes|tax_rates|coupons|payments|credit_grants)(/[^/?]+)?(\?.*)?",
     r"/v1/subscriptions/[^/?]+/scheduled_changes",
     r"/v1/customers/[^/?]+/entitlements",
     r"/v1/invoices/lines/[^/?]+/explain",
@@ -107,6 +111,7 @@ EXPECTED_FIELDS: Final[Mapping[str, frozenset[str]]] = {
     "credit_notes": frozenset(CreditNote.__struct_fields__) | {"lines_include"},
     "payments": frozenset(Payment.__struct_fields__),
     "customers": frozenset(Customer.__struct_fields__),
+    "credit_grants": frozenset(CreditGrant.__struct_fields__),
     "subscriptions": frozenset(Subscription.__struct_fields__),
     "events": frozenset({"accepted", "duplicates", "rejected"}),
 }

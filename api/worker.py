@@ -16,7 +16,10 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from api.idempotency_store import forget_answers
 from engine.db import Database
 from engine.errors import BillingError
+from invoicing.credit_store import next_credit_end
+from invoicing.end_credits import end_credits
 from invoicing.run_billing import run_billing
+from invoicing.top_up_credits import top_up_credits
 from invoicing.watch_spending import watch_spending
 from metering.fold_usage import Folded, fold_usage
 from plans.seller_directory_store import list_due_sellers, list_sellers
@@ -37,9 +40,11 @@ async def tick(*, database: Database, now: datetime) -> int:
     for seller in sellers:
         try:
             await watch_spending(database=database, seller=seller, now=now)
+            await _end_credits(database, seller, now)
             run = await run_billing(
                 database=database, seller=seller, as_of=now, now=now, pending=False
             )
+            await top_up_credits(database=database, seller=seller, now=now)
         except BillingError as error:
             _log.warning("seller %s was not billed: %s", seller, error)
             continue
@@ -66,6 +71,21 @@ async def fold(*, database: Database, steps: int = FOLD_STEPS) -> dict[int, Fold
         except Exception:  # noqa: BLE001 logged; what was not folded is read as it stands
             _log.exception("usage of seller %s was not folded", entry.seller)
     return done
+
+
+async def _end_credits(database: Database, seller: int, now: datetime) -> None:
+    """End the grants whose time came, each after the documents due by that instant."""
+    after = None
+    while True:
+        async with database.transaction(seller=seller) as connection:
+            at = await next_credit_end(connection=connection, through=now, after=after)
+        if at is None:
+            return
+        await run_billing(database=database, seller=seller, as_of=at, now=now, pending=False)
+        failed = await end_credits(database=database, seller=seller, at=at)
+        if failed:
+            _log.error("seller %s: credit of %s customers could not end", seller, failed)
+        after = at
 
 
 async def tidy_up(*, database: Database, now: datetime) -> int:

@@ -281,6 +281,44 @@ WHERE coalesce(a.amount, 0) <> coalesce(b.amount_minor, 0)""",
     ),
     *RECEIPT_CHECKS,
     Check(
+        name="prepaid_credits_control",
+        sentence="Prepaid credits are what is left on prepaid grants, by customer and currency.",
+        sql="""
+SELECT coalesce(a.seller, g.seller), coalesce(a.customer, g.customer) || ' '
+  || coalesce(a.currency, g.currency),
+  format('account %s, grants %s', coalesce(a.amount, 0), coalesce(g.amount, 0))
+FROM (
+  SELECT seller, customer, currency, -sum(amount_minor) AS amount FROM postings
+  WHERE account = 'prepaid_credits' GROUP BY seller, customer, currency
+) a FULL JOIN (
+  SELECT c.seller, c.customer, c.currency, sum(s.left_minor) AS amount FROM credit_grants c
+    JOIN credit_grant_sums s ON s.seller = c.seller AND s.id = c.id
+  WHERE c.kind = 'prepaid' GROUP BY c.seller, c.customer, c.currency
+) g ON g.seller = a.seller AND g.customer = a.customer AND g.currency = a.currency
+WHERE coalesce(a.amount, 0) <> coalesce(g.amount, 0)""",
+    ),
+    Check(
+        name="credit_left",
+        sentence="No grant gave more than it held, and one that ended keeps what is reserved.",
+        sql="""
+SELECT g.seller, g.id, format('%s left, %s reserved', s.left_minor, coalesce(r.amount, 0))
+FROM credit_grants g JOIN credit_grant_sums s ON s.seller = g.seller AND s.id = g.id
+  LEFT JOIN (
+    SELECT seller, credit_grant, sum(left_minor) AS amount FROM credit_reservation_sums
+    GROUP BY seller, credit_grant) r ON r.seller = g.seller AND r.credit_grant = g.id
+WHERE s.left_minor < 0 OR coalesce(r.amount, 0) > s.left_minor
+  OR (g.ended_at IS NULL AND r.amount IS NOT NULL)""",
+    ),
+    Check(
+        name="credit_draws",
+        sentence="What a grant paid, it paid of documents in its currency and as its kind.",
+        sql=f"""
+SELECT d.seller, d.line, format('%s draws %s of grant %s', d.kind, d.amount_minor, d.credit_grant)
+FROM credit_draws d LEFT JOIN credit_grants g ON g.seller = d.seller AND g.id = d.credit_grant
+  LEFT JOIN {_DOCUMENTS} o ON o.seller = d.seller AND o.id = d.document
+WHERE g.id IS NULL OR (d.kind, o.currency) IS DISTINCT FROM (g.kind, g.currency)""",
+    ),
+    Check(
         name="refunds_payable_control",
         sentence="Refunds payable are the refunds that are not confirmed, by customer.",
         sql="""

@@ -80,7 +80,7 @@ USAGE_CHECKS: Final[tuple[Check, ...]] = (
         sentence="What a row points to exists, and belongs to the same seller.",
         sql="WITH documents AS (SELECT seller, id FROM invoices UNION ALL"
         " SELECT seller, id FROM credit_notes UNION ALL SELECT seller, id FROM payments UNION ALL"
-        " SELECT seller, id FROM refunds) "
+        " SELECT seller, id FROM refunds UNION ALL SELECT seller, id FROM credit_grants) "
         + " UNION ALL ".join(_dangling(*reference) for reference in _REFERENCES),
     ),
     Check(

@@ -7,9 +7,12 @@ import msgspec
 
 from engine.db import Database
 from engine.errors import BillingError, ErrorKind, invalid_field
+from invoicing.credit_store import next_credit_end
+from invoicing.end_credits import end_credits
 from invoicing.run_billing import run_billing
 from invoicing.run_store import Unfinished, unfinished_runs
 from invoicing.store import next_due_instant
+from invoicing.top_up_credits import top_up_credits
 from invoicing.watch_spending import watch_spending
 from plans.clock_store import move_clock
 from plans.model import Mode
@@ -43,25 +46,31 @@ async def advance_clock(*, database: Database, seller: int, to: datetime) -> Clo
         raise invalid_field(pointer="/to", code="out_of_order", detail=detail)
     await _take_up(database=database, seller=seller, through=to)
     await watch_spending(database=database, seller=seller, now=found.clock_at)
-    clock, after = found.clock_at, None
+    clock, after, ended = found.clock_at, None, None
     instants = documents = parked = 0
     while True:
         async with database.transaction(seller=seller) as connection:
             due_at = await next_due_instant(
                 connection=connection, through=to - found.grace, after=after
             )
-        if due_at is None:
+            ends_at = await next_credit_end(connection=connection, through=to, after=ended)
+        posts_at = None if due_at is None else due_at + found.grace
+        next_at = min((at for at in (posts_at, ends_at) if at is not None), default=None)
+        if next_at is None:
             break
-        clock = max(clock, due_at + found.grace)
+        clock = max(clock, next_at)
         run = await run_billing(
             database=database, seller=seller, as_of=clock, now=clock, pending=False
         )
+        await end_credits(database=database, seller=seller, at=clock)
+        await top_up_credits(database=database, seller=seller, now=clock)
         async with database.transaction(seller=seller) as connection:
             await move_clock(connection=connection, now=clock)
-        after = clock - found.grace
+        after, ended = clock - found.grace, clock
         instants += 1
         documents += run.documents
         parked += len(run.parked)
+    await top_up_credits(database=database, seller=seller, now=to)
     async with database.transaction(seller=seller) as connection:
         await move_clock(connection=connection, now=to)
     return ClockAnswer(clock_at=to, due_instants=instants, documents=documents, parked=parked)

@@ -9,6 +9,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from invoicing.assembly import Draft
 from invoicing.conditions import Conditions
+from invoicing.credit_store import load_wallet, posted_draws
+from invoicing.credits import PostedDraw, Wallet
 from invoicing.discounts import Application, PostedDiscount
 from invoicing.tax import PostedTax, TaxTerms
 from plans.model import Seller, TaxExempt
@@ -19,7 +21,8 @@ T = TypeVar("T")
 
 _USED: Final = text("""
 SELECT EXISTS (SELECT FROM tax_rates WHERE seller = current_seller()) AS taxes,
-  EXISTS (SELECT FROM coupon_applications WHERE seller = current_seller()) AS coupons
+  EXISTS (SELECT FROM coupon_applications WHERE seller = current_seller()) AS coupons,
+  EXISTS (SELECT FROM credit_grants WHERE seller = current_seller()) AS credits
 """)
 # What a coupon took counts by document, and only while that document stands.
 _APPLICATIONS: Final = text("""
@@ -54,9 +57,9 @@ WHERE seller = current_seller() AND line = ANY(:lines) ORDER BY line, applicatio
 async def load_conditions(
     *, connection: AsyncConnection, seller: Seller, drafts: Sequence[Draft]
 ) -> Conditions | None:
-    """What holds for these documents; None where the seller has no coupon given and no tax rate."""
+    """What holds for these documents; None where the seller has no coupon, credit or tax rate."""
     used = (await connection.execute(_USED)).one()
-    if not (used.taxes or used.coupons):
+    if not (used.taxes or used.coupons or used.credits):
         return None
     corrected = [
         each.id
@@ -65,12 +68,21 @@ async def load_conditions(
         if line.amount_minor < 0
         for each in line.adjusted
     ]
+    wallet, draws = None, dict[str, list[PostedDraw]]()
+    if used.credits:
+        customers = list({draft.customer.id for draft in drafts})
+        wallet = await load_wallet(connection=connection, customers=customers)
+        draws = await posted_draws(connection=connection, lines=corrected)
+        if wallet is None and any(draws.values()):
+            wallet = Wallet(())
     return Conditions(
         rounding=seller.rounding,
         coupons=await _coupons(connection, drafts) if used.coupons else {},
         posted_discounts=await _posted(connection, _POSTED_DISCOUNTS, corrected, PostedDiscount),
         taxes=await _tax_terms(connection, seller, drafts) if used.taxes else {},
         posted_taxes=await _posted(connection, _POSTED_TAXES, corrected, PostedTax),
+        wallet=wallet,
+        posted_draws=draws,
     )
 
 

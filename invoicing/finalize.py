@@ -16,8 +16,7 @@ from invoicing.model import CreditNote, Invoice
 from invoicing.post import StaleDerivationError
 from invoicing.post_due import post_due
 from invoicing.show_drafts import body_of, find_draft
-from invoicing.store import lock_billing, touch_subscriptions
-from metering.measure import sweep_inbox
+from invoicing.sweep_usage import sweep_usage
 from plans.catalog import refuse_invalid
 from plans.model import Seller
 from plans.tax_rate_store import every_tax_rate
@@ -38,11 +37,7 @@ async def finalize(
 
     Errors: `not_found`, `already_issued`, and `billing_busy` when facts change meanwhile.
     """
-    sweeps = await lock_billing(connection=connection, sweep=True)
-    customers, micros = await sweep_inbox(connection=connection)
-    await touch_subscriptions(
-        connection=connection, customers=customers.tolist(), micros=micros.tolist()
-    )
+    sweeps = await sweep_usage(connection=connection)
     every = await waiting_drafts(connection=connection, seller=seller, now=now)
     waiting = next((one for one in every if one.body == body_of(reference)), None)
     if waiting is None:

@@ -23,10 +23,18 @@ FROM line_discounts d JOIN coupon_applications a ON a.seller = d.seller AND a.id
 WHERE d.seller = current_seller() AND d.document = ANY(:documents)
 ORDER BY d.document, d.line, a.subscription, a.number
 """)
+_CREDITS: Final = text("""
+SELECT d.document, d.line, d.kind, d.amount_minor, g.key AS credit_grant, l.price_key
+FROM credit_draws d JOIN credit_grants g ON g.seller = d.seller AND g.id = d.credit_grant
+  JOIN line_items l ON l.seller = d.seller AND l.id = d.line
+WHERE d.seller = current_seller() AND d.document = ANY(:documents)
+ORDER BY d.document, d.kind = 'prepaid', g.priority, g.expires_at NULLS LAST, g.aged_at, g.number,
+  l.ordinal
+""")
 
 
 class LineParts(msgspec.Struct, frozen=True, kw_only=True):
-    """Discounts and taxes by line id, taxes by document id summed up by rate."""
+    """Discounts and taxes by line id; taxes summed up by rate, and credits, by document id."""
 
     discounts: Mapping[str, tuple[AppliedDiscount, ...]]
     taxes: Mapping[str, tuple[AppliedTax, ...]]
@@ -42,11 +50,24 @@ async def parts_of_lines(
     discounts: dict[str, list[AppliedDiscount]] = {}
     taxes: dict[str, list[AppliedTax]] = {}
     sums: dict[str, dict[tuple[Any, ...], list[int]]] = {}
+    applied: dict[str, list[AppliedCredit]] = {}
     if currencies:
         for row in await connection.execute(_DISCOUNTS, documents):
             amount = format_amount(sign * row.amount_minor, currency=currencies[row.document])
             discounts.setdefault(row.line, []).append(
                 AppliedDiscount(coupon=row.coupon, amount=amount)
+            )
+        for row in await connection.execute(_CREDITS, documents):
+            applied.setdefault(row.document, []).append(
+                AppliedCredit(
+                    grant=row.credit_grant,
+                    kind=row.kind,
+                    price=row.price_key,
+                    line=row.line,
+                    amount=format_amount(
+                        sign * row.amount_minor, currency=currencies[row.document]
+                    ),
+                )
             )
         for row in await connection.execute(_TAXES, documents):
             key = (row.rate, row.percentage, row.included, row.jurisdiction, row.category)
@@ -65,7 +86,7 @@ async def parts_of_lines(
             )
             for document, found in sums.items()
         },
-        credits={},
+        credits={document: tuple(found) for document, found in applied.items()},
     )
 
 

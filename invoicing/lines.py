@@ -23,7 +23,7 @@ class Line(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     moves ("" for the document's own), and `account` where the books take it. `adjusts` names the
     line it corrects and `adjusted` the lines that count for its key. What a refundable line gives
     back was asked for as money. `name`, `unit_amount` (major units) and `revenue` (JSON: how it is
-    earned) are what was written by hand.
+    earned) are what was written by hand; `meter` is that of a usage price.
     """
 
     key: str
@@ -45,6 +45,7 @@ class Line(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     revenue: str | None = None
     is_refundable: bool = False
     tax_rates: tuple[str, ...] = ()
+    meter: str | None = None
     discount_minor: int = 0
     promotional_minor: int = 0
     tax_minor: int = 0
@@ -125,6 +126,7 @@ def line_of(difference: Difference, *, billed_at: datetime) -> Line:
         sequence=difference.sequence,
         adjusts=difference.adjusts,
         adjusted=difference.adjusted,
+        meter=price.meter,
         is_refundable=charge.agreement.refund_unused
         and ends_at is not None
         and ends_at <= billed_at,

@@ -1,6 +1,6 @@
 """Which accounts a document moves. Pure; every entry balances by construction and is checked."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -79,22 +79,35 @@ def balance_postings(*, draft: Draft, document: str, amount_minor: int) -> list[
     )
 
 
-def void_postings(*, issued: Sequence[Posting], due_minor: int) -> list[Posting]:
+def void_postings(
+    *, issued: Sequence[Posting], due_minor: int, prepaid: Mapping[str, int]
+) -> list[Posting]:
     """A void: the issue of the invoice the other way round.
 
-    Receivables go down by what is still due; what was settled of the total is customer balance.
+    Receivables go down by what is still due; what grants (ids) paid of the total is prepaid credit
+    again, and what else settled it is customer balance.
     """
     mirrored: list[Posting] = []
     for posting in issued:
         amounts = {posting.account: -posting.amount_minor}
         if posting.account == ACCOUNTS_RECEIVABLE:
-            settled = posting.amount_minor - due_minor
+            settled = posting.amount_minor - due_minor - sum(prepaid.values())
             amounts = {ACCOUNTS_RECEIVABLE: -due_minor, CUSTOMER_BALANCE: -settled}
         mirrored.extend(
             msgspec.structs.replace(posting, account=account, amount_minor=amount)
             for account, amount in amounts.items()
             if amount or account == posting.account
         )
+    mirrored.extend(
+        Posting(
+            account=PREPAID_CREDITS,
+            amount_minor=-amount,
+            customer=issued[0].customer,
+            document=issued[0].document,
+            contract=grant,
+        )
+        for grant, amount in prepaid.items()
+    )
     return _checked(mirrored)
 
 

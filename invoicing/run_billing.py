@@ -39,15 +39,13 @@ from invoicing.run_store import (
     unfinished_runs,
     unpark_all,
 )
-from invoicing.spending_store import mark_seen
 from invoicing.store import (
     DueCustomer,
     count_run,
     due_customers,
     lock_billing,
-    touch_subscriptions,
 )
-from metering.measure import sweep_inbox
+from invoicing.sweep_usage import sweep_usage
 from plans.model import Seller
 from plans.seller_store import load_seller
 from plans.subscription_store import PriceBook
@@ -106,13 +104,7 @@ class _Run:
     async def sweep(self) -> int:
         """Mark what new usage touches; give the count of sweeps that posting must still find."""
         async with self.database.transaction(seller=self.seller_number) as connection:
-            sweeps = await lock_billing(connection=connection, sweep=True)
-            customers, micros = await sweep_inbox(connection=connection)
-            await touch_subscriptions(
-                connection=connection, customers=customers.tolist(), micros=micros.tolist()
-            )
-            await mark_seen(connection=connection, customers=customers.tolist())
-        return sweeps
+            return await sweep_usage(connection=connection)
 
     async def bill_segment(self, *, pending: bool) -> bool:
         """Bill the next customers in order; False when none is left."""

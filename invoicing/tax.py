@@ -12,6 +12,7 @@ from math import lcm
 
 import msgspec
 
+from engine.journal import PREPAID_CREDITS
 from engine.money import Rounding, round_ratio, split_largest_remainder
 from invoicing.lines import Line, LineTax
 from plans.model import TaxExempt, TaxRounding
@@ -98,7 +99,9 @@ def tax_lines(
 
 def _parts(line: Line, terms: TaxTerms) -> tuple[_Part, ...]:
     """The rates of a line: its own, else the customer's; or why there are none."""
-    rates = tuple(terms.named[key] for key in line.tax_rates) or terms.own
+    rates = tuple(terms.named[key] for key in line.tax_rates)
+    if not rates and line.account != PREPAID_CREDITS:  # credit is taxed when it is used
+        rates = terms.own
     if terms.exempt is not TaxExempt.NONE and (rates or terms.exempt is TaxExempt.REVERSE):
         reverse = terms.exempt is TaxExempt.REVERSE
         category = TaxCategory.REVERSE_CHARGE if reverse else TaxCategory.EXEMPT

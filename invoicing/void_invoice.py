@@ -8,6 +8,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from engine.errors import BillingError, ErrorKind, not_found
 from engine.ids import DerivedIds, derived_body
 from engine.period import local_date
+from invoicing.close_grant import void_bought
+from invoicing.credit_store import prepaid_draws, reserve_voided
 from invoicing.model import InvoiceStatus
 from invoicing.payment_store import paid_of
 from invoicing.posting_rules import void_postings
@@ -33,7 +35,8 @@ async def void_invoice(
 ) -> str:
     """Take back an open invoice (id or number); gives its id.
 
-    What a customer's balance or a credit note paid of it becomes customer balance again. What its
+    What a customer's balance or a credit note paid of it becomes customer balance again; grants get
+    back what they paid, and credit that it sold is void. What its
     lines charged is owed as before: the customer's next document bills it once more. Errors:
     `not_found`, `invoice_paid`, `already_void`, `invoice_not_open`.
     """
@@ -50,9 +53,11 @@ async def void_invoice(
         detail = f"the invoice {reference!r} cannot be voided: {reason}"
         raise BillingError(code, detail, kind=ErrorKind.CONFLICT)
     ids = DerivedIds(body=derived_body(at=now, parts=(seller.id, invoice.id, "voided")))
+    prepaid = await prepaid_draws(connection=connection, document=invoice.id)
     postings = void_postings(
         issued=await issued_postings(connection=connection, invoice=invoice.id),
         due_minor=invoice.amount_due_minor,
+        prepaid=prepaid,
     )
     await mark_void(connection=connection, invoice=invoice.id, now=now)
     await write_void_entry(
@@ -63,9 +68,13 @@ async def void_invoice(
         now=now,
         postings=postings,
     )
+    await reserve_voided(connection=connection, invoice=invoice.id)
+    await void_bought(connection=connection, seller=seller, invoice=invoice.id, now=now)
     await tell_void(connection=connection, event=ids.find("evt"), invoice=invoice, now=now)
     given_back = {
-        (invoice.customer, invoice.currency): invoice.total_minor - invoice.amount_due_minor
+        (invoice.customer, invoice.currency): invoice.total_minor
+        - invoice.amount_due_minor
+        - sum(prepaid.values())
     }
     await add_balances(connection=connection, changes=given_back)
     return invoice.id

@@ -12,9 +12,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from engine.db import Database
 from invoicing.charges import Charge, ProrationTerms, running_usage
 from invoicing.rate_charges import rate_charges
-from invoicing.spending_store import has_thresholds, mark_seen, seen, settle_seen
-from invoicing.store import lock_billing, posted_lines, touch_subscriptions
-from metering.measure import sweep_inbox
+from invoicing.spending_store import has_thresholds, seen, settle_seen
+from invoicing.store import posted_lines
+from invoicing.sweep_usage import sweep_usage
 from plans.agreement import Agreement
 from plans.model import Seller
 from plans.seller_store import load_seller
@@ -29,11 +29,7 @@ async def watch_spending(*, database: Database, seller: int, now: datetime) -> i
     async with database.transaction(seller=seller) as connection:
         if not await has_thresholds(connection=connection):
             return 0
-        await lock_billing(connection=connection, sweep=True)
-        customers, micros = await sweep_inbox(connection=connection)
-        numbers = customers.tolist()
-        await touch_subscriptions(connection=connection, customers=numbers, micros=micros.tolist())
-        await mark_seen(connection=connection, customers=numbers)
+        await sweep_usage(connection=connection)
     found = 0
     while True:
         async with database.transaction(seller=seller) as connection:

@@ -247,8 +247,9 @@ class CustomerDraft(Body, frozen=True, kw_only=True):
 class CustomerAnswer(Record, frozen=True, kw_only=True):
     """Who is billed, as it is answered.
 
-    `balances` is the credit that the next invoices use, by currency; `balance` that in the
-    customer's own currency, else in the only one there is, else in the seller's.
+    `balances` is what the next invoices use, by currency; `balance` that in the customer's own
+    currency, else in the only one there is, else in the seller's. `credit_balance` is likewise what
+    is left on active credit grants.
     """
 
     id: str
@@ -269,6 +270,8 @@ class CustomerAnswer(Record, frozen=True, kw_only=True):
     locale: str | None
     balance: str
     balances: dict[str, str]
+    credit_balance: str
+    credit_balances: dict[str, str]
     created_at: datetime
 
 

@@ -27,12 +27,23 @@ SELECT c.id, c.number, c.key, c.name, c.emails, c.currency, c.timezone, c.countr
   c.payer, c.created_at,
   (SELECT p.key FROM customers p WHERE p.seller = c.seller AND p.id = c.parent) AS parent,
   coalesce(c.currency, CASE WHEN b.first = b.last THEN b.first END, s.currency) AS told_in,
-  coalesce(b.amounts, '{}') AS amounts
+  coalesce(b.amounts, '{}') AS amounts,
+  coalesce(c.currency, CASE WHEN k.first = k.last THEN k.first END, s.currency) AS credit_in,
+  coalesce(k.amounts, '{}') AS credits
 FROM customers c JOIN sellers s ON s.seller = c.seller
   CROSS JOIN LATERAL (
     SELECT min(currency) AS first, max(currency) AS last,
       jsonb_object_agg(currency, amount_minor) AS amounts
     FROM customer_balances WHERE seller = c.seller AND customer = c.id) b
+  CROSS JOIN LATERAL (
+    SELECT min(currency) AS first, max(currency) AS last,
+      jsonb_object_agg(currency, amount_minor) AS amounts
+    FROM (
+      SELECT g.currency, sum(u.left_minor)::bigint AS amount_minor
+      FROM credit_grants g JOIN credit_grant_sums u ON u.seller = g.seller AND u.id = g.id
+      WHERE g.seller = c.seller AND g.customer = c.id AND g.ended_at IS NULL AND NOT u.is_pending
+        AND g.effective_at <= coalesce(s.clock_at, current_timestamp)
+      GROUP BY g.currency) w) k
 WHERE c.seller = current_seller()
 """
 _CUSTOMER: Final = text(_CUSTOMERS + "AND (c.key = :reference OR c.id = :reference)")
@@ -133,8 +144,18 @@ def _customer(row: Mapping[Any, Any]) -> Customer:
     fields = dict(row)
     told_in, amounts = str(fields.pop("told_in")), fields.pop("amounts")
     balances = {each: format_amount(amounts[each], currency=each) for each in sorted(amounts)}
-    balance = balances.get(told_in) or format_amount(0, currency=told_in)
-    return msgspec.convert({**fields, "balance": balance, "balances": balances}, Customer)
+    credit_in, granted = str(fields.pop("credit_in")), fields.pop("credits")
+    left = {each: format_amount(granted[each], currency=each) for each in sorted(granted)}
+    return msgspec.convert(
+        {
+            **fields,
+            "balance": balances.get(told_in) or format_amount(0, currency=told_in),
+            "balances": balances,
+            "credit_balance": left.get(credit_in) or format_amount(0, currency=credit_in),
+            "credit_balances": left,
+        },
+        Customer,
+    )
 
 
 async def find_customer(*, connection: AsyncConnection, reference: str) -> Customer | None:

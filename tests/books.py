@@ -190,6 +190,7 @@ async def write_catalogue(raw: Any) -> None:
         ("tax_payable", "liability", "credit"),
         ("cash", "asset", "debit"),
         ("unapplied_cash", "liability", "credit"),
+        ("prepaid_credits", "liability", "credit"),
     ]
     names = ("code", "type", "normal_side")
     await insert(raw, "accounts", *(dict(zip(names, row, strict=True)) for row in chart))
@@ -198,10 +199,25 @@ async def write_catalogue(raw: Any) -> None:
 async def write_line_parts(raw: Any) -> None:
     """What reduces and taxes the second line."""
     of_line = {"document": "inv_1", "line": "li_2"}
+    lists = {"prices": [], "meters": [], "rollover_fraction": 0}
     taxed = {"ordinal": 1, "rate": "vat", "percentage": 20, "included": False}
     told = {"jurisdiction": "DE", "category": "standard", "taxable_minor": 1_000}
     await insert(raw, "line_taxes", of_line | taxed | told | {"amount_minor": 200})
     await insert(raw, "line_discounts", of_line | {"application": "cpa_a", "amount_minor": 100})
+    gift = {"id": "grt_a", "key": "welcome", "customer": "cus_a", "currency": "EUR"}
+    gift |= {"kind": "promotional", "amount_minor": 700, "priority": 50, "effective_at": START}
+    ended = {"aged_at": START, "created_at": START, "ended_at": AT, "ended_by": "expired"}
+    await insert(raw, "credit_grants", gift | ended | lists)
+    moved = {"id": "cmv_a", "credit_grant": "grt_a", "kind": "expired", "amount_minor": 450}
+    await insert(raw, "credit_moves", moved | {"moved_at": AT})
+    kept = {"credit_grant": "grt_a", "price_interval": "pri_a", "charge_start_at": AT}
+    await insert(raw, "credit_reservations", kept | {"amount_minor": 50})
+    bought = {"id": "grt_b", "key": "pack", "kind": "prepaid", "amount_minor": 900}
+    open_end = {"ended_at": None, "ended_by": None}
+    await insert(raw, "credit_grants", gift | ended | lists | bought | open_end)
+    await insert(raw, "journal_entries", entry("je_grant", "grt_b", "granted"))
+    sides = (("contract_balance", 900), ("prepaid_credits", -900))
+    await insert(raw, "postings", *postings("je_grant", "grt_b", *sides, contract="grt_b", line=""))
     drawn = {"credit_grant": "grt_a", "kind": "promotional", "amount_minor": 200}
     await insert(raw, "credit_draws", of_line | drawn)
 

@@ -145,6 +145,16 @@ ROWS: dict[tuple[str, str], Row] = {
     ("DELETE", "/v1/subscriptions/{reference}/coupons/{coupon}"): Row(
         "billing", path={"reference": "subscription", "coupon": "other_coupon"}, status=204
     ),
+    ("POST", "/v1/credit_grants"): Row(
+        "billing",
+        body={"key": "new", "customer": "{customer}", "amount": "5.00", "kind": "promotional"},
+        status=201,
+    ),
+    ("GET", "/v1/credit_grants"): Row("read"),
+    ("GET", "/v1/credit_grants/{grant}"): Row("read", path={"grant": "credit_grant"}),
+    ("POST", "/v1/credit_grants/{grant}/void"): Row(
+        "billing", path={"grant": "credit_grant"}, body={}
+    ),
     ("POST", "/v1/billing_runs"): Row(
         "billing", body={"as_of": "2026-03-01T12:00:00Z"}, status=201
     ),

@@ -153,6 +153,11 @@ async def fill(world: World, seller: Seller) -> None:
         ("coupon", "/v1/coupons", {"key": "spring", "percent_off": "10"}),
         ("other_coupon", "/v1/coupons", {"key": "autumn", "amount_off": "5.00"}),
         ("kept_coupon", "/v1/coupons", {"key": "winter", "percent_off": "1"}),
+        (
+            "credit_grant",
+            "/v1/credit_grants",
+            {"key": "welcome", "customer": "acme", "amount": "1.00", "kind": "promotional"},
+        ),
         ("api_key", "/v1/api_keys", {"name": "spare", "scopes": ["read"]}),
     ):
         answer = await world.send("POST", path, key=key, json=body)

@@ -26,7 +26,7 @@ PLANTS = [
     ),
     ("UPDATE line_taxes SET amount_minor = 201", {"line_parts"}, "li_2"),
     ("UPDATE line_discounts SET amount_minor = 99", {"line_parts"}, "li_2"),
-    ("UPDATE credit_draws SET amount_minor = 201", {"line_parts"}, "li_2"),
+    ("UPDATE credit_draws SET amount_minor = 201", {"line_parts", "credit_left"}, "li_2"),
     (
         "UPDATE invoices SET amount_due_minor = 2799 WHERE id = 'inv_2'",
         {"amount_due", "receivable_control"},
@@ -142,6 +142,19 @@ PLANTS = [
         {"customer_balance_control"},
         "cus_a EUR",
     ),
+    (
+        "UPDATE credit_grants SET amount_minor = 901 WHERE id = 'grt_b'",
+        {"prepaid_credits_control"},
+        "cus_a EUR",
+    ),
+    ("UPDATE credit_moves SET amount_minor = 501", {"credit_left"}, "grt_a"),
+    ("UPDATE credit_reservations SET amount_minor = 51", {"credit_left"}, "grt_a"),
+    (
+        "UPDATE credit_draws SET credit_grant = 'grt_b'",
+        {"credit_draws", "prepaid_credits_control"},
+        "li_2",
+    ),
+    ("UPDATE credit_grants SET currency = 'USD' WHERE id = 'grt_a'", {"credit_draws"}, "li_2"),
     (
         "UPDATE credit_notes SET refunded_minor = 100, credited_minor = 200",
         {"refund_of_credit_note"},

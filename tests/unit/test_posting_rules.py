@@ -100,9 +100,20 @@ def test_every_line_has_its_posting():
 def test_a_void_turns_the_issue_round_and_makes_balance_of_what_was_settled(due, sides):
     made = draft(line(7000, key="a"), line(3000, key="b"), line(-1000, key="c"))
     issued = invoice_postings(draft=made, document="doc", lines=["l1", "l2", "l3"])
-    assert told(void_postings(issued=issued, due_minor=due)) == [
+    assert told(void_postings(issued=issued, due_minor=due, prepaid={})) == [
         *sides,
         ("contract_balance", 7000, "a", "l1"),
         ("contract_balance", 3000, "b", "l2"),
         ("contract_balance", -1000, "c", "l3"),
+    ]
+
+
+def test_a_void_gives_grants_back_what_they_paid():
+    made = draft(line(9000, key="a"))
+    issued = invoice_postings(draft=made, document="doc", lines=["l1"])
+    assert told(void_postings(issued=issued, due_minor=2000, prepaid={"crg_1": 4000})) == [
+        ("accounts_receivable", -2000, "", ""),
+        ("customer_balance", -3000, "", ""),
+        ("contract_balance", 9000, "a", "l1"),
+        ("prepaid_credits", -4000, "crg_1", ""),
     ]

@@ -44,13 +44,13 @@ DO $$
 DECLARE name text;
 BEGIN
   FOREACH name IN ARRAY ARRAY['line_items', 'settlements', 'journal_entries', 'postings', 'parties', 'logos', 'event_keys',
-    'event_voids', 'event_void_positions', 'outbox', 'line_taxes', 'line_discounts', 'credit_draws', 'audit_log']
+    'event_voids', 'event_void_positions', 'outbox', 'line_taxes', 'line_discounts', 'credit_draws', 'audit_log', 'credit_moves']
   LOOP
     EXECUTE format('CREATE TRIGGER guard BEFORE UPDATE OR DELETE ON %I FOR EACH ROW EXECUTE FUNCTION refuse_change()', name);
   END LOOP;
   FOREACH name IN ARRAY ARRAY['invoices', 'credit_notes', 'payments', 'refunds', 'line_items', 'settlements', 'journal_entries', 'postings',
     'parties', 'logos', 'event_keys', 'event_voids', 'event_void_positions', 'outbox', 'number_series', 'line_taxes',
-    'line_discounts', 'credit_draws', 'audit_log']
+    'line_discounts', 'credit_draws', 'audit_log', 'credit_moves']
   LOOP
     EXECUTE format('CREATE TRIGGER guard_truncate BEFORE TRUNCATE ON %I FOR EACH STATEMENT EXECUTE FUNCTION refuse_change()', name);
   END LOOP;
@@ -169,7 +169,10 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     SELECT 1 FROM subscriptions d WHERE d.seller = s.seller
       AND d.next_due_at <= now_at - make_interval(hours => s.grace_hours)
     UNION ALL
-    SELECT 1 FROM subscriptions d WHERE d.seller = s.seller AND d.spend_thresholds <> '{}')
+    SELECT 1 FROM subscriptions d WHERE d.seller = s.seller AND d.spend_thresholds <> '{}'
+    UNION ALL
+    SELECT 1 FROM credit_grants g WHERE g.seller = s.seller AND g.ended_at IS NULL
+      AND (g.expires_at <= now_at OR g.top_up IS NOT NULL))
 $$;
 
 -- After a run that posted much the planner must know of it at once: what it believes of an empty table makes the
@@ -195,7 +198,7 @@ BEGIN
     EXECUTE format('CREATE POLICY audit ON %I FOR SELECT TO usance_auditor USING (true)', name);
     EXECUTE format('GRANT SELECT ON %I TO usance_auditor', name);
   END LOOP;
-  FOREACH name IN ARRAY ARRAY['api_keys', 'sellers', 'subscriptions']
+  FOREACH name IN ARRAY ARRAY['api_keys', 'sellers', 'subscriptions', 'credit_grants']
   LOOP
     EXECUTE format('CREATE POLICY look_up ON %I FOR SELECT TO usance_owner USING (true)', name);
   END LOOP;
@@ -216,12 +219,13 @@ BEGIN
 END $$;
 CREATE POLICY make ON sellers FOR INSERT TO usance_owner WITH CHECK (true);
 
-GRANT SELECT, INSERT, UPDATE ON draft_edits, sellers, api_keys, customers, tax_rates, coupons, coupon_applications, customer_balances, subscriptions, price_intervals,
+GRANT SELECT, INSERT, UPDATE ON draft_edits, sellers, api_keys, customers, tax_rates, coupons, coupon_applications, credit_grants, credit_reservations, customer_balances, subscriptions, price_intervals,
   subscription_changes, number_series, billing_state, billing_runs, parked_accounts, invoices, credit_notes, payments, refunds, idempotency_keys,
   event_inbox, backfills TO usance_app;
-GRANT SELECT, INSERT ON audit_log, parties, logos, meters, plans, prices, accounts, line_items, line_taxes, line_discounts, credit_draws, settlements, journal_entries, postings,
+GRANT SELECT, INSERT ON audit_log, parties, logos, meters, plans, prices, accounts, line_items, line_taxes, line_discounts, credit_draws, credit_moves, settlements, journal_entries, postings,
   outbox, event_streams, event_keys, event_batches, event_measures, event_chunks, event_voids, event_void_positions, backfill_batches
   TO usance_app;
+GRANT SELECT ON credit_grant_sums, credit_reservation_sums TO usance_app, usance_auditor;
 GRANT UPDATE (meters) ON event_batches TO usance_app;
 GRANT DELETE ON event_measures, event_chunks, event_inbox, idempotency_keys, parked_accounts TO usance_app;
 GRANT USAGE ON SEQUENCE event_batch_numbers TO usance_app;

@@ -714,6 +714,101 @@ CREATE TABLE credit_draws (
 CREATE INDEX credit_draws_line ON credit_draws (seller, line);
 CREATE INDEX credit_draws_grant ON credit_draws (seller, credit_grant);
 
+-- What a customer may use up instead of paying: given (promotional) or bought (prepaid). `prices` and `meters` limit
+-- what it pays. `rolled_from`, `renews` and `tops_up` name the grant that it follows; one that rolled over keeps the age of
+-- its source. A bought one that is available on payment waits until its invoice is paid.
+CREATE TABLE credit_grants (
+  seller integer NOT NULL DEFAULT current_seller() REFERENCES sellers,
+  id text NOT NULL,
+  number bigint GENERATED ALWAYS AS IDENTITY,
+  key text NOT NULL,
+  customer text NOT NULL,
+  currency text NOT NULL,
+  kind text NOT NULL CHECK (kind IN ('promotional', 'prepaid')),
+  amount_minor bigint NOT NULL CHECK (amount_minor > 0),
+  priority integer NOT NULL CHECK (priority BETWEEN 0 AND 100),
+  effective_at timestamptz NOT NULL,
+  expires_at timestamptz CHECK (expires_at > effective_at),
+  prices text[] NOT NULL DEFAULT '{}',
+  meters text[] NOT NULL DEFAULT '{}',
+  rollover_fraction numeric(13, 12) NOT NULL DEFAULT 0 CHECK (rollover_fraction BETWEEN 0 AND 1),
+  recurring jsonb,
+  recurs_from timestamptz,
+  recurs_until timestamptz,
+  top_up jsonb,
+  purchase_minor bigint CHECK (purchase_minor >= 0),
+  purchase_invoice text,
+  available text CHECK (available IN ('on_issue', 'on_payment')),
+  rolled_from text,
+  renews text,
+  tops_up text,
+  aged_at timestamptz NOT NULL,
+  ended_at timestamptz,
+  ended_by text CHECK (ended_by IN ('expired', 'voided')),
+  created_at timestamptz NOT NULL,
+  PRIMARY KEY (seller, id),
+  UNIQUE (seller, key),
+  UNIQUE (seller, number),
+  CHECK ((ended_at IS NULL) = (ended_by IS NULL)),
+  CHECK ((recurring IS NULL) = (recurs_from IS NULL)),
+  CHECK ((purchase_minor IS NULL) = (available IS NULL)),
+  CHECK ((purchase_minor IS NULL) = (purchase_invoice IS NULL)),
+  FOREIGN KEY (seller, customer) REFERENCES customers (seller, id)
+);
+CREATE INDEX credit_grants_customer ON credit_grants (seller, customer);
+CREATE INDEX credit_grants_end ON credit_grants (seller, expires_at) WHERE ended_at IS NULL;
+CREATE INDEX credit_grants_purchase ON credit_grants (seller, purchase_invoice) WHERE purchase_invoice IS NOT NULL;
+
+-- What left a grant without being used.
+CREATE TABLE credit_moves (
+  seller integer NOT NULL DEFAULT current_seller() REFERENCES sellers,
+  id text NOT NULL,
+  credit_grant text NOT NULL,
+  kind text NOT NULL CHECK (kind IN ('expired', 'voided', 'rolled_over')),
+  amount_minor bigint NOT NULL CHECK (amount_minor > 0),
+  moved_at timestamptz NOT NULL,
+  PRIMARY KEY (seller, id),
+  FOREIGN KEY (seller, credit_grant) REFERENCES credit_grants (seller, id)
+);
+CREATE INDEX credit_moves_grant ON credit_moves (seller, credit_grant);
+
+-- What a grant that ended still pays: of a charge whose usage came before its end.
+CREATE TABLE credit_reservations (
+  seller integer NOT NULL DEFAULT current_seller() REFERENCES sellers,
+  credit_grant text NOT NULL,
+  price_interval text NOT NULL,
+  charge_start_at timestamptz NOT NULL,
+  amount_minor bigint NOT NULL CHECK (amount_minor > 0),
+  PRIMARY KEY (seller, credit_grant, price_interval, charge_start_at),
+  FOREIGN KEY (seller, credit_grant) REFERENCES credit_grants (seller, id)
+);
+
+CREATE VIEW credit_grant_sums WITH (security_invoker = true) AS
+SELECT g.seller, g.id, d.drawn_minor, m.expired_minor, m.voided_minor, m.rolled_over_minor,
+  g.amount_minor - d.drawn_minor - m.expired_minor - m.voided_minor - m.rolled_over_minor AS left_minor,
+  g.ended_at IS NULL AND coalesce(g.available, '') = 'on_payment' AND NOT EXISTS (
+    SELECT FROM invoices p WHERE p.seller = g.seller AND p.id = g.purchase_invoice AND p.status = 'paid') AS is_pending
+FROM credit_grants g CROSS JOIN LATERAL (
+  SELECT coalesce(sum(w.amount_minor), 0)::bigint AS drawn_minor FROM credit_draws w
+    LEFT JOIN invoices i ON i.seller = w.seller AND i.id = w.document
+    LEFT JOIN credit_notes n ON n.seller = w.seller AND n.id = w.document
+  WHERE w.seller = g.seller AND w.credit_grant = g.id AND coalesce(i.status, n.status) <> 'void'
+) d CROSS JOIN LATERAL (
+  SELECT coalesce(sum(amount_minor) FILTER (WHERE kind = 'expired'), 0)::bigint AS expired_minor,
+    coalesce(sum(amount_minor) FILTER (WHERE kind = 'voided'), 0)::bigint AS voided_minor,
+    coalesce(sum(amount_minor) FILTER (WHERE kind = 'rolled_over'), 0)::bigint AS rolled_over_minor
+  FROM credit_moves v WHERE v.seller = g.seller AND v.credit_grant = g.id) m;
+
+-- What is left of each reservation; nothing once the charge is billed.
+CREATE VIEW credit_reservation_sums WITH (security_invoker = true) AS
+SELECT r.seller, r.credit_grant, r.price_interval, r.charge_start_at, r.amount_minor AS left_minor
+FROM credit_reservations r JOIN credit_grants g ON g.seller = r.seller AND g.id = r.credit_grant
+WHERE NOT EXISTS (
+  SELECT FROM line_items l LEFT JOIN invoices i ON i.seller = l.seller AND i.id = l.document
+    LEFT JOIN credit_notes n ON n.seller = l.seller AND n.id = l.document
+  WHERE l.seller = r.seller AND l.price_interval = r.price_interval AND l.charge_start_at = r.charge_start_at
+    AND coalesce(i.status, n.status) <> 'void' AND coalesce(i.issued_at, n.issued_at) > g.ended_at);
+
 -- Money that came in: what settled invoices of it is in settlements, credited_minor went to the customer's balance,
 -- unapplied_minor waits for somebody to match it, refunded_minor is what of the unmatched was given back.
 CREATE TABLE payments (
