@@ -16,6 +16,7 @@ from invoicing.model import CreditNote, Invoice
 from invoicing.post import StaleDerivationError
 from invoicing.post_due import post_due
 from invoicing.show_drafts import body_of, find_draft
+from invoicing.store import lock_billing
 from invoicing.sweep_usage import sweep_usage
 from plans.catalog import refuse_invalid
 from plans.model import Seller
