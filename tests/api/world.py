@@ -156,7 +156,13 @@ async def fill(world: World, seller: Seller) -> None:
         (
             "credit_grant",
             "/v1/credit_grants",
-            {"key": "welcome", "customer": "acme", "amount": "1.00", "kind": "promotional"},
+            {
+                "key": "welcome",
+                "customer": "acme",
+                "amount": "1.00",
+                "kind": "promotional",
+                "scope": {"prices": ["sold-by-nobody"]},  # so that it changes no other test
+            },
         ),
         ("api_key", "/v1/api_keys", {"name": "spare", "scopes": ["read"]}),
     ):
