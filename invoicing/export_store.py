@@ -50,13 +50,13 @@ ORDER BY d.issued_at, d.series, d.sequence, l.ordinal
 """)
 _JOURNAL: Final = text("""
 SELECT e.id AS entry, e.entry_on AS date, e.accounting_month AS month, e.kind, e.source,
-  coalesce(si.number, sn.number) AS source_number, p.ordinal, p.account, p.dimension,
+  coalesce(si.number, sn.number, e.source) AS source_number, p.ordinal, p.account, p.dimension,
   c.key AS customer, p.contract, p.document, coalesce(i.number, n.number) AS document_number,
   p.line, p.currency,
   CASE WHEN p.amount_minor >= 0 THEN p.amount_minor END AS debit,
   CASE WHEN p.amount_minor < 0 THEN -p.amount_minor END AS credit
 FROM journal_entries e JOIN postings p ON p.seller = e.seller AND p.entry = e.id
-  JOIN customers c ON c.seller = p.seller AND c.id = p.customer
+  LEFT JOIN customers c ON c.seller = p.seller AND c.id = p.customer
   LEFT JOIN invoices si ON si.seller = e.seller AND si.id = e.source
   LEFT JOIN credit_notes sn ON sn.seller = e.seller AND sn.id = e.source
   LEFT JOIN invoices i ON i.seller = p.seller AND i.id = p.document

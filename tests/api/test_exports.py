@@ -33,7 +33,8 @@ async def export(world: World, kind: str, **query: str) -> list[dict[str, str]]:
 
 async def test_documents_and_lines_are_as_the_api_answers_them(billed_world: World) -> None:
     for kind in ("invoices", "credit_notes"):
-        known = (await billed_world.send("GET", f"/v1/{kind}")).json()["data"]
+        listed = (await billed_world.send("GET", f"/v1/{kind}")).json()["data"]
+        known = [one for one in listed if one["status"] != "draft"]
         rows = await export(billed_world, kind)
         assert known and [row["id"] for row in rows] == [one["id"] for one in known]
         for row, one in zip(rows, known, strict=True):
