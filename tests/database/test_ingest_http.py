@@ -92,7 +92,7 @@ async def test_events_come_in_several_forms(database, content, headers, accepted
         (b"[]", {"content_encoding": "br"}, 415, "unsupported_media_type"),
         (b"[]", {"content_encoding": "gzip"}, 400, "malformed_gzip"),
         (gzip.compress(b"[]", mtime=0)[:-4], {"content_encoding": "gzip"}, 400, "malformed_gzip"),
-        (gzip.compress(b"[]") + b"x", {"content_encoding": "gzip"}, 400, "malformed_gzip"),
+        (gzip.compress(b"[]", mtime=0) + b"x", {"content_encoding": "gzip"}, 400, "malformed_gzip"),
         (b" " * (BODY_LIMIT_BYTES + 1), {}, 413, "body_too_large"),
         (json.dumps(numbered(MOST_EVENTS + 1)).encode(), {}, 413, "too_many_events"),
         (b"[" + b"7," * MOST_EVENTS + b"7]", {}, 413, "too_many_events"),
