@@ -13,7 +13,7 @@ from math import lcm
 import msgspec
 
 from engine.journal import PREPAID_CREDITS
-from engine.money import Rounding, round_ratio, split_largest_remainder
+from engine.money import Rounding, round_ratio, split_largest_remainder, split_signed
 from invoicing.lines import Line, LineTax
 from plans.model import TaxExempt, TaxRounding
 from plans.tax_rates import TaxCategory, TaxRate
@@ -171,27 +171,11 @@ def _spread(
     total = sum(bases)
     whole = _rounded(parts, total, rounding)
     found: list[list[tuple[_Part, int]]] = [[] for _ in bases]
-    weights = [base if total >= 0 else -base for base in bases]
     for part, amount in whole:
-        if amount == 0 or min(weights) < 0:
-            shares = [0] * len(bases) if amount == 0 else _signed_split(amount, weights)
-        else:
-            shares = split_largest_remainder(amount, weights)
+        shares = split_signed(amount, bases) if amount else [0] * len(bases)
         for line, share in zip(found, shares, strict=True):
             line.append((part, share))
     return found
-
-
-def _signed_split(amount: int, weights: Sequence[int]) -> list[int]:
-    """A split over weights of both signs: each exact share cut towards zero, the rest by size."""
-    total = sum(weights)
-    exact = [Fraction(amount * weight, total) for weight in weights]
-    shares = [-(-each.numerator // each.denominator) if each < 0 else int(each) for each in exact]
-    order = sorted(range(len(weights)), key=lambda at: (-abs(exact[at] - shares[at]), at))
-    left = amount - sum(shares)
-    for at in order[: abs(left)]:
-        shares[at] += 1 if left > 0 else -1
-    return shares
 
 
 def _given_back(

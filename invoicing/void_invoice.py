@@ -10,6 +10,7 @@ from engine.ids import DerivedIds, derived_body
 from engine.period import local_date
 from invoicing.close_grant import void_bought
 from invoicing.credit_store import prepaid_draws, reserve_voided
+from invoicing.entry_store import tell, write_entry
 from invoicing.model import InvoiceStatus
 from invoicing.payment_store import paid_of
 from invoicing.posting_rules import void_postings
@@ -18,8 +19,6 @@ from invoicing.void_store import (
     issued_postings,
     lock_invoice,
     mark_void,
-    tell_void,
-    write_void_entry,
 )
 from plans.model import Seller
 
@@ -60,17 +59,20 @@ async def void_invoice(
         prepaid=prepaid,
     )
     await mark_void(connection=connection, invoice=invoice.id, now=now)
-    await write_void_entry(
+    await write_entry(
         connection=connection,
         entry=ids.find("je"),
-        invoice=invoice,
+        kind="voided",
+        source=invoice.id,
         entry_on=local_date(at=now, timezone=seller.timezone),
         now=now,
+        currency=invoice.currency,
         postings=postings,
     )
     await reserve_voided(connection=connection, invoice=invoice.id)
     await void_bought(connection=connection, seller=seller, invoice=invoice.id, now=now)
-    await tell_void(connection=connection, event=ids.find("evt"), invoice=invoice, now=now)
+    told = (ids.find("evt"), "invoice.voided", invoice.id, invoice.version + 1)
+    await tell(connection=connection, events=[told], now=now)
     given_back = {
         (invoice.customer, invoice.currency): invoice.total_minor
         - invoice.amount_due_minor

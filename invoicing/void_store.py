@@ -1,7 +1,6 @@
 """SQL that voids an issued invoice: its lock, the postings to mirror, the keys that it frees."""
 
-from collections.abc import Sequence
-from datetime import date, datetime
+from datetime import datetime
 from typing import Final
 
 import msgspec
@@ -33,24 +32,6 @@ FROM (
   FROM line_items WHERE seller = current_seller() AND document = :invoice GROUP BY subscription
 ) f
 WHERE s.seller = current_seller() AND s.id = f.subscription
-""")
-_ENTRY: Final = text("""
-INSERT INTO journal_entries (id, kind, source, entry_on, accounting_month, posted_at)
-VALUES (:entry, 'voided', :invoice, :entry_on, :month, :now)
-""")
-_POSTINGS: Final = text("""
-INSERT INTO postings (entry, ordinal, account, dimension, customer, contract, document, line,
-  currency, amount_minor)
-SELECT :entry, u.ordinal, u.account, u.dimension, u.customer, u.contract, u.document, u.line,
-  :currency, u.amount
-FROM unnest(CAST(:accounts AS text[]), CAST(:dimensions AS text[]), CAST(:customers AS text[]),
-  CAST(:contracts AS text[]), CAST(:documents AS text[]), CAST(:lines AS text[]),
-  CAST(:amounts AS bigint[])) WITH ORDINALITY
-  AS u (account, dimension, customer, contract, document, line, amount, ordinal)
-""")
-_TELL: Final = text("""
-INSERT INTO outbox (id, type, object, version, occurred_at)
-VALUES (:event, 'invoice.voided', :invoice, :version, :now)
 """)
 
 
@@ -85,41 +66,3 @@ async def mark_void(*, connection: AsyncConnection, invoice: str, now: datetime)
     """
     await connection.execute(_FREE, {"invoice": invoice})
     await connection.execute(_VOID, {"invoice": invoice, "now": now})
-
-
-async def write_void_entry(
-    *,
-    connection: AsyncConnection,
-    entry: str,
-    invoice: IssuedInvoice,
-    entry_on: date,
-    now: datetime,
-    postings: Sequence[Posting],
-) -> None:
-    """The journal entry of the void, in the month of its date."""
-    month = entry_on.replace(day=1)
-    head = {"entry": entry, "invoice": invoice.id, "entry_on": entry_on, "month": month, "now": now}
-    await connection.execute(_ENTRY, head)
-    await connection.execute(
-        _POSTINGS,
-        {
-            "entry": entry,
-            "currency": invoice.currency,
-            "accounts": [each.account for each in postings],
-            "dimensions": [each.dimension for each in postings],
-            "customers": [each.customer for each in postings],
-            "contracts": [each.contract for each in postings],
-            "documents": [each.document for each in postings],
-            "lines": [each.line for each in postings],
-            "amounts": [each.amount_minor for each in postings],
-        },
-    )
-
-
-async def tell_void(
-    *, connection: AsyncConnection, event: str, invoice: IssuedInvoice, now: datetime
-) -> None:
-    """What the outside world will hear of it."""
-    version = invoice.version + 1
-    told = {"event": event, "invoice": invoice.id, "version": version, "now": now}
-    await connection.execute(_TELL, told)
