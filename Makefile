@@ -11,6 +11,7 @@ LOCKED := install --quiet --root-user-action=ignore --no-warn-script-location --
 COMPILE := .venv/bin/uv pip compile --universal --generate-hashes --no-emit-index-url \
 	--no-emit-find-links --python-version 3.11 --no-header --quiet
 EXTRAS := --extra embedded --extra intl --extra einvoice
+BEYOND := --extra clickhouse --extra nats  # past one machine: tested here, installed by who needs them
 WORKERS ?= 2
 
 # What runs needs the runtime only; where the developers' tools are installed they are kept current.
@@ -64,7 +65,7 @@ imports: $(TOOLS) ## the layers, the pure nouns, the one door to each outside sy
 
 lock: $(TOOLS) ## compile requirements/ again from pyproject.toml
 	@$(COMPILE) $(EXTRAS) pyproject.toml -o requirements/runtime.txt
-	@$(COMPILE) $(EXTRAS) --group dev pyproject.toml -o requirements/dev.txt
+	@$(COMPILE) $(EXTRAS) $(BEYOND) --group dev pyproject.toml -o requirements/dev.txt
 	@$(COMPILE) --group pyproject.toml:build -o requirements/build.txt
 
 clean: ## forget .venv and every cache
