@@ -16,6 +16,7 @@ import msgspec
 from engine.errors import BillingError, ErrorKind
 from invoicing.paper_sums import VatCategory
 from plans.model import Address, Party
+from plans.tax_ids import is_vat, registration_scheme
 
 GUIDELINE: Final = "urn:cen.eu:en16931:2017"
 INVOICE_TYPE: Final = "380"
@@ -24,7 +25,6 @@ CREDIT_NOTE_TYPE: Final = "381"
 EACH: Final = "C62"
 SEPA_TRANSFER: Final = "58"
 CREDIT_TRANSFER: Final = "30"
-_VAT_TYPES: Final = {"USTID", "USTIDNR", "TVA", "IVA", "BTW", "PTU", "MOMS", "DPH"}
 _REASONS: Final[Mapping[VatCategory, tuple[str | None, str]]] = MappingProxyType(
     {
         VatCategory.EXEMPT: (None, "Exempt from tax"),
@@ -37,7 +37,10 @@ _REASONS: Final[Mapping[VatCategory, tuple[str | None, str]]] = MappingProxyType
 
 
 class TradeParty(msgspec.Struct, frozen=True, kw_only=True):
-    """Seller or buyer; `vat_id` begins with its country, `legal_id` is any other identity."""
+    """Seller or buyer; `vat_id` begins with its country, `legal_id` is any other identity.
+
+    `legal_scheme` (ISO 6523) says which register the other identity is of, where that is known.
+    """
 
     name: str
     line1: str | None = None
@@ -48,6 +51,7 @@ class TradeParty(msgspec.Struct, frozen=True, kw_only=True):
     country: str
     vat_id: str | None = None
     legal_id: str | None = None
+    legal_scheme: str | None = None
     email: str | None = None
 
 
@@ -151,11 +155,6 @@ def xml_text(text: str) -> str:
     return " ".join(kept.split())
 
 
-def _is_vat(kind: str) -> bool:
-    plain = re.sub(r"[^A-Z]", "", kind.upper())
-    return "VAT" in plain or plain in _VAT_TYPES
-
-
 def trade_party(*, party: Party, role: str) -> TradeParty:
     """The party with its VAT number told from its other identities.
 
@@ -166,13 +165,13 @@ def trade_party(*, party: Party, role: str) -> TradeParty:
     country = address.country or party.country
     if country is None:
         raise refuse(f"{role}_country_missing", f"an e-invoice needs the country of the {role}")
-    vat = next((each.value for each in party.tax_ids if _is_vat(each.type)), None)
+    vat = next((each.value for each in party.tax_ids if is_vat(each.type)), None)
     if vat is not None:
         vat = re.sub(r"[\s.-]", "", vat).upper()
-        if not re.match(r"[A-Z]{2}[A-Z0-9+*]{2,13}\Z", vat):
+        if not re.match(r"[A-Z]{2}[A-Z0-9+*]{2,14}\Z", vat):
             message = f"the VAT number of the {role} must begin with the letters of its country"
             raise refuse(f"{role}_vat_id_invalid", message)
-    other = next((each.value for each in party.tax_ids if not _is_vat(each.type)), None)
+    other = next((each for each in party.tax_ids if not is_vat(each.type)), None)
     return TradeParty(
         name=party.name,
         line1=address.line1,
@@ -182,7 +181,8 @@ def trade_party(*, party: Party, role: str) -> TradeParty:
         region=address.region,
         country=country,
         vat_id=vat,
-        legal_id=other,
+        legal_id=None if other is None else other.value,
+        legal_scheme=None if other is None else registration_scheme(other.type),
         email=party.emails[0] if party.emails else None,
     )
 

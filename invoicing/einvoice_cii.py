@@ -50,7 +50,8 @@ def _day(parent: Element, path: str, on: date) -> None:
 def _party(parent: Element, name: str, party: TradeParty) -> None:
     node = _put(parent, name)
     _put(node, "Name", party.name)
-    _maybe(node, "SpecifiedLegalOrganization/ID", party.legal_id)
+    scheme = {} if party.legal_scheme is None else {"schemeID": party.legal_scheme}
+    _maybe(node, "SpecifiedLegalOrganization/ID", party.legal_id, **scheme)
     address = _put(node, "PostalTradeAddress")
     _maybe(address, "PostcodeCode", party.postal_code)
     _maybe(address, "LineOne", party.line1)

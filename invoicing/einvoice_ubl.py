@@ -69,12 +69,13 @@ class _Writer:
         self._text(node, "EndpointID", party.email, schemeID="EM")
         self._address(node, "PostalAddress", party)
         if party.vat_id is not None:
-            scheme = self._group(node, "PartyTaxScheme")
-            self._text(scheme, "CompanyID", party.vat_id)
-            self._scheme(scheme)
+            taxed = self._group(node, "PartyTaxScheme")
+            self._text(taxed, "CompanyID", party.vat_id)
+            self._scheme(taxed)
         legal = self._group(node, "PartyLegalEntity")
         self._text(legal, "RegistrationName", party.name)
-        self._text(legal, "CompanyID", party.legal_id)
+        scheme = {} if party.legal_scheme is None else {"schemeID": party.legal_scheme}
+        self._text(legal, "CompanyID", party.legal_id, **scheme)
 
     def _category(
         self, parent: Element, name: str, category: VatCategory, rate: str | None

@@ -7,6 +7,7 @@ from babel import Locale, UnknownLocaleError
 
 from engine.errors import BillingError
 from plans.model import Address, Party
+from plans.tax_ids import tax_id_label
 
 TEXT_LIMIT: Final = 2000
 # Town, region and postal code share a row; elsewhere the code stands before the town.
@@ -51,12 +52,13 @@ def paper_party(*, party: Party, locale: str) -> PaperParty:
         code = address.country or code
     if code:
         rows.append(parse_locale(locale).territories.get(code, code))
-    rows += [f"{tax_id.type} {tax_id.value}" for tax_id in party.tax_ids]
+    rows += [f"{tax_id_label(tax_id.type)} {tax_id.value}" for tax_id in party.tax_ids]
     rows += party.emails[:2]
     return PaperParty(name=bounded(party.name), rows=tuple(bounded(row) for row in rows if row))
 
 
 def footer_text(*, seller: Party) -> str:
     """Legal name and tax identities of who issues the document."""
-    parts = [seller.name, *(f"{tax_id.type} {tax_id.value}" for tax_id in seller.tax_ids)]
+    numbers = [f"{tax_id_label(tax_id.type)} {tax_id.value}" for tax_id in seller.tax_ids]
+    parts = [seller.name, *numbers]
     return bounded(" · ".join(parts))

@@ -59,7 +59,7 @@ class _Told(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def locale(self) -> str:
         """The language in which the customer reads."""
-        return self.customer.locale or "en"
+        return _locale(self.seller, self.customer)
 
 
 async def print_document(
@@ -72,7 +72,6 @@ async def print_document(
     has one paper; only a void invoice says that it is void.
     """
     told = await _tell(connection, document)
-    payment = told.seller.payment_details
     paper = build_paper(
         document=told.document,
         seller=told.seller,
@@ -81,7 +80,7 @@ async def print_document(
         sums=told.sums,
         timezone=timezone,
         locale=told.locale,
-        payment=None if payment is None else PaymentDetails(**msgspec.structs.asdict(payment)),
+        payment=_payment(told.seller),
         branding=await _branding(connection, told.seller),
     )
     content = render_pdf(paper=paper)
@@ -112,7 +111,7 @@ async def _tell(connection: AsyncConnection, document: Invoice | CreditNote) -> 
         document = _as_issued(document)
     seller, customer = await parties_of(connection=connection, document=document.id)
     printed = await printed_lines(connection=connection, document=document.id)
-    words = choose_words(locale=customer.locale or "en")
+    words = choose_words(locale=_locale(seller, customer))
     return _Told(
         document=document,
         seller=seller,
@@ -149,7 +148,17 @@ def _trade(told: _Told, timezone: str) -> TradeDocument:
         lines=lines,
         sums=told.sums,
         timezone=timezone,
+        payment=_payment(told.seller),
     )
+
+
+def _locale(seller: Party, customer: Party) -> str:
+    return customer.locale or seller.locale or "en"
+
+
+def _payment(seller: Party) -> PaymentDetails | None:
+    stated = seller.payment_details
+    return None if stated is None else PaymentDetails(**msgspec.structs.asdict(stated))
 
 
 def _as_issued(invoice: Invoice) -> Invoice:

@@ -12,6 +12,7 @@ import msgspec
 from engine.errors import BillingError, FieldError
 from engine.ids import encode_body
 from engine.money import is_currency
+from plans.drafts import SellerDraft
 from plans.expression import ExpressionError, is_property, parse_expression
 from plans.letterhead import locale_errors
 from plans.model import Aggregation, CustomerDraft, MeterDraft, Party, PlanDraft, Seller
@@ -149,6 +150,12 @@ def _dimensions(price: Price) -> dict[str, tuple[str, ...]]:
     return needed
 
 
+def country_of(party: Seller | SellerDraft | CustomerDraft) -> str | None:
+    """Where somebody is: the country of the address comes first."""
+    address = party.address
+    return (None if address is None else address.country) or party.country
+
+
 def party_of_seller(seller: Seller) -> Party:
     """What documents print of the seller."""
     return Party(
@@ -156,6 +163,7 @@ def party_of_seller(seller: Seller) -> Party:
         address=seller.address,
         country=seller.country,
         tax_ids=seller.tax_ids,
+        locale=seller.default_locale,
         branding=seller.branding,
         payment_details=seller.payment_details,
     )

@@ -7,10 +7,17 @@ from msgspec import UNSET
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from engine.errors import BillingError, ErrorKind, FieldError
-from plans.catalog import currency_errors, party_of_seller, refuse_invalid, timezone_errors
-from plans.letterhead import payment_errors
+from plans.catalog import (
+    country_of,
+    currency_errors,
+    party_of_seller,
+    refuse_invalid,
+    timezone_errors,
+)
+from plans.letterhead import locale_errors, payment_errors
 from plans.model import Seller, SellerPatch
 from plans.seller_store import has_postings, load_seller, save_party, save_seller
+from plans.tax_ids import checked_tax_ids
 
 # Every posted amount was derived under these: another choice would make differences of them all.
 SETTLED_BY_POSTING: Final = ("currency", "rounding", "proration", "last_day")
@@ -26,11 +33,15 @@ async def change_seller(*, connection: AsyncConnection, patch: SellerPatch) -> S
     named = {name: getattr(patch, name) for name in patch.__struct_fields__}
     changes = {name: value for name, value in named.items() if value is not UNSET}
     changed = msgspec.structs.replace(seller, **changes)
+    tax_ids, errors = checked_tax_ids(tax_ids=changed.tax_ids, country=country_of(changed))
+    changed = msgspec.structs.replace(changed, tax_ids=tax_ids)
     refuse_invalid(
         [
+            *errors,
             *currency_errors(changed.currency),
             *timezone_errors(changed.timezone),
             *payment_errors(changed.payment_details),
+            *locale_errors(changed.default_locale, pointer="/default_locale"),
         ]
     )
     settled = [

@@ -11,6 +11,7 @@ from engine.ids import new_id
 from engine.journal import CHART
 from plans.api_keys import ApiKeyDraft, IssuedApiKey, Scope
 from plans.catalog import (
+    country_of,
     currency_errors,
     party_id,
     party_of_seller,
@@ -21,6 +22,7 @@ from plans.drafts import SellerDraft
 from plans.issue_key import issue_key
 from plans.model import Mode, Seller
 from plans.seller_store import create_seller_row, insert_accounts, save_party
+from plans.tax_ids import checked_tax_ids
 
 
 class CreatedSeller(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,7 +46,9 @@ async def create_seller(
     `now` is wall time; `identity` is the id of a seller that must be found again by it, a fresh one
     when left out. Errors: `invalid_body` with the fields at fault.
     """
-    refuse_invalid(currency_errors(draft.currency) + timezone_errors(draft.timezone))
+    tax_ids, errors = checked_tax_ids(tax_ids=draft.tax_ids, country=country_of(draft))
+    refuse_invalid(errors + currency_errors(draft.currency) + timezone_errors(draft.timezone))
+    draft = msgspec.structs.replace(draft, tax_ids=tax_ids)
     clock_at = (draft.clock_at or now) if draft.mode is Mode.TEST else None
     fields: dict[str, Any] = {**msgspec.structs.asdict(draft), "clock_at": clock_at}
     seller = Seller(

