@@ -53,7 +53,7 @@ TABLES = {
     "outbox": "object",
 }
 PHASES: list[tuple[ModuleType, str, str]] = [
-    (invoicing.run_billing, "sweep_inbox", "inbox: who has new usage"),
+    (invoicing.run_billing, "sweep_usage", "inbox: who has new usage"),
     (invoicing.run_billing, "due_customers", "work list"),
     (invoicing.run_billing, "load_work", "agreements"),
     (invoicing.run_billing, "derive", "derive"),
@@ -61,6 +61,7 @@ PHASES: list[tuple[ModuleType, str, str]] = [
     (invoicing.rate_charges, "rate", "  of it rate"),
     (invoicing.run_billing, "post", "post, without the commit"),
     (invoicing.post, "advance_subscriptions", "  of it progress"),
+    (invoicing.post, "prepare", "  of it whole documents"),
     (invoicing.post, "copy_documents", "  of it COPY"),
 ]
 

@@ -1,0 +1,22 @@
+"""The benchmarks still run: each in its smallest form, for its code and not for its figures."""
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.tidy.tree import ROOT
+
+SMALLEST: dict[str, list[str]] = {
+    "bench_rating": ["--lines", "2000"],
+    "bench_usage_read": ["--events", "20000", "--customers", "200", "--reads", "5"],
+    "bench_billing_run": ["--subscriptions", "120", "--events", "12000"],
+}
+
+
+@pytest.mark.parametrize("name", sorted(SMALLEST))
+def test_the_benchmark_runs(name: str) -> None:
+    command = [sys.executable, str(ROOT / "benchmarks" / f"{name}.py"), *SMALLEST[name]]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "target" in done.stdout
