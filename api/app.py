@@ -34,6 +34,7 @@ from api import (
     subscriptions,
     tax_rates,
     usage,
+    write_offs,
 )
 from api.auth import Authenticator, Principal, declared_scope, require_key
 from api.bodies import StrictBody
@@ -69,6 +70,7 @@ ROUTES: Final[tuple[ControllerRouterHandler, ...]] = (
     *subscriptions.ROUTES,
     *billing_runs.ROUTES,
     *invoices.ROUTES,
+    *write_offs.ROUTES,
     *previews.ROUTES,
     *drafts.ROUTES,
     *journal.ROUTES,

@@ -14,6 +14,7 @@ from api.scenario_file import Scenario, Step, as_sent
 from engine.journal import CHART
 from engine.money import is_currency
 from invoicing.drafts import DraftEdit, FinalizeDraft
+from invoicing.losses import WriteOffDraft
 from invoicing.migration import MigrationDraft
 from invoicing.model import BillingRunDraft, CreditNote, Invoice, LineItem, VoidDraft
 from invoicing.one_off import OneOffDraft
@@ -69,7 +70,7 @@ VERB_NAMES: Final[Mapping[str, str]] = {
 USAGE_FIELDS: Final = frozenset(
     {"id", "source", "customer", "type", "time", "data", "repeat", "backfill"}
 )
-INVOICE_VERBS: Final = frozenset({"void", "finalize"})
+INVOICE_VERBS: Final = frozenset({"void", "finalize", "write_off"})
 """Verbs that act on an issued invoice and need no body."""
 
 POSTS: Final[Mapping[str, type]] = {
@@ -87,6 +88,7 @@ POSTS: Final[Mapping[str, type]] = {
     r"/v1/payments/[^/]+/allocate": AllocateDraft,
     r"/v1/invoices/[^/]+/void": VoidDraft,
     r"/v1/invoices/[^/]+/finalize": FinalizeDraft,
+    r"/v1/invoices/[^/]+/write_off": WriteOffDraft,
     r"/v1/invoices/[^/]+/lines": DraftEdit,
     r"/v1/backfills": BackfillDraft,
     r"/v1/backfills/[^/]+/(close|reverse)": BackfillStep,

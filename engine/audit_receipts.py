@@ -68,6 +68,21 @@ FROM (
 WHERE coalesce(a.amount, 0) <> coalesce(p.amount, 0)""",
     ),
     Check(
+        name="losses_left",
+        sentence="What is due of a written-off invoice is what its write-off took and is not back.",
+        sql="""
+SELECT i.seller, i.id, format('%s with %s due, %s lost', i.status, i.amount_due_minor,
+  coalesce(l.amount, 0))
+FROM invoices i LEFT JOIN (
+  SELECT p.seller, p.document, sum(p.amount_minor) AS amount
+  FROM postings p JOIN journal_entries e ON e.seller = p.seller AND e.id = p.entry
+  WHERE p.account IN ('credit_loss', 'contract_balance') AND e.kind NOT IN ('issued', 'voided')
+  GROUP BY p.seller, p.document
+) l ON l.seller = i.seller AND l.document = i.id
+WHERE coalesce(l.amount, 0) <> CASE i.status WHEN 'uncollectible' THEN i.amount_due_minor ELSE 0 END
+  OR (i.status = 'uncollectible' AND i.written_off_at IS NULL)""",
+    ),
+    Check(
         name="refund_of_credit_note",
         sentence="What a standing credit note pays back is its refund, and a void one's is void.",
         sql="""

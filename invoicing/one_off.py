@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 from datetime import datetime
-from enum import StrEnum
 from typing import Annotated, Final
 
 import msgspec
 
+from engine.delivered import RevenueMethod
 from engine.errors import BillingError, FieldError
 from engine.money import (
     CurrencyCode,
@@ -28,16 +28,6 @@ AMOUNT_MAX_MINOR: Final = 10**15
 MOST_LINES: Final = 1_000
 QUANTITY_DIGITS: Final = 9
 UNIT_DIGITS: Final = 12
-
-
-class RevenueMethod(StrEnum):
-    """How a line is earned."""
-
-    RATABLE_DAILY = "ratable_daily"
-    RATABLE_SECOND = "ratable_second"
-    USAGE = "usage"
-    POINT_IN_TIME = "point_in_time"
-    OVER_DAYS = "over_days"
 
 
 class Revenue(Body, frozen=True, kw_only=True):

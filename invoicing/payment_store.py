@@ -9,7 +9,8 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from engine.money import format_amount
-from invoicing.payments import Allocation, Loss, Payable, Payment, PaymentMethod, PaymentStatus
+from invoicing.loss_store import losses_left
+from invoicing.payments import Allocation, Payable, Payment, PaymentMethod, PaymentStatus
 
 _PAYABLE: Final = """id, number, customer, currency, status, amount_due_minor, version
 FROM invoices WHERE seller = current_seller()"""
@@ -19,15 +20,6 @@ ORDER BY due_at, issued_at, sequence FOR UPDATE
 """)
 _NAMED: Final = text(f"""
 SELECT {_PAYABLE} AND (id = ANY(:references) OR number = ANY(:references)) ORDER BY id FOR UPDATE
-""")
-# What a write-off took and recoveries have not yet given back.
-_LOSSES: Final = text("""
-SELECT p.document, p.account, p.contract, p.line, sum(p.amount_minor)::bigint AS amount_minor
-FROM postings p JOIN journal_entries e ON e.seller = p.seller AND e.id = p.entry
-WHERE p.seller = current_seller() AND p.document = ANY(:invoices)
-  AND p.account IN ('credit_loss', 'contract_balance') AND e.kind NOT IN ('issued', 'voided')
-GROUP BY p.document, p.account, p.contract, p.line HAVING sum(p.amount_minor) <> 0
-ORDER BY p.document, p.account, p.contract, p.line
 """)
 _INSERT: Final = text("""
 INSERT INTO payments (id, customer, currency, amount_minor, method, reference, status,
@@ -69,7 +61,8 @@ GROUP BY payment, invoice ORDER BY payment, min(settled_at), min(id)
 """)
 _PAID: Final = text("""
 SELECT invoice, sum(amount_minor)::bigint AS amount_minor FROM settlements
-WHERE seller = current_seller() AND invoice = ANY(:invoices) AND kind = 'payment' GROUP BY invoice
+WHERE seller = current_seller() AND invoice = ANY(:invoices) AND kind = 'payment'
+GROUP BY invoice HAVING sum(amount_minor) <> 0
 """)
 _BEGINNING: Final = {"received_at": datetime(1, 1, 1, tzinfo=UTC), "id": ""}
 
@@ -97,14 +90,11 @@ async def lock_named(
 ) -> dict[str, Payable]:
     """Invoices by id and by number, locked, with what a write-off took of them."""
     rows = (await connection.execute(_NAMED, {"references": list(references)})).mappings().all()
-    losses: dict[str, list[Loss]] = {}
     gone = [row["id"] for row in rows if row["status"] == "uncollectible"]
-    if gone:
-        for row in (await connection.execute(_LOSSES, {"invoices": gone})).mappings():
-            losses.setdefault(row["document"], []).append(msgspec.convert(dict(row), Loss))
+    losses = await losses_left(connection=connection, invoices=gone)
     found: dict[str, Payable] = {}
     for row in rows:
-        payable = msgspec.convert({**row, "losses": losses.get(row["id"], [])}, Payable)
+        payable = msgspec.convert({**row, "losses": losses.get(row["id"], ())}, Payable)
         found[payable.id] = found[payable.number] = payable
     return found
 

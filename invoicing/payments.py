@@ -16,7 +16,6 @@ from engine.errors import BillingError, FieldError
 from engine.journal import (
     ACCOUNTS_RECEIVABLE,
     CASH,
-    CREDIT_LOSS,
     CUSTOMER_BALANCE,
     UNAPPLIED_CASH,
     Posting,
@@ -28,8 +27,8 @@ from engine.money import (
     format_amount,
     is_currency,
     parse_amount,
-    split_signed,
 )
+from invoicing.losses import Loss, given_back, loss_postings
 from invoicing.model import InvoiceStatus
 from plans.shape import Body, Record, ShortText
 
@@ -109,15 +108,6 @@ class Payment(Record, frozen=True, kw_only=True):
     unapplied: str
     refunded: str
     attempted_at: datetime
-
-
-class Loss(msgspec.Struct, frozen=True, kw_only=True):
-    """What is left of a write-off on one account and line: a recovery gives it back."""
-
-    account: str
-    contract: str
-    line: str
-    amount_minor: int
 
 
 class Payable(msgspec.Struct, frozen=True, kw_only=True):
@@ -249,7 +239,12 @@ def _paid_side(parts: Sequence[Part], customer: str) -> list[Posting]:
     postings: list[Posting] = []
     for part in parts:
         if part.invoice.status is InvoiceStatus.UNCOLLECTIBLE:
-            postings += _recovered(part, customer)
+            undone = given_back(
+                losses=part.invoice.losses, amount_minor=part.amount_minor, loss_first=True
+            )
+            postings += loss_postings(
+                losses=undone, customer=customer, invoice=part.invoice.id, sign=-1
+            )
         else:
             postings.append(
                 Posting(
@@ -259,31 +254,6 @@ def _paid_side(parts: Sequence[Part], customer: str) -> list[Posting]:
                     document=part.invoice.id,
                 )
             )
-    return postings
-
-
-def _recovered(part: Part, customer: str) -> list[Posting]:
-    """A recovery gives back the loss first, and what is left the contract balances."""
-    lost = [each for each in part.invoice.losses if each.account == CREDIT_LOSS]
-    unearned = [each for each in part.invoice.losses if each.account != CREDIT_LOSS]
-    first = min(part.amount_minor, sum(each.amount_minor for each in lost))
-    postings: list[Posting] = []
-    for each_of, amount in ((lost, first), (unearned, part.amount_minor - first)):
-        if not amount:
-            continue
-        shares = split_signed(amount, [each.amount_minor for each in each_of])
-        postings += [
-            Posting(
-                account=each.account,
-                amount_minor=-share,
-                customer=customer,
-                document=part.invoice.id,
-                contract=each.contract,
-                line=each.line,
-            )
-            for each, share in zip(each_of, shares, strict=True)
-            if share
-        ]
     return postings
 
 

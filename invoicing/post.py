@@ -12,6 +12,7 @@ from engine.period import local_date
 from invoicing.assembly import CREDIT_NOTE_SUFFIX, Draft
 from invoicing.derive import Derived
 from invoicing.draft_store import mark_edits
+from invoicing.losses import write_off_postings
 from invoicing.posting_rules import (
     balance_postings,
     credit_note_postings,
@@ -222,6 +223,7 @@ class _Desk:
         )
         self._enter(draft, "issued", 0, postings)
         self._tell(draft, 0, "credit_note.issued", document, 1)
+        self._undo_losses(draft, applied)
         for ordinal, (invoice, part) in enumerate(applied, start=1):
             self._settle(draft, ordinal, "credit_note", invoice, part)
             paid = self._books.is_settled(invoice)
@@ -231,6 +233,22 @@ class _Desk:
         if refunded_minor:
             refund = self.rows.add_refund(draft=draft, amount_minor=refunded_minor)
             self._tell(draft, len(applied) + 1, "refund.created", refund, 1)
+
+    def _undo_losses(self, draft: Draft, applied: Sequence[tuple[str, int]]) -> None:
+        """What the note took off receivables of an invoice that was written off were losses."""
+        undone = [
+            posting
+            for invoice, part in applied
+            for posting in write_off_postings(
+                losses=self._books.undo_losses(invoice, part),
+                customer=draft.customer.id,
+                invoice=invoice,
+                sign=-1,
+            )
+            if posting.amount_minor
+        ]
+        if undone:
+            self._enter(draft, "recovered", 1, undone)
 
     def _settle(
         self, draft: Draft, ordinal: int, kind: str, invoice: str, amount_minor: int

@@ -4,14 +4,17 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from invoicing.losses import Loss, given_back, less
+
 
 class OpenInvoice(msgspec.Struct, frozen=True, kw_only=True):
-    """An invoice with something still to pay, in the order of issue."""
+    """An invoice with something still to pay, in the order of issue; `losses` if written off."""
 
     id: str
     customer: str
     amount_due_minor: int
     version: int
+    losses: tuple[Loss, ...] = ()
 
 
 class Books:
@@ -29,6 +32,7 @@ class Books:
         self.invoices = {key: item.amount_due_minor for key, item in invoices.items()}
         self.owners = {key: item.customer for key, item in invoices.items()}
         self.versions = {key: item.version for key, item in invoices.items()}
+        self.losses = {key: item.losses for key, item in invoices.items()}
 
     def use_balance(self, key: tuple[str, str], wanted: int) -> int:
         """Take up to `wanted` of the customer's balance in that currency."""
@@ -50,6 +54,15 @@ class Books:
         """The version that the invoice has once it is reduced again."""
         self.versions[invoice] += 1
         return self.versions[invoice]
+
+    def undo_losses(self, invoice: str, amount: int) -> list[Loss]:
+        """What a credit of so much undoes of the invoice's write-off: nothing where it is open."""
+        losses = self.losses[invoice]
+        if not losses:
+            return []
+        undone = given_back(losses=losses, amount_minor=amount, loss_first=False)
+        self.losses[invoice] = less(losses=losses, undone=undone)
+        return undone
 
     def apply_credit(
         self, documents: Sequence[str], amount: int, *, customer: str

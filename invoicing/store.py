@@ -12,6 +12,7 @@ from engine.db import copy_rows, loading
 from engine.period import Period
 from invoicing.assembly import BilledCustomer
 from invoicing.difference import PostedLine
+from invoicing.loss_store import losses_left
 from invoicing.model import Reason
 from invoicing.settlement import OpenInvoice
 
@@ -110,8 +111,9 @@ FROM unnest(CAST(:customers AS text[]), CAST(:currencies AS text[]), CAST(:amoun
 WHERE b.seller = current_seller() AND b.customer = u.customer AND b.currency = u.currency
 """)
 _OPEN: Final = text("""
-SELECT id, customer, amount_due_minor, version FROM invoices
-WHERE seller = current_seller() AND id = ANY(:invoices) AND status = 'open' AND amount_due_minor > 0
+SELECT id, customer, status, amount_due_minor, version FROM invoices
+WHERE seller = current_seller() AND id = ANY(:invoices) AND amount_due_minor > 0
+  AND status IN ('open', 'uncollectible')
 ORDER BY issued_at, sequence FOR UPDATE
 """)
 _REDUCE: Final = text("""
@@ -310,16 +312,19 @@ async def add_balances(
 async def lock_open_invoices(
     *, connection: AsyncConnection, invoices: Sequence[str]
 ) -> dict[str, OpenInvoice]:
-    """Those of the invoices that still have something to pay, oldest first, locked."""
+    """Those with something to pay still, or written off (with the loss), oldest first, locked."""
     if not invoices:
         return {}
-    rows = await connection.execute(_OPEN, {"invoices": list(invoices)})
+    rows = (await connection.execute(_OPEN, {"invoices": list(invoices)})).all()
+    gone = [row.id for row in rows if row.status == "uncollectible"]
+    losses = await losses_left(connection=connection, invoices=gone)
     return {
         row.id: OpenInvoice(
             id=row.id,
             customer=row.customer,
             amount_due_minor=row.amount_due_minor,
             version=row.version,
+            losses=losses.get(row.id, ()),
         )
         for row in rows
     }

@@ -25,7 +25,7 @@ from plans.model import Seller
 _REFUSALS: Final = {
     InvoiceStatus.PAID: ("invoice_paid", "what settled it stands: correct it by a credit note"),
     InvoiceStatus.VOID: ("already_void", "it was voided before"),
-    InvoiceStatus.UNCOLLECTIBLE: ("invoice_not_open", "it was written off"),
+    InvoiceStatus.UNCOLLECTIBLE: ("invoice_not_open", "it was written off, and is lost already"),
 }
 
 

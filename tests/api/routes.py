@@ -191,6 +191,9 @@ ROWS: dict[tuple[str, str], Row] = {
     ("POST", "/v1/invoices/{reference}/void"): Row(
         "billing", path={"reference": "invoice"}, body={}
     ),
+    ("POST", "/v1/invoices/{reference}/write_off"): Row(
+        "billing", path={"reference": "written"}, body={"reason": "insolvent"}
+    ),
     ("POST", "/v1/invoices/{reference}/lines"): Row(
         "billing",
         path={"reference": "draft"},

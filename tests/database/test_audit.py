@@ -106,7 +106,11 @@ PLANTS = [
         {"entry_month"},
         "je_1",
     ),
-    ("UPDATE journal_entries SET kind = 'x' WHERE id = 'je_1'", {"document_entry"}, "inv_1"),
+    (
+        "UPDATE journal_entries SET kind = 'x' WHERE id = 'je_1'",
+        {"document_entry", "losses_left"},
+        "inv_1",
+    ),
     (
         "UPDATE journal_entries SET source = 'inv_9' WHERE id = 'je_1'",
         {"document_entry"},
@@ -159,6 +163,14 @@ PLANTS = [
         "UPDATE credit_notes SET refunded_minor = 100, credited_minor = 200",
         {"refund_of_credit_note"},
         "cn_1",
+    ),
+    (
+        (
+            "UPDATE invoices SET status = 'uncollectible', written_off_at = issued_at"
+            " WHERE id = 'inv_2'"
+        ),
+        {"losses_left", "receivable_control"},
+        "inv_2",
     ),
     ("UPDATE refunds SET amount_minor = 101", {"refunds_payable_control"}, "cus_a EUR"),
     (
