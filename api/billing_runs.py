@@ -14,6 +14,7 @@ from api.pagination import Page, PageRequest
 from engine.db import Database
 from engine.errors import invalid_field, not_found
 from invoicing.advance_clock import ClockAnswer, advance_clock
+from invoicing.end_due_credits import end_due_credits
 from invoicing.model import BillingRun, BillingRunDraft
 from invoicing.rehearsal import RunRehearsal, refuse_far
 from invoicing.rehearse_run import rehearse_run
@@ -46,6 +47,7 @@ async def create_billing_run(
 ) -> BillingRun | RunRehearsal:
     """Post every charge due by `as_of` and every difference waiting; running again posts nothing.
 
+    Credit grants that expire by `as_of` end on the way, each after what falls due by its end.
     Documents are issued at `as_of`, which may not lie ahead of the seller's clock unless the run
     is a dry one: that posts nothing and tells what would be posted.
     """
@@ -63,6 +65,13 @@ async def create_billing_run(
         return await rehearse_run(
             database=database, seller=principal.seller, as_of=data.as_of, customers=customers
         )
+    await end_due_credits(
+        database=database,
+        seller=principal.seller,
+        through=data.as_of,
+        now=now,
+        customers=customers,
+    )
     return await run_billing(
         database=database,
         seller=principal.seller,

@@ -94,6 +94,7 @@ async def bill(
     """One billing run under a progress bar; gives the run and the first documents it posted."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+    from invoicing.end_due_credits import end_due_credits
     from invoicing.run_billing import Progress as Reached
     from invoicing.run_billing import run_billing
     from invoicing.run_report_store import list_posted
@@ -112,6 +113,7 @@ async def bill(
         def report(reached: Reached) -> None:
             progress.update(task, completed=reached.customers, documents=reached.documents)
 
+        await end_due_credits(database=database, seller=seller, through=as_of, now=now)
         finished = await run_billing(
             database=database, seller=seller, as_of=as_of, now=now, report=report
         )

@@ -16,8 +16,7 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from api.idempotency_store import forget_answers
 from engine.db import Database
 from engine.errors import BillingError
-from invoicing.credit_store import next_credit_end
-from invoicing.end_credits import end_credits
+from invoicing.end_due_credits import end_due_credits
 from invoicing.run_billing import run_billing
 from invoicing.top_up_credits import top_up_credits
 from invoicing.watch_spending import watch_spending
@@ -74,18 +73,9 @@ async def fold(*, database: Database, steps: int = FOLD_STEPS) -> dict[int, Fold
 
 
 async def _end_credits(database: Database, seller: int, now: datetime) -> None:
-    """End the grants whose time came, each after the documents due by that instant."""
-    after = None
-    while True:
-        async with database.transaction(seller=seller) as connection:
-            at = await next_credit_end(connection=connection, through=now, after=after)
-        if at is None:
-            return
-        await run_billing(database=database, seller=seller, as_of=at, now=now, pending=False)
-        failed = await end_credits(database=database, seller=seller, at=at)
-        if failed:
-            _log.error("seller %s: credit of %s customers could not end", seller, failed)
-        after = at
+    failed = await end_due_credits(database=database, seller=seller, through=now, now=now)
+    if failed:
+        _log.error("seller %s: credit of %s customers could not end", seller, failed)
 
 
 async def tidy_up(*, database: Database, now: datetime) -> int:

@@ -68,11 +68,13 @@ _NEXT_END: Final = text("""
 SELECT min(expires_at) FROM credit_grants
 WHERE seller = current_seller() AND ended_at IS NULL AND expires_at <= :through
   AND (CAST(:after AS timestamptz) IS NULL OR expires_at > :after)
+  AND (CAST(:customers AS text[]) IS NULL OR customer = ANY(:customers))
 """)
 _ENDING: Final = text("""
 SELECT DISTINCT g.customer, c.key COLLATE "C" AS key FROM credit_grants g
   JOIN customers c ON c.seller = g.seller AND c.id = g.customer
-WHERE g.seller = current_seller() AND g.ended_at IS NULL AND g.expires_at <= :at ORDER BY 2
+WHERE g.seller = current_seller() AND g.ended_at IS NULL AND g.expires_at <= :at
+  AND (CAST(:customers AS text[]) IS NULL OR g.customer = ANY(:customers)) ORDER BY 2
 """)
 _BILLED: Final = text("""
 SELECT id, key, number, party, net_terms_days, po_number FROM customers
@@ -161,16 +163,30 @@ async def write_move(
 
 
 async def next_credit_end(
-    *, connection: AsyncConnection, through: datetime, after: datetime | None
+    *,
+    connection: AsyncConnection,
+    through: datetime,
+    after: datetime | None,
+    customers: Sequence[str] | None = None,
 ) -> datetime | None:
-    """The earliest end of a grant not later than `through` and, if given, later than `after`."""
-    found = await connection.execute(_NEXT_END, {"through": through, "after": after})
-    return found.scalar_one_or_none()
+    """The earliest end of a grant not later than `through` and, if given, later than `after`.
+
+    `customers` (ids) limits it to their grants.
+    """
+    wanted = {"through": through, "after": after, "customers": _listed(customers)}
+    return (await connection.execute(_NEXT_END, wanted)).scalar_one_or_none()
 
 
-async def customers_of_ending(*, connection: AsyncConnection, at: datetime) -> list[str]:
+async def customers_of_ending(
+    *, connection: AsyncConnection, at: datetime, customers: Sequence[str] | None = None
+) -> list[str]:
     """Customers (ids) with a grant that should have ended by then, in the order of their keys."""
-    return [row.customer for row in await connection.execute(_ENDING, {"at": at})]
+    wanted = {"at": at, "customers": _listed(customers)}
+    return [row.customer for row in await connection.execute(_ENDING, wanted)]
+
+
+def _listed(customers: Sequence[str] | None) -> list[str] | None:
+    return None if customers is None else list(customers)
 
 
 async def billed_customer(*, connection: AsyncConnection, customer: str) -> BilledCustomer:

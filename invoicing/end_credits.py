@@ -1,5 +1,6 @@
 """Verb: end the grants whose time has come; roll over what may be, and begin the next round."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from fractions import Fraction
 
@@ -27,16 +28,18 @@ from plans.model import Seller
 from plans.seller_store import load_seller
 
 
-async def end_credits(*, database: Database, seller: int, at: datetime) -> int:
+async def end_credits(
+    *, database: Database, seller: int, at: datetime, customers: Sequence[str] | None = None
+) -> int:
     """End every grant that expires by `at`, a transaction for each customer; how many failed.
 
     Documents due at that very instant must have been posted before. A customer whose usage cannot
-    be rated keeps its grants until it can.
+    be rated keeps its grants until it can. `customers` (ids) leaves the grants of others alone.
     """
     async with database.transaction(seller=seller) as connection:
-        customers = await customers_of_ending(connection=connection, at=at)
+        ending = await customers_of_ending(connection=connection, at=at, customers=customers)
     failed = 0
-    for customer in customers:
+    for customer in ending:
         try:
             async with database.transaction(seller=seller) as connection:
                 await _end(connection, customer, at)

@@ -7,6 +7,7 @@ from typing import Final
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from engine.database_errors import anticipated
 from engine.db import Database
 from engine.errors import BillingError, FieldError, invalid_field
 from invoicing.derive import late_usage
@@ -137,6 +138,11 @@ async def _agree(
             await _subscribe(connection, seller, customer, draft.subscribe, **times)
     except BillingError as error:
         raise _inside(error, place) from None
+    except Exception as error:
+        found = anticipated(error)
+        if found is None:
+            raise
+        raise _inside(found, place) from None
 
 
 async def _subscribe(

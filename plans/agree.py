@@ -17,7 +17,7 @@ from plans.life_store import load_acts, load_beginnings, load_offer, load_own_pr
 from plans.model import Plan, PlanDraft
 from plans.own_prices import override_pointer, own_price
 from plans.prices import Kind, Price
-from plans.store import dimensions_of_meters, find_plan, price_ids_of
+from plans.store import aggregations_of_meters, dimensions_of_meters, find_plan, price_ids_of
 from plans.timeline import alignment_faults, quantity_faults
 
 
@@ -179,8 +179,9 @@ async def _unmetered(
     """Whether the price's meter keeps the dimensions that it needs."""
     named = [] if price.meter is None else [price.meter]
     known = await dimensions_of_meters(connection=connection, keys=named)
+    aggregations = await aggregations_of_meters(connection=connection, keys=named)
     draft = PlanDraft(key=plan.key, currency=plan.currency, interval=plan.interval, prices=(price,))
     return [
         msgspec.structs.replace(error, pointer=error.pointer.replace("/prices/0", pointer, 1))
-        for error in unmetered_errors(draft=draft, known=known)
+        for error in unmetered_errors(draft=draft, known=known, aggregations=aggregations)
     ]

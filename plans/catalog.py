@@ -16,9 +16,11 @@ from plans.drafts import SellerDraft
 from plans.expression import ExpressionError, is_property, parse_expression
 from plans.letterhead import locale_errors
 from plans.model import Aggregation, CustomerDraft, MeterDraft, Party, PlanDraft, Seller
-from plans.prices import MatrixPrice, Price
+from plans.prices import MatrixPrice, PercentagePrice, Price
 
 _ALL: Final = 100
+# Events of these name something, or move a level: no event has an amount to take a share of.
+_WITHOUT_AMOUNTS: Final = (Aggregation.UNIQUE_COUNT, Aggregation.WEIGHTED_SUM)
 _EMAIL_SIGNS: Final = frozenset('\r\n\t <>,;"')
 
 
@@ -117,10 +119,16 @@ def _option_errors(draft: MeterDraft) -> list[FieldError]:
     return errors
 
 
-def unmetered_errors(*, draft: PlanDraft, known: Mapping[str, Collection[str]]) -> list[FieldError]:
-    """An error for each price whose meter is none, or keeps not all the dimensions it needs.
+def unmetered_errors(
+    *,
+    draft: PlanDraft,
+    known: Mapping[str, Collection[str]],
+    aggregations: Mapping[str, Aggregation] | None = None,
+) -> list[FieldError]:
+    """An error for each price whose meter is none, or cannot give what it needs.
 
-    `known` gives the dimensions that a meter keeps by the meter's key.
+    `known` gives the dimensions that a meter keeps by the meter's key, `aggregations` what it
+    makes of events.
     """
     errors: list[FieldError] = []
     for index, price in enumerate(draft.prices):
@@ -133,6 +141,11 @@ def unmetered_errors(*, draft: PlanDraft, known: Mapping[str, Collection[str]]) 
             code = "unknown_meter"
             errors.append(FieldError(pointer=f"{pointer}/meter", code=code, detail=detail))
             continue
+        aggregation = (aggregations or {}).get(price.meter)
+        if isinstance(price, PercentagePrice) and aggregation in _WITHOUT_AMOUNTS:
+            detail = f"a percentage is of amounts, which events of {price.meter!r} do not have"
+            code = "not_allowed"
+            errors.append(FieldError(pointer=f"{pointer}/meter", code=code, detail=detail))
         for field, names in _dimensions(price).items():
             missing = ", ".join(name for name in names if name not in kept)
             if missing:

@@ -1,6 +1,7 @@
 """Bodies that make or change sellers, customers and plan versions, and how they apply."""
 
 from datetime import datetime
+from decimal import Decimal
 from typing import Annotated, TypeVar
 
 import msgspec
@@ -111,7 +112,13 @@ def next_version(*, latest: Plan, draft: PlanVersionDraft) -> PlanDraft:
         trial_days=given(draft.trial_days, latest.trial_days),
         minimum_commitment=given(draft.minimum_commitment, latest.minimum_commitment),
         prices=draft.prices,
-        entitlements=given(draft.entitlements, dict(latest.entitlements)),
+        entitlements=given(
+            draft.entitlements,
+            {
+                feature: value if isinstance(value, bool) else Decimal(value)
+                for feature, value in latest.entitlements.items()
+            },
+        ),
     )
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from decimal import Decimal
 from enum import StrEnum
 from typing import Final
 
@@ -57,10 +58,10 @@ class Grants(msgspec.Struct, frozen=True, kw_only=True):
     features: Mapping[str, bool | str]
 
 
-def plain_entitlements(stated: Mapping[str, bool | int | str]) -> dict[str, bool | str]:
-    """As they are kept: numbers as text in their shortest form."""
+def plain_entitlements(stated: Mapping[str, bool | Decimal]) -> dict[str, bool | str]:
+    """As they are kept: numbers as text in their shortest form. A published plan's are in range."""
     return {
-        feature: value if isinstance(value, bool) else _plain(_nanos(str(value)))
+        feature: value if isinstance(value, bool) else _plain(_nanos(f"{value:f}"))
         for feature, value in stated.items()
     }
 

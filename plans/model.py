@@ -5,6 +5,7 @@ what the store returns has the id and the facts added by us.
 """
 
 from datetime import datetime, timedelta
+from decimal import Decimal
 from enum import StrEnum
 from typing import Annotated
 
@@ -174,8 +175,8 @@ class Meter(MeterAnswer, frozen=True, kw_only=True):
     number: int
 
 
-Entitlements = dict[Key, bool | Annotated[int, msgspec.Meta(ge=0)] | UnsignedText]
-"""What a plan entitles to, by feature: whether, or how much."""
+Entitlements = dict[Key, bool | Decimal]
+"""What a plan entitles to, by feature: whether, or how much, as a number or its text."""
 
 
 class PlanDraft(Body, frozen=True, kw_only=True):

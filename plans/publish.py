@@ -10,6 +10,7 @@ from plans.catalog import meter_errors, refuse_invalid, unmetered_errors
 from plans.drafts import PlanVersionDraft, next_version
 from plans.model import Meter, MeterDraft, Plan, PlanDraft, charged_prices
 from plans.store import (
+    aggregations_of_meters,
     dimensions_of_meters,
     find_meter,
     find_plan,
@@ -76,10 +77,11 @@ async def publish_version(
 async def _refuse_unsound(*, connection: AsyncConnection, draft: PlanDraft) -> None:
     named = [price.meter for price in draft.prices if price.meter is not None]
     known = await dimensions_of_meters(connection=connection, keys=named)
+    aggregations = await aggregations_of_meters(connection=connection, keys=named)
     refuse_invalid(
         [
             *validate_plan(draft),
-            *unmetered_errors(draft=draft, known=known),
+            *unmetered_errors(draft=draft, known=known, aggregations=aggregations),
         ]
     )
 

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from engine.money import format_amount
 from plans.entitlements import plain_entitlements
 from plans.model import (
+    Aggregation,
     Customer,
     CustomerDraft,
     Meter,
@@ -88,7 +89,8 @@ VALUES (:id, :key, :name, :event_type, :aggregation, :value, :unique_by, :percen
   CAST(CAST(:rounding AS text) AS jsonb), :late_usage, :created_at)
 """)
 _METER_DIMENSIONS: Final = text(
-    "SELECT key, group_by FROM meters WHERE seller = current_seller() AND key = ANY(:keys)"
+    "SELECT key, group_by, aggregation FROM meters"
+    " WHERE seller = current_seller() AND key = ANY(:keys)"
 )
 _PLANS: Final = """
 SELECT p.id, p.key, p.version, p.name, p.currency, p.interval, p.alignment, p.trial_days,
@@ -253,6 +255,14 @@ async def dimensions_of_meters(
     """The dimensions that meters keep, by the key of each of `keys` that is a meter's."""
     found = await connection.execute(_METER_DIMENSIONS, {"keys": list(keys)})
     return {row.key: frozenset(row.group_by) for row in found}
+
+
+async def aggregations_of_meters(
+    *, connection: AsyncConnection, keys: Sequence[str]
+) -> dict[str, Aggregation]:
+    """How meters aggregate, by the key of each of `keys` that is a meter's."""
+    found = await connection.execute(_METER_DIMENSIONS, {"keys": list(keys)})
+    return {row.key: Aggregation(row.aggregation) for row in found}
 
 
 def _plan(row: Mapping[Any, Any]) -> Plan:

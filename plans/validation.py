@@ -1,6 +1,7 @@
 """What a plan must satisfy beyond its shape: every fault at its field, all of them at once."""
 
 from collections.abc import Iterator
+from decimal import Decimal
 from itertools import pairwise
 from typing import Final
 
@@ -25,6 +26,7 @@ from plans.prices import (
 QUANTITY_DIGITS: Final = 9
 QUANTITY_WHOLE_DIGITS: Final = 15
 MATCH_LENGTH: Final = 500
+_LONGEST: Final = 30
 _RANGE: Final = "quantities lie below 10^15 and have at most 9 fractional digits"
 
 _FROM_USAGE: Final = (PercentagePrice, GraduatedPercentagePrice, MatrixPrice, DynamicPrice)
@@ -54,7 +56,7 @@ def validate_plan(draft: PlanDraft) -> list[FieldError]:
             price=price, currency=draft.currency, alignment=draft.alignment, pointer=pointer
         )
     for feature, granted in draft.entitlements.items():
-        if not isinstance(granted, bool) and not _is_quantity(str(granted)):
+        if not isinstance(granted, bool) and not _is_granted(granted):
             errors.append(_error(f"/entitlements/{feature}", "quantity_out_of_range", _RANGE))
     return errors
 
@@ -247,6 +249,14 @@ def _is_positive(text: str) -> bool:
 def _is_quantity(text: str) -> bool:
     whole = text.partition(".")[0].lstrip("0")
     return len(whole) <= QUANTITY_WHOLE_DIGITS and _fraction_digits(text) <= QUANTITY_DIGITS
+
+
+def _is_granted(number: Decimal) -> bool:
+    """Whether it is a quantity; a number that is told with an exponent may be of any length."""
+    if not number.is_finite() or number.is_signed() or number.adjusted() >= QUANTITY_WHOLE_DIGITS:
+        return False
+    exponent = number.as_tuple().exponent
+    return isinstance(exponent, int) and exponent >= -_LONGEST and _is_quantity(f"{number:f}")
 
 
 def _order(text: str) -> tuple[int, str]:

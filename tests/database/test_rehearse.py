@@ -138,6 +138,11 @@ async def test_a_preview_names_what_is_wrong(shop):
             {"subscribe": {"key": "x", "customer": "beta", "plan": "team"}},
             "/subscribe/customer",
         ),
+        (
+            "acme",
+            {"subscribe": {"key": "s1", "customer": "acme", "plan": "team"}},
+            "/subscribe/key",
+        ),
     ):
         with pytest.raises(BillingError) as refused:
             await foretell(shop, customer, at("2026-01-05"), **fields)

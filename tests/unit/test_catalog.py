@@ -28,7 +28,15 @@ from plans.model import (
     Plan,
     PlanDraft,
 )
-from plans.prices import FlatPrice, Interval, Kind, MatrixPrice, MatrixRow, PerUnitPrice
+from plans.prices import (
+    FlatPrice,
+    Interval,
+    Kind,
+    MatrixPrice,
+    MatrixRow,
+    PercentagePrice,
+    PerUnitPrice,
+)
 
 BASE = FlatPrice(key="base", kind=Kind.RECURRING, flat_amount="49.00")
 CALLS = PerUnitPrice(key="calls", kind=Kind.USAGE, meter="calls", unit_amount="0.1")
@@ -159,6 +167,24 @@ def test_prices_need_dimensions_that_their_meters_keep() -> None:
     assert "region" in found[0].detail
     assert "cached" in found[1].detail
     assert len(unmetered_errors(draft=draft, known={"calls": ()})) == 2
+
+
+@pytest.mark.parametrize(
+    ("aggregation", "codes"),
+    [
+        (Aggregation.UNIQUE_COUNT, ["not_allowed"]),
+        (Aggregation.WEIGHTED_SUM, ["not_allowed"]),
+        (Aggregation.SUM, []),
+    ],
+)
+def test_a_percentage_is_of_amounts(aggregation: Aggregation, codes: list[str]) -> None:
+    price = PercentagePrice(key="fee", kind=Kind.USAGE, meter="calls", rate="2.5")
+    draft = PlanDraft(key="p", currency="USD", interval=MONTH, prices=(BASE, CALLS, price))
+    found = unmetered_errors(
+        draft=draft, known={"calls": ()}, aggregations={"calls": aggregation}
+    )  # fmt: skip
+    assert [error.code for error in found] == codes
+    assert {error.pointer for error in found} <= {"/prices/2/meter"}
 
 
 def test_a_meter_keeps_a_dimension_once() -> None:

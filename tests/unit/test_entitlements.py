@@ -1,5 +1,7 @@
 """What running subscriptions give together, and in which period usage counts against it."""
 
+from decimal import Decimal
+
 import pytest
 
 from engine.period import IntervalUnit, Period
@@ -74,7 +76,7 @@ def test_of_several_periods_the_earliest_start_and_end_hold():
 
 
 def test_numbers_are_kept_as_the_shortest_text():
-    assert plain_entitlements({"a": True, "b": 5, "c": "2.50", "d": False}) == {
+    assert plain_entitlements({"a": True, "b": Decimal(5), "c": Decimal("2.50"), "d": False}) == {
         "a": True,
         "b": "5",
         "c": "2.5",

@@ -1,6 +1,7 @@
 import msgspec
 import pytest
 
+from plans.entitlements import plain_entitlements
 from plans.model import PlanDraft
 from plans.validation import validate_plan
 
@@ -157,3 +158,33 @@ def test_all_faults_are_told_at_once():
 
 def test_an_unknown_currency_is_a_fault():
     assert ("/currency", "unknown_currency") in faults([recurring()], currency="XXQ")
+
+
+@pytest.mark.parametrize(
+    ("written", "kept"),
+    [
+        (b"2.5", "2.5"),
+        (b'"2.50"', "2.5"),
+        (b"0.100000001", "0.100000001"),
+        (b"123456789012345.123456789", "123456789012345.123456789"),
+        (b"1e3", "1000"),
+        (b"0.1000000001", None),
+        (b"1e15", None),
+        (b"1e999999999", None),
+        (b"1e-999999999", None),
+        (b"-1", None),
+        (b'"NaN"', None),
+        (b'"Infinity"', None),
+    ],
+)
+def test_a_granted_number_is_taken_as_it_is_written(written, kept) -> None:
+    body = (
+        b'{"key": "p", "currency": "USD", "interval": {"unit": "month"}, "prices": [],'
+        b' "entitlements": {"seats": ' + written + b"}}"
+    )
+    draft = msgspec.json.decode(body, type=PlanDraft)
+    found = [error.pointer for error in validate_plan(draft)]
+    if kept is None:
+        assert found == ["/entitlements/seats"]
+    else:
+        assert (found, plain_entitlements(draft.entitlements)) == ([], {"seats": kept})
