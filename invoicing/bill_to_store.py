@@ -11,23 +11,31 @@ from invoicing.assembly import BilledCustomer
 from plans.catalog import refuse_invalid
 
 _BILL_TO: Final = text("""
-SELECT id, key, number, party, net_terms_days, po_number, currency FROM customers
-WHERE seller = current_seller() AND (key = :reference OR id = :reference)
-ORDER BY id = :reference DESC LIMIT 1
+SELECT p.id, p.key, p.number, p.party, p.net_terms_days, p.po_number,
+  coalesce(p.currency, c.currency) AS currency, c.invoice_group,
+  CASE WHEN c.id <> p.id THEN c.id END AS child
+FROM customers c JOIN customers p ON p.seller = c.seller AND p.id = coalesce(c.payer, c.id)
+WHERE c.seller = current_seller() AND (c.key = :reference OR c.id = :reference)
+ORDER BY c.id = :reference DESC LIMIT 1
 """)
 
 
 class BillTo(msgspec.Struct, frozen=True, kw_only=True):
-    """A customer and the currency that it is billed in where nothing else is said."""
+    """Who gets the document, and the currency where nothing else is said.
+
+    `child` (id) is whom it is about where that is another one, `invoice_group` is theirs.
+    """
 
     customer: BilledCustomer
     currency: str | None
+    invoice_group: str = ""
+    child: str | None = None
 
 
 async def bill_to(
     *, connection: AsyncConnection, reference: str, pointer: str = "/customer"
 ) -> BillTo:
-    """The customer of that key or id. Error: `invalid_body` that names it."""
+    """Who pays for the customer of that key or id. Error: `invalid_body` that names it."""
     row = (await connection.execute(_BILL_TO, {"reference": reference})).one_or_none()
     if row is None:
         detail = f"no customer {reference!r}"
@@ -43,4 +51,6 @@ async def bill_to(
             po_number=row.po_number,
         ),
         currency=row.currency,
+        invoice_group=row.invoice_group or "",
+        child=row.child,
     )

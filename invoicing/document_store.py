@@ -60,7 +60,7 @@ _LINE_COLUMNS: Final = """l.id, l.document, l.price_key, s.key AS subscription,
 _LINES: Final = text(f"""
 SELECT {_LINE_COLUMNS}
 FROM line_items l LEFT JOIN subscriptions s ON s.seller = l.seller AND s.id = l.subscription
-  LEFT JOIN customers c ON c.seller = s.seller AND c.id = s.customer
+  LEFT JOIN customers c ON c.seller = l.seller AND c.id = coalesce(s.customer, l.customer)
 WHERE l.seller = current_seller() AND l.document = ANY(:documents)
 ORDER BY l.document, l.ordinal
 """)
@@ -94,7 +94,7 @@ SELECT {_LINE_COLUMNS}, l.unit_amount, o.key AS billed,
   coalesce(i.currency, n.currency) AS currency, n.id IS NOT NULL AS is_credit
 FROM line_items l
   LEFT JOIN subscriptions s ON s.seller = l.seller AND s.id = l.subscription
-  LEFT JOIN customers c ON c.seller = s.seller AND c.id = s.customer
+  LEFT JOIN customers c ON c.seller = l.seller AND c.id = coalesce(s.customer, l.customer)
   LEFT JOIN invoices i ON i.seller = l.seller AND i.id = l.document
   LEFT JOIN credit_notes n ON n.seller = l.seller AND n.id = l.document
   JOIN customers o ON o.seller = l.seller AND o.id = coalesce(i.customer, n.customer)

@@ -44,7 +44,7 @@ SELECT d.id AS invoice, d.number, d.issued_at, d.status, d.currency, b.key AS bi
 FROM invoices d JOIN line_items l ON l.seller = d.seller AND l.document = d.id
   JOIN customers b ON b.seller = d.seller AND b.id = d.customer
   LEFT JOIN subscriptions s ON s.seller = l.seller AND s.id = l.subscription
-  LEFT JOIN customers c ON c.seller = s.seller AND c.id = s.customer
+  LEFT JOIN customers c ON c.seller = l.seller AND c.id = coalesce(s.customer, l.customer)
 WHERE d.seller = current_seller() AND {_ISSUED}
 ORDER BY d.issued_at, d.series, d.sequence, l.ordinal
 """)

@@ -32,7 +32,7 @@ FROM ({_DOCUMENT.format(table="invoices")}
   JOIN parties f ON f.seller = d.seller AND f.id = d.billed_from
   JOIN parties t ON t.seller = d.seller AND t.id = d.billed_to
   LEFT JOIN subscriptions s ON s.seller = l.seller AND s.id = l.subscription
-  LEFT JOIN customers c ON c.seller = s.seller AND c.id = s.customer
+  LEFT JOIN customers c ON c.seller = l.seller AND c.id = coalesce(s.customer, l.customer)
   LEFT JOIN price_intervals v ON v.seller = l.seller AND v.id = l.price_interval
   LEFT JOIN prices r ON r.seller = v.seller AND r.id = v.price
   LEFT JOIN plans n ON n.seller = r.seller AND n.id = r.plan

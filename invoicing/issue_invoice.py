@@ -22,7 +22,8 @@ async def issue_invoice(
 ) -> str:
     """Number, tax and post the invoice; gives its id. Error: `invalid_body`.
 
-    The customer's balance and credits pay of it like of any other.
+    It goes to whoever pays for the customer, in the customer's invoice group; balance and credits
+    pay of it like of any other.
     """
     found = await bill_to(connection=connection, reference=draft.customer)
     customer = found.customer
@@ -37,7 +38,7 @@ async def issue_invoice(
         customer=customer.id,
         billed_at=now,
         currency=currency,
-        group="",
+        group=found.invoice_group,
         ordinal=f"by hand {counts.get((customer.id, now), 0)}",
     )
     latest = await last_issued_at(connection=connection)
@@ -55,7 +56,10 @@ async def issue_invoice(
             billed_at=now,
             issued_at=issued_at,
             due_at=draft.due_at or issued_at + timedelta(days=days),
-            lines=one_off_lines(draft, currency=currency, rounding=seller.rounding),
+            lines=one_off_lines(
+                draft, currency=currency, rounding=seller.rounding, customer=found.child
+            ),
+            group=found.invoice_group,
             subtotal_minor=0,
             total_minor=0,
         )

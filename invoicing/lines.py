@@ -23,7 +23,8 @@ class Line(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     moves ("" for the document's own), and `account` where the books take it. `adjusts` names the
     line it corrects and `adjusted` the lines that count for its key. What a refundable line gives
     back was asked for as money. `name`, `unit_amount` (major units) and `revenue` (JSON: how it is
-    earned) are what was written by hand; `meter` is that of a usage price.
+    earned) are what was written by hand, and `customer` (id) whom that is about where another one
+    pays; `meter` is that of a usage price.
     """
 
     key: str
@@ -41,6 +42,7 @@ class Line(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     adjusted: tuple[PostedLine, ...] = ()
     account: str = CONTRACT_BALANCE
     name: str | None = None
+    customer: str | None = None
     unit_amount: str | None = None
     revenue: str | None = None
     is_refundable: bool = False

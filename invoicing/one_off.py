@@ -124,8 +124,13 @@ def amount_of(line: OneOffLine, *, currency: str, rounding: Rounding) -> int:
     return round_ratio(exact, 10 ** (QUANTITY_DIGITS + UNIT_DIGITS), rounding=rounding)
 
 
-def one_off_lines(draft: OneOffDraft, *, currency: str, rounding: Rounding) -> tuple[Line, ...]:
-    """The lines of the invoice, before tax. They belong to no contract but the document's own."""
+def one_off_lines(
+    draft: OneOffDraft, *, currency: str, rounding: Rounding, customer: str | None = None
+) -> tuple[Line, ...]:
+    """The lines of the invoice, before tax. They belong to no contract but the document's own.
+
+    `customer` (id) is whom they are about, where another one pays.
+    """
     return tuple(
         Line(
             key=line.key,
@@ -138,6 +143,7 @@ def one_off_lines(draft: OneOffDraft, *, currency: str, rounding: Rounding) -> t
             reason=Reason.INITIAL,
             tax_rates=line.tax_rates,
             name=line.name,
+            customer=customer,
             unit_amount=line.unit_amount,
             revenue=None if line.revenue is None else msgspec.json.encode(line.revenue).decode(),
         )

@@ -18,7 +18,7 @@ from invoicing.store import posted_lines
 from plans.agreement import Agreement
 from plans.model import Seller
 from plans.prices import Kind
-from plans.subscription_store import PriceBook, agreements_of
+from plans.subscription_store import PriceBook, agreements_billed_to
 
 BOUNDLESS: Final = 10**17
 Draws = dict[str, dict[Key, int]]
@@ -81,9 +81,11 @@ def _nobody(customer: str) -> BilledCustomer:
 async def _unbilled(
     connection: AsyncConnection, seller: Seller, customers: Sequence[str], at: datetime
 ) -> dict[str, list[Difference]]:
-    """By customer, what its running usage owes beyond what is posted."""
+    """By who pays, what running usage owes beyond what is posted: its own and its children's."""
     terms = ProrationTerms(proration=seller.proration, last_day=seller.last_day)
-    agreements = await agreements_of(connection=connection, customers=customers, book=PriceBook())
+    agreements = await agreements_billed_to(
+        connection=connection, customers=customers, book=PriceBook()
+    )
     charges = [
         charge
         for agreement in agreements
@@ -96,7 +98,7 @@ async def _unbilled(
         rated.setdefault(line.charge.key, []).append(line)
     found: dict[str, list[Difference]] = {}
     for charge in charges:
-        found.setdefault(charge.agreement.customer, []).extend(
+        found.setdefault(charge.agreement.bill_to, []).extend(
             differences_of(
                 rated=rated.get(charge.key, ()),
                 charge=charge,

@@ -49,6 +49,7 @@ MORE: Final[dict[str, tuple[str, ...]]] = {
         "tax_included_minor",
         "contract",
         "name",
+        "customer",
         "unit_amount",
         "revenue",
     ),
@@ -311,6 +312,7 @@ def _reductions(line: Line) -> tuple[object, ...]:
         line.tax_included_minor,
         contract,
         line.name,
+        line.customer,
         line.unit_amount,
         line.revenue,
     )

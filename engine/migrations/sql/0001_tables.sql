@@ -647,6 +647,7 @@ CREATE TABLE line_items (
   price_key text NOT NULL,
   contract text NOT NULL DEFAULT '',
   name text,
+  customer text, -- whom a line by hand is about, where another customer pays for it
   unit_amount text,
   revenue jsonb,
   charge_start_at timestamptz,
