@@ -31,6 +31,11 @@ class BillTo(msgspec.Struct, frozen=True, kw_only=True):
     invoice_group: str = ""
     child: str | None = None
 
+    @property
+    def named(self) -> str:
+        """The id of the customer that was named."""
+        return self.child or self.customer.id
+
 
 async def bill_to(
     *, connection: AsyncConnection, reference: str, pointer: str = "/customer"

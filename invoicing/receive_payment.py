@@ -44,8 +44,7 @@ async def receive_payment(
     wall_now: datetime,
 ) -> str:
     """Record a payment and settle what it pays; gives its id. Error: `invalid_body`."""
-    named = await bill_to(connection=connection, reference=draft.customer)
-    customer = named.child or named.customer.id
+    customer = (await bill_to(connection=connection, reference=draft.customer)).named
     refuse_invalid(amount_errors(draft.amount, currency=draft.currency))
     amount = parse_amount(draft.amount, currency=draft.currency)
     await lock_billing(connection=connection, sweep=False)
