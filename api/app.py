@@ -27,6 +27,7 @@ from api import (
     journal,
     keys,
     meters,
+    outbox,
     payments,
     plans,
     previews,
@@ -34,6 +35,7 @@ from api import (
     subscriptions,
     tax_rates,
     usage,
+    usage_alerts,
     write_offs,
 )
 from api.auth import Authenticator, Principal, declared_scope, require_key
@@ -62,6 +64,8 @@ ROUTES: Final[tuple[ControllerRouterHandler, ...]] = (
     *events.ROUTES,
     *backfills.ROUTES,
     *usage.ROUTES,
+    *usage_alerts.ROUTES,
+    *outbox.ROUTES,
     *plans.ROUTES,
     *tax_rates.ROUTES,
     *coupons.ROUTES,

@@ -208,7 +208,8 @@ class _Play:
             )
         ]
         kept = objects if last is None else objects[-last:]
-        return differences(expected=expected, actual=kept, place=place)
+        shown_as = _typed(kept, expected) if name == "outbox" else kept
+        return differences(expected=expected, actual=shown_as, place=place)
 
     async def _all(self, kind: str) -> list[dict[str, Any]]:
         """All objects of a kind, in order of issue."""
@@ -265,6 +266,16 @@ class _Play:
                 )
             )
         return found
+
+
+def _typed(events: Sequence[Mapping[str, Any]], expected: Any) -> list[Any]:
+    """Each event as it is expected: its type alone where a word is written in its place."""
+    wanted = cast("list[Any]", expected) if isinstance(expected, list) else []
+    in_full = [isinstance(each, dict) for each in wanted]
+    return [
+        event if index < len(in_full) and in_full[index] else event["type"]
+        for index, event in enumerate(events)
+    ]
 
 
 def _inside(holder: Any, part: str) -> Any:

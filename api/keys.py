@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from litestar import delete, get, post
+from litestar import delete, get, patch, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -10,9 +10,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from api.auth import Principal
 from api.pagination import Page, PageRequest
 from engine.errors import not_found
-from plans.api_keys import ApiKey, ApiKeyDraft, IssuedApiKey
+from plans.api_keys import ApiKey, ApiKeyDraft, ApiKeyPatch, IssuedApiKey
 from plans.issue_key import issue_key
-from plans.seller_store import list_api_keys, revoke_api_key
+from plans.seller_store import change_api_key, list_api_keys, revoke_api_key
 
 
 @post(
@@ -52,6 +52,29 @@ async def get_api_keys(
     return page.page(found, ids=[one.id for one in found])
 
 
+@patch(
+    "/v1/api_keys/{key_id:str}",
+    operation_id="changeApiKey",
+    summary="Change an API key",
+    description=(
+        "Its name, and what it may send to `POST /v1/events`: each process that serves goes by the"
+        " new rate a second later. `events_per_second: null` ends the limit."
+    ),
+    tags=["API keys"],
+    opt={"scope": "admin"},
+)
+async def patch_api_key(
+    key_id: FromPath[str],
+    data: JSONBody[ApiKeyPatch],
+    connection: NamedDependency[AsyncConnection],
+) -> ApiKey:
+    """Change what the body names."""
+    key = await change_api_key(connection=connection, key_id=key_id, patch=data)
+    if key is None:
+        raise not_found(noun="API key", reference=key_id)
+    return key
+
+
 @delete(
     "/v1/api_keys/{key_id:str}",
     operation_id="revokeApiKey",
@@ -73,4 +96,4 @@ async def delete_api_key(
     return key
 
 
-ROUTES = (create_api_key, get_api_keys, delete_api_key)
+ROUTES = (create_api_key, get_api_keys, patch_api_key, delete_api_key)

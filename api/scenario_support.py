@@ -18,8 +18,10 @@ from invoicing.losses import WriteOffDraft
 from invoicing.migration import MigrationDraft
 from invoicing.model import BillingRunDraft, CreditNote, Invoice, LineItem, VoidDraft
 from invoicing.one_off import OneOffDraft
+from invoicing.outbox import OutboxEvent
 from invoicing.payments import AllocateDraft, Payment, PaymentDraft
 from invoicing.rehearsal import PreviewDraft
+from metering.alerts import UsageAlertDraft
 from metering.model import BackfillDraft, BackfillStep, EventAmendDraft, EventVoidDraft
 from plans.agreement import (
     CancelDraft,
@@ -77,6 +79,7 @@ POSTS: Final[Mapping[str, type]] = {
     r"/v1/billing_runs": BillingRunDraft,
     r"/v1/invoices/preview": PreviewDraft,
     r"/v1/meters": MeterDraft,
+    r"/v1/usage_alerts": UsageAlertDraft,
     r"/v1/customers": CustomerDraft,
     r"/v1/plans": PlanDraft,
     r"/v1/plans/[^/]+/versions": PlanVersionDraft,
@@ -100,11 +103,11 @@ POSTS: Final[Mapping[str, type]] = {
 """Paths that `post` may use: patterns of the whole path."""
 
 GETS: Final = (
-    r"/v1/(meters|plans|customers|subscriptions|invoices|credit_notes|tax_rates|coupons|payments|credit_grants)(/[^/?]+)?(\?.*)?",
+    r"/v1/(meters|plans|customers|subscriptions|invoices|credit_notes|tax_rates|coupons|payments|credit_grants|usage_alerts)(/[^/?]+)?(\?.*)?",
     r"/v1/subscriptions/[^/?]+/scheduled_changes",
     r"/v1/customers/[^/?]+/entitlements",
     r"/v1/invoices/lines/[^/?]+/explain",
-    r"/v1/(events|usage|backfills|accounts|journal_entries|seller|audit_log)(\?.*)?",
+    r"/v1/(events|usage|backfills|accounts|journal_entries|seller|audit_log|outbox)(\?.*)?",
     r"/v1/(billing_runs|backfills)/[^/?]+",
 )
 
@@ -115,6 +118,7 @@ EXPECTED_FIELDS: Final[Mapping[str, frozenset[str]]] = {
     "customers": frozenset(Customer.__struct_fields__),
     "credit_grants": frozenset(CreditGrant.__struct_fields__),
     "subscriptions": frozenset(Subscription.__struct_fields__),
+    "outbox": frozenset(OutboxEvent.__struct_fields__),
     "events": frozenset({"accepted", "duplicates", "rejected"}),
 }
 LINE_FIELDS: Final = frozenset(LineItem.__struct_fields__)

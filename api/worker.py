@@ -20,10 +20,16 @@ from invoicing.end_due_credits import end_due_credits
 from invoicing.run_billing import run_billing
 from invoicing.top_up_credits import top_up_credits
 from invoicing.watch_spending import watch_spending
+from invoicing.watch_usage import watch_usage
 from metering.fold_usage import Folded, fold_usage
-from plans.seller_directory_store import list_due_sellers, list_sellers
+from plans.seller_directory_store import (
+    list_alerted_sellers,
+    list_due_sellers,
+    list_sellers,
+)
 
 TICK_SECONDS: Final = 5
+WATCH_SECONDS: Final = 1
 FOLD_STEPS: Final = 20
 _log: Final = logging.getLogger("usance.worker")
 
@@ -72,6 +78,22 @@ async def fold(*, database: Database, steps: int = FOLD_STEPS) -> dict[int, Fold
     return done
 
 
+async def watch(*, database: Database, now: datetime) -> int:
+    """Compare new usage with the usage alerts of live sellers; how many thresholds were told.
+
+    One seller's failure is logged and leaves the others alone; the next look tries it again.
+    """
+    async with database.transaction(seller=None) as connection:
+        sellers = await list_alerted_sellers(connection=connection)
+    told = 0
+    for seller in sellers:
+        try:
+            told += await watch_usage(database=database, seller=seller, now=now)
+        except Exception:  # noqa: BLE001 logged; what was not compared stays marked
+            _log.exception("usage alerts of seller %s were not compared", seller)
+    return told
+
+
 async def _end_credits(database: Database, seller: int, now: datetime) -> None:
     failed = await end_due_credits(database=database, seller=seller, through=now, now=now)
     if failed:
@@ -118,6 +140,15 @@ async def working(*, database: Database, clock: Callable[[], datetime]) -> Async
             except Exception:  # noqa: BLE001 logged; the next tick finds the same work
                 _log.exception("usage was not folded; the next tick tries again")
 
+    watching = asyncio.Lock()
+
+    async def run_watch() -> None:
+        async with watching:
+            try:
+                await watch(database=database, now=clock())
+            except Exception:  # noqa: BLE001 logged; the next look finds the same usage
+                _log.exception("usage alerts were not compared; the next second tries again")
+
     scheduler = AsyncIOScheduler(timezone="UTC")
     scheduler.add_job(run_tidy_up, "interval", hours=1, coalesce=True, max_instances=1)
     scheduler.add_job(
@@ -130,10 +161,11 @@ async def working(*, database: Database, clock: Callable[[], datetime]) -> Async
         misfire_grace_time=60,
     )
     scheduler.add_job(run_fold, "interval", seconds=TICK_SECONDS, coalesce=True, max_instances=1)
+    scheduler.add_job(run_watch, "interval", seconds=WATCH_SECONDS, coalesce=True, max_instances=1)
     scheduler.start()
     try:
         yield
     finally:
         scheduler.pause()
-        async with ticking, folding:
+        async with ticking, folding, watching:
             scheduler.shutdown(wait=False)

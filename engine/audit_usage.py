@@ -154,4 +154,16 @@ FROM event_void_positions p
   LEFT JOIN event_voids v ON v.seller = p.seller AND v.batch = p.batch AND v.ordinal = p.ordinal
 WHERE v.seller IS NULL OR p.position > p.ordinal OR p.position >= m.events""",
     ),
+    Check(
+        name="usage_alert_triggers",
+        sentence="What an alert told is one event of the outbox, and it told each of these.",
+        sql="""
+SELECT coalesce(t.seller, o.seller), coalesce(t.id, o.object), format('%s triggers, %s events',
+  CASE WHEN t.id IS NULL THEN 0 ELSE 1 END, coalesce(o.events, 0))
+FROM usage_alert_triggers t FULL JOIN (
+  SELECT seller, object, count(*) AS events FROM outbox WHERE type = 'usage_alert.triggered'
+  GROUP BY seller, object
+) o ON o.seller = t.seller AND o.object = t.id
+WHERE t.id IS NULL OR o.events IS DISTINCT FROM 1""",
+    ),
 )

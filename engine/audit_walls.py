@@ -18,7 +18,8 @@ _GUARDS: Final[dict[str, tuple[str, ...]]] = {
     "event_keys": ("guard", "guard_truncate"),
     "event_voids": ("guard", "guard_truncate"),
     "event_void_positions": ("guard", "guard_truncate"),
-    "outbox": ("guard", "guard_truncate"),
+    "usage_alert_triggers": ("guard", "guard_truncate"),
+    "outbox": ("guard", "guard_truncate", "in_turn"),
     "number_series": ("guard", "guard_truncate", "gapless"),
 }
 _EXPECTED: Final = ", ".join(

@@ -22,6 +22,7 @@ OWNER_ROLE: Final = "usance_owner"
 _NAME: Final = re.compile(r"^[a-z_][a-z0-9_]*$")
 
 _LOCK: Final = text("SELECT pg_advisory_lock(hashtextextended(:key, 0))")
+_TRY_LOCK: Final = text("SELECT pg_try_advisory_xact_lock(hashtextextended(:key, 0))")
 _LOCK_WAIT: Final = text("SELECT set_config('lock_timeout', :wait, false)")
 _SELLER: Final = text("SELECT set_config('app.seller', :seller, true)")
 
@@ -114,6 +115,11 @@ async def exclusive(*, database: Database, name: str, wait_seconds: int) -> Asyn
             yield await _locked(connection, name)
         finally:
             await connection.invalidate()
+
+
+async def is_free(*, connection: AsyncConnection, name: str) -> bool:
+    """Whether nobody holds the lock `name` of `exclusive`: then it is held by this transaction."""
+    return bool((await connection.execute(_TRY_LOCK, {"key": name})).scalar_one())
 
 
 async def _locked(connection: AsyncConnection, name: str) -> bool:

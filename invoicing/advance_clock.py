@@ -14,6 +14,7 @@ from invoicing.run_store import Unfinished, unfinished_runs
 from invoicing.store import next_due_instant
 from invoicing.top_up_credits import top_up_credits
 from invoicing.watch_spending import watch_spending
+from invoicing.watch_usage import watch_usage
 from plans.clock_store import move_clock
 from plans.model import Mode
 from plans.seller_store import load_seller
@@ -46,6 +47,7 @@ async def advance_clock(*, database: Database, seller: int, to: datetime) -> Clo
         raise invalid_field(pointer="/to", code="out_of_order", detail=detail)
     await _take_up(database=database, seller=seller, through=to)
     await watch_spending(database=database, seller=seller, now=found.clock_at)
+    await watch_usage(database=database, seller=seller, now=found.clock_at)
     clock, after, ended = found.clock_at, None, None
     instants = documents = parked = 0
     while True:

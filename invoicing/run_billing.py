@@ -45,7 +45,7 @@ from invoicing.store import (
     due_customers,
     lock_billing,
 )
-from invoicing.sweep_usage import sweep_usage
+from invoicing.sweep_usage import billing_lock, sweep_usage
 from plans.model import Seller
 from plans.seller_store import load_seller
 from plans.subscription_store import PriceBook
@@ -247,7 +247,7 @@ async def run_billing(
     Errors: `billing_busy`.
     """
     async with exclusive(
-        database=database, name=f"billing-{seller}", wait_seconds=LOCK_WAIT_SECONDS
+        database=database, name=billing_lock(seller), wait_seconds=LOCK_WAIT_SECONDS
     ) as alone:
         if not alone:
             message = "another billing run of this seller is still going"

@@ -1,6 +1,6 @@
 """SQL of spend thresholds: which subscriptions have usage to look at, and which to bill at once."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -30,6 +30,17 @@ UPDATE subscriptions SET interim_at = :now, next_due_at = least(next_due_at, :no
 WHERE seller = current_seller() AND id = ANY(:ids)
 """)
 
+# Under the locks of the subscriptions, so that their versions follow one another.
+_TELL: Final = text("""
+INSERT INTO outbox (id, type, object, version, occurred_at)
+SELECT u.id, 'spend_threshold.reached', u.subscription, 1 + coalesce((
+  SELECT max(o.version) FROM outbox o
+  WHERE o.seller = current_seller() AND o.object = u.subscription), 0), :now
+FROM unnest(CAST(:ids AS text[]), CAST(:subscriptions AS text[])) WITH ORDINALITY
+  AS u (id, subscription, place)
+ORDER BY u.place
+""")
+
 
 async def has_thresholds(*, connection: AsyncConnection) -> bool:
     """Whether any subscription of the seller has spend thresholds."""
@@ -48,9 +59,20 @@ async def seen(*, connection: AsyncConnection, limit: int) -> list[str]:
 
 
 async def settle_seen(
-    *, connection: AsyncConnection, compared: Sequence[str], reached: Sequence[str], now: datetime
+    *,
+    connection: AsyncConnection,
+    compared: Sequence[str],
+    reached: Sequence[str],
+    told: Mapping[str, str],
+    now: datetime,
 ) -> None:
-    """Nothing is left to compare; those that reached a threshold are due now."""
+    """Nothing is left to compare; those that reached a threshold are due now.
+
+    `told` are the ids of the events to be told, by subscription.
+    """
     await connection.execute(_DONE, {"ids": list(compared)})
     if reached:
         await connection.execute(_DUE, {"ids": list(reached), "now": now})
+    if told:
+        given = {"ids": list(told.values()), "subscriptions": list(told), "now": now}
+        await connection.execute(_TELL, given)

@@ -12,7 +12,7 @@ from invoicing.blame import is_of_an_account
 from invoicing.grant_credit import free_key, open_grant
 from invoicing.project_draws import project_draws
 from invoicing.store import lock_billing
-from invoicing.sweep_usage import sweep_usage
+from invoicing.sweep_usage import sweep_waiting
 from plans.credit_grant_store import StoredGrant, count_top_ups, purchase_of, topped_up_grants
 from plans.credit_grants import CreditKind, CreditPurchase, TopUp
 from plans.model import Seller
@@ -28,7 +28,7 @@ async def top_up_credits(*, database: Database, seller: int, now: datetime) -> i
         found = await topped_up_grants(connection=connection)
         if not found:
             return 0
-        await sweep_usage(connection=connection)
+    await sweep_waiting(database=database, seller=seller)
     failed = 0
     for customer in dict.fromkeys(grant.customer for grant in found):
         try:

@@ -10,11 +10,12 @@ from typing import Final
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from engine.db import Database
+from engine.ids import new_id
 from invoicing.charges import Charge, ProrationTerms, running_usage
 from invoicing.rate_charges import rate_charges
 from invoicing.spending_store import has_thresholds, seen, settle_seen
 from invoicing.store import posted_lines
-from invoicing.sweep_usage import sweep_usage
+from invoicing.sweep_usage import sweep_waiting
 from plans.agreement import Agreement
 from plans.model import Seller
 from plans.seller_store import load_seller
@@ -29,7 +30,7 @@ async def watch_spending(*, database: Database, seller: int, now: datetime) -> i
     async with database.transaction(seller=seller) as connection:
         if not await has_thresholds(connection=connection):
             return 0
-        await sweep_usage(connection=connection)
+    await sweep_waiting(database=database, seller=seller)
     found = 0
     while True:
         async with database.transaction(seller=seller) as connection:
@@ -42,7 +43,13 @@ async def watch_spending(*, database: Database, seller: int, now: datetime) -> i
             reached = await _reached(
                 connection, await load_seller(connection=connection), agreements, now
             )
-            await settle_seen(connection=connection, compared=ids, reached=reached, now=now)
+            await settle_seen(
+                connection=connection,
+                compared=ids,
+                reached=reached,
+                told=_told(agreements, reached, now),
+                now=now,
+            )
             found += len(reached)
 
 
@@ -73,3 +80,9 @@ async def _reached(
             billed_minor=billed.get(each.id, 0),
         )
     ]
+
+
+def _told(agreements: Sequence[Agreement], reached: Sequence[str], now: datetime) -> dict[str, str]:
+    """Event ids by subscription; what waits for its document already was told when it came."""
+    waiting = {each.id for each in agreements if each.interim_at is not None}
+    return {each: new_id(prefix="evt", now=now) for each in reached if each not in waiting}

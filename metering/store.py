@@ -69,6 +69,7 @@ DELETE FROM event_inbox WHERE seller = current_seller() RETURNING batch, again, 
 _READ_INBOX: Final = text("""
 SELECT batch, again, customers, times FROM event_inbox WHERE seller = current_seller()
 """)
+_ANY_INBOX: Final = text("SELECT EXISTS (SELECT FROM event_inbox WHERE seller = current_seller())")
 # Nothing is folded between what a sweep finds in the inbox and what it reads of it.
 _HOLD_INBOX: Final = text("""
 SELECT CASE WHEN current_setting('transaction_isolation') = 'read committed'
@@ -177,6 +178,11 @@ def columns_of_events(events: Sequence[StoredEvent], meter: Meter) -> MeterColum
         customers=np.zeros(len(events), dtype=np.int64),
         times=np.array([micros_of(each.time) for each in events], dtype=np.int64),
     )
+
+
+async def is_inbox_empty(*, connection: AsyncConnection) -> bool:
+    """Whether every batch of the seller was looked at."""
+    return not (await connection.execute(_ANY_INBOX)).scalar_one()
 
 
 async def stream_inbox(

@@ -43,6 +43,22 @@ def cut(*, start: datetime, end: datetime, window: UsageWindow, timezone: str) -
     return periods
 
 
+def whole_windows(
+    *, first: datetime, last: datetime, window: UsageWindow, timezone: str
+) -> list[Period]:
+    """The days or months, whole, from the one that holds `first` to the one that holds `last`."""
+    day = local_date(at=first, timezone=timezone)
+    if window is UsageWindow.MONTH:
+        day = day.replace(day=1)
+    periods: list[Period] = []
+    while (opens := local_midnight(on=day, timezone=timezone)) <= last:
+        day = _first_of_next(day) if window is UsageWindow.MONTH else day + timedelta(days=1)
+        closes = local_midnight(on=day, timezone=timezone)
+        if opens < closes:
+            periods.append(Period(opens, closes))
+    return periods
+
+
 def closes_at(
     *, active_end: datetime, period_end: datetime, cancelled_at: datetime | None
 ) -> datetime:

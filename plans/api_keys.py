@@ -13,6 +13,8 @@ from plans.shape import Body, Name, Record
 START_LENGTH: Final = 13
 """How much of a secret is kept readable: the prefix and four characters."""
 
+EventsPerSecond = Annotated[int, msgspec.Meta(ge=1, le=1_000_000_000)]
+
 
 class Scope(StrEnum):
     """What a key may do; `admin` may do everything."""
@@ -29,7 +31,14 @@ class ApiKeyDraft(Body, frozen=True, kw_only=True):
     name: Name
     scopes: Annotated[tuple[Scope, ...], msgspec.Meta(min_length=1, max_length=4)]
     expires_at: datetime | None = None
-    events_per_second: Annotated[int, msgspec.Meta(ge=1, le=1_000_000_000)] | None = None
+    events_per_second: EventsPerSecond | None = None
+
+
+class ApiKeyPatch(Body, frozen=True, kw_only=True):
+    """`PATCH /v1/api_keys/{key_id}`: only what is named changes; null ends the limit."""
+
+    name: Name | msgspec.UnsetType = msgspec.UNSET
+    events_per_second: EventsPerSecond | None | msgspec.UnsetType = msgspec.UNSET
 
 
 class ApiKey(Record, frozen=True, kw_only=True):

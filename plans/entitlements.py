@@ -85,14 +85,55 @@ def metered_periods(
     return found
 
 
+def usage_period(*, grants: Sequence[Grants], meter: str, at: datetime) -> Period | None:
+    """The billing period at an instant of the subscriptions that bill a meter or name it.
+
+    Where none does, that of all subscriptions given; of several, from the earliest start to the
+    earliest end. None without a subscription.
+    """
+    concerned = [grant for grant in grants if meter in grant.features or _billing(grant, meter, at)]
+    periods = [_running_period(grant, meter, at) for grant in concerned or grants]
+    if not periods:
+        return None
+    return Period(min(each.start for each in periods), min(each.end for each in periods))
+
+
+def usage_limit_nanos(*, grants: Sequence[Grants], meter: str, at: datetime) -> int | None:
+    """How much may be used of a meter in a billing period, in 10^-9 units; None: no limit.
+
+    It is what the feature named like the meter gives; where no plan names it, what the prices that
+    bill the meter include.
+    """
+    named = [grant.features[meter] for grant in grants if meter in grant.features]
+    if named:
+        giving = [value for value in named if value is not False]
+        numbers = [_nanos(value) for value in giving if not isinstance(value, bool)]
+        return sum(numbers) if giving and len(numbers) == len(giving) else None
+    included = [
+        _nanos(stretch.price.included_quantity)
+        for grant in grants
+        for stretch in _billing(grant, meter, at)
+        if stretch.price.included_quantity is not None
+    ]
+    return sum(included) if included else None
+
+
+def _running(grant: Grants, at: datetime) -> list[PriceInterval]:
+    return [
+        stretch
+        for stretch in grant.agreement.intervals
+        if stretch.start_at <= at and (stretch.end_at is None or at < stretch.end_at)
+    ]
+
+
+def _billing(grant: Grants, meter: str, at: datetime) -> list[PriceInterval]:
+    return [stretch for stretch in _running(grant, at) if stretch.price.meter == meter]
+
+
 def _running_period(grant: Grants, meter: str, now: datetime) -> Period:
     agreement = grant.agreement
-    running = [
-        stretch
-        for stretch in agreement.intervals
-        if stretch.start_at <= now and (stretch.end_at is None or now < stretch.end_at)
-    ]
-    billing = [stretch for stretch in running if stretch.price.meter == meter]
+    running = _running(grant, now)
+    billing = _billing(grant, meter, now)
     alike = [stretch for stretch in running if stretch.interval == grant.interval]
     period = period_holding(calendar=_calendar(grant, [*billing, *alike]), at=now)
     return Period(max(period.start, agreement.starts_at), period.end)

@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from plans.model import Mode
 
 _ALL: Final = text("SELECT seller, id, legal_name, mode, clock_at FROM list_sellers()")
+_ALERTED: Final = text("SELECT seller, id FROM alerted_sellers()")
 _DUE: Final = text("SELECT seller, id FROM due_sellers(:now)")
 
 
@@ -32,3 +33,8 @@ async def list_sellers(*, connection: AsyncConnection) -> list[SellerEntry]:
 async def list_due_sellers(*, connection: AsyncConnection, now: datetime) -> list[int]:
     """Numbers of the live sellers with something due at `now`."""
     return [row.seller for row in await connection.execute(_DUE, {"now": now})]
+
+
+async def list_alerted_sellers(*, connection: AsyncConnection) -> list[int]:
+    """Numbers of the live sellers with usage alerts and usage to be compared with them."""
+    return [row.seller for row in await connection.execute(_ALERTED)]

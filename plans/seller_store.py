@@ -9,7 +9,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from engine.journal import Account
-from plans.api_keys import ApiKey, FoundKey
+from plans.api_keys import ApiKey, ApiKeyPatch, FoundKey
 from plans.catalog import party_id
 from plans.model import Party, Seller
 
@@ -41,6 +41,13 @@ SELECT {_KEY_COLUMNS} FROM api_keys WHERE seller = current_seller()
 _INSERT_KEY: Final = text("""
 INSERT INTO api_keys (id, name, hash, start, scopes, created_at, expires_at, events_per_second)
 VALUES (:id, :name, :hash, :start, :scopes, :created_at, :expires_at, :events_per_second)
+""")
+_LOCK_KEY: Final = text(f"""
+SELECT {_KEY_COLUMNS} FROM api_keys WHERE seller = current_seller() AND id = :id FOR UPDATE
+""")
+_CHANGE_KEY: Final = text("""
+UPDATE api_keys SET name = :name, events_per_second = :events_per_second
+WHERE seller = current_seller() AND id = :id
 """)
 _REVOKE_NAMED: Final = text("""
 UPDATE api_keys SET revoked_at = :now
@@ -165,3 +172,21 @@ async def revoke_api_key(
     rows = await connection.execute(_REVOKE_KEY, {"id": key_id, "now": now})
     row = rows.mappings().one_or_none()
     return None if row is None else msgspec.convert(dict(row), ApiKey)
+
+
+async def change_api_key(
+    *, connection: AsyncConnection, key_id: str, patch: ApiKeyPatch
+) -> ApiKey | None:
+    """Write what the patch names. None when there is no such key."""
+    row = (await connection.execute(_LOCK_KEY, {"id": key_id})).mappings().one_or_none()
+    if row is None:
+        return None
+    named = {
+        name: value
+        for name, value in msgspec.structs.asdict(patch).items()
+        if value is not msgspec.UNSET
+    }
+    key = msgspec.structs.replace(msgspec.convert(dict(row), ApiKey), **named)
+    values = {"id": key.id, "name": key.name, "events_per_second": key.events_per_second}
+    await connection.execute(_CHANGE_KEY, values)
+    return key

@@ -340,6 +340,21 @@ async def write_usage(raw: Any) -> None:
     await insert(raw, "event_void_positions", voided | {"meter": meter, "position": 1})
 
 
+async def write_alerts(raw: Any) -> None:
+    """An alert that told of the customer's usage once, and is to look at it again."""
+    meter = await raw.fetchval("SELECT max(id) FROM meters")
+    alert = {"id": "ual_a", "key": "much", "meter": meter, "group_values": {}, "percents": []}
+    alert |= {"thresholds": ["2"], "time_window": "month", "since_at": START, "created_at": START}
+    await insert(raw, "usage_alerts", alert)
+    await insert(raw, "usage_alert_marks", {"customer": "cus_a", "first_at": START, "marks": 1})
+    told = {"id": "uat_a", "alert": "ual_a", "alert_key": "much", "customer": "cus_a"}
+    told |= {"meter": meter, "group_values": {}, "threshold": "2", "quantity": "2"}
+    told |= {"window_start_at": START, "window_end_at": AT, "triggered_at": START}
+    await insert(raw, "usage_alert_triggers", told)
+    event = {"id": "evt_u", "type": "usage_alert.triggered", "object": "uat_a", "version": 1}
+    await insert(raw, "outbox", event | {"occurred_at": START})
+
+
 async def write_books(raw: Any, *, id: str = "sel_a") -> int:
     """Everything above for a new seller, committed together; gives the seller's number."""
     async with raw.transaction():
@@ -348,6 +363,7 @@ async def write_books(raw: Any, *, id: str = "sel_a") -> int:
         await write_catalogue(raw)
         await write_documents(raw)
         await write_usage(raw)
+        await write_alerts(raw)
         key = {"id": "key_a", "name": "ci", "hash": f"\\x{seller:064x}", "start": "usk_live_ab"}
         await insert(raw, "api_keys", key | {"scopes": ["read"], "created_at": START})
         parked = {"run": "run_a", "customer": "cus_a", "billed_at": AT, "code": "no_price"}

@@ -34,6 +34,9 @@ ROWS: dict[tuple[str, str], Row] = {
     ("PATCH", "/v1/seller"): Row("admin", body={"legal_name": "Other"}),
     ("POST", "/v1/api_keys"): Row("admin", body={"name": "k", "scopes": ["read"]}, status=201),
     ("GET", "/v1/api_keys"): Row("admin"),
+    ("PATCH", "/v1/api_keys/{key_id}"): Row(
+        "admin", path={"key_id": "api_key"}, body={"events_per_second": 10}
+    ),
     ("DELETE", "/v1/api_keys/{key_id}"): Row("admin", path={"key_id": "api_key"}),
     ("POST", "/v1/customers"): Row("billing", body={"key": "new", "name": "New"}, status=201),
     ("GET", "/v1/customers"): Row("read"),
@@ -101,6 +104,18 @@ ROWS: dict[tuple[str, str], Row] = {
             "to": "2026-03-01T00:00:00Z",
         },
     ),
+    ("POST", "/v1/usage_alerts"): Row(
+        "billing", body={"key": "new", "meter": "{meter}", "thresholds": ["10"]}, status=201
+    ),
+    ("GET", "/v1/usage_alerts"): Row("read"),
+    ("GET", "/v1/usage_alerts/{alert}"): Row("read", path={"alert": "usage_alert"}),
+    ("PATCH", "/v1/usage_alerts/{alert}"): Row(
+        "billing", path={"alert": "usage_alert"}, body={"thresholds": ["20"]}
+    ),
+    ("DELETE", "/v1/usage_alerts/{alert}"): Row(
+        "billing", path={"alert": "usage_alert"}, status=204
+    ),
+    ("GET", "/v1/outbox"): Row("read"),
     ("POST", "/v1/subscriptions"): Row(
         "billing",
         body={"key": "new", "customer": "{customer}", "plan": "pro"},

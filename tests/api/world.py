@@ -164,6 +164,11 @@ async def fill(world: World, seller: Seller) -> None:
                 "scope": {"prices": ["sold-by-nobody"]},  # so that it changes no other test
             },
         ),
+        (
+            "usage_alert",
+            "/v1/usage_alerts",
+            {"key": "much", "meter": "tokens", "customer": "acme", "thresholds": ["1000000"]},
+        ),
         ("api_key", "/v1/api_keys", {"name": "spare", "scopes": ["read"]}),
     ):
         answer = await world.send("POST", path, key=key, json=body)

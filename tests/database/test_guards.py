@@ -36,6 +36,7 @@ APPEND_ONLY = [
     "logos",
     "event_keys",
     "outbox",
+    "usage_alert_triggers",
 ]
 NEXT = "version = version + 1"
 PAID = f"status = 'paid', amount_due_minor = 0, paid_at = '{AT}', {NEXT}"
@@ -144,7 +145,9 @@ async def test_nothing_is_deleted_or_truncated(app, root, table):
 @pytest.mark.parametrize("table", APPEND_ONLY)
 async def test_no_column_of_an_append_only_row_changes(app, root, table):
     for row in await columns_of(app, table):
-        same = f"UPDATE {table} SET {row['name']} = {row['name']}"
+        # An identity takes no value at all, not even its own.
+        value = "DEFAULT" if row["name"] == "position" and table == "outbox" else row["name"]
+        same = f"UPDATE {table} SET {row['name']} = {value}"
         assert await refusal(app, same) == NOT_PERMITTED
         assert await refusal(root, same) == GUARDED
 

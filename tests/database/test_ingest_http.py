@@ -5,7 +5,7 @@ import contextlib
 import gzip
 import json
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import msgspec
 import pytest
@@ -30,10 +30,12 @@ CLOUD = EVENT | {
 
 
 @contextlib.asynccontextmanager
-async def served(database, *, mode: Mode = Mode.LIVE, **fields) -> AsyncIterator[Client]:
+async def served(
+    database, *, mode: Mode = Mode.LIVE, clock=lambda: NOW, **fields
+) -> AsyncIterator[Client]:
     draft = SellerDraft(legal_name="Nordwind", currency="EUR", mode=mode, **fields)
     made = await create_seller(database=database, draft=draft, now=NOW)
-    application = create_app(database=database, clock=lambda: NOW)
+    application = create_app(database=database, clock=clock)
     async with lifespan(application=application):
         yield Client(application=application, key=made.secret)
 
@@ -147,6 +149,34 @@ async def test_a_key_that_is_too_fast_is_told_when_to_come_again(database):
         assert 1 <= int(second.headers["retry-after"]) <= 9
         other = await send(client, json.dumps(EVENT | {"id": "late"}).encode())
         assert other.json()["accepted"] == 1
+
+
+async def test_another_rate_of_a_key_holds_without_a_restart(database):
+    now = NOW
+    async with served(database, clock=lambda: now) as client:
+        body = {"name": "meter", "scopes": ["ingest"], "events_per_second": 100}
+        made = (await client.post("/v1/api_keys", body)).json()
+        sender = Client(application=client._application, key=made["secret"])
+        assert (await send(sender, json.dumps(numbered(1_000)).encode())).status == 200
+        late = json.dumps(EVENT | {"id": "late"}).encode()
+        assert (await send(sender, late)).status == 429
+        path = f"/v1/api_keys/{made['id']}"
+        changed = (await client.patch(path, {"events_per_second": 1_000_000})).json()
+        kept = {name: value for name, value in made.items() if name != "secret"}
+        assert changed == kept | {"events_per_second": 1_000_000}
+        # By the old rate it would wait for nine seconds.
+        async with asyncio.timeout(5):
+            while (answer := await send(sender, late)).status == 429:
+                now += timedelta(seconds=1)
+                await asyncio.sleep(0.05)
+        assert answer.json()["accepted"] == 1
+        await client.patch(path, {"events_per_second": None, "name": "unbound"})
+        (kept,) = (
+            each
+            for each in (await client.get("/v1/api_keys")).json()["data"]
+            if each["id"] == made["id"]
+        )
+        assert (kept["name"], kept["events_per_second"]) == ("unbound", None)
 
 
 async def test_a_key_is_needed(database):

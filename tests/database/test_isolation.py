@@ -12,7 +12,15 @@ GLOBAL_KEYS = {
     ("sellers", ("id",)),  # 74 random bits
     ("api_keys", ("hash",)),  # of 256 random bits; found before the seller is known
 }
-LOOK_UPS = {"sellers", "api_keys", "subscriptions", "credit_grants"}
+LOOK_UPS = {
+    "sellers",
+    "api_keys",
+    "subscriptions",
+    "credit_grants",
+    "event_inbox",
+    "usage_alerts",
+    "usage_alert_marks",
+}
 WITHOUT_SELLER = {"alembic_version"}
 
 

@@ -44,17 +44,26 @@ DO $$
 DECLARE name text;
 BEGIN
   FOREACH name IN ARRAY ARRAY['line_items', 'settlements', 'journal_entries', 'postings', 'parties', 'logos', 'event_keys',
-    'event_voids', 'event_void_positions', 'outbox', 'line_taxes', 'line_discounts', 'credit_draws', 'audit_log', 'credit_moves']
+    'event_voids', 'event_void_positions', 'outbox', 'line_taxes', 'line_discounts', 'credit_draws', 'audit_log', 'credit_moves', 'usage_alert_triggers']
   LOOP
     EXECUTE format('CREATE TRIGGER guard BEFORE UPDATE OR DELETE ON %I FOR EACH ROW EXECUTE FUNCTION refuse_change()', name);
   END LOOP;
   FOREACH name IN ARRAY ARRAY['invoices', 'credit_notes', 'payments', 'refunds', 'line_items', 'settlements', 'journal_entries', 'postings',
     'parties', 'logos', 'event_keys', 'event_voids', 'event_void_positions', 'outbox', 'number_series', 'line_taxes',
-    'line_discounts', 'credit_draws', 'audit_log', 'credit_moves']
+    'line_discounts', 'credit_draws', 'audit_log', 'credit_moves', 'usage_alert_triggers']
   LOOP
     EXECUTE format('CREATE TRIGGER guard_truncate BEFORE TRUNCATE ON %I FOR EACH STATEMENT EXECUTE FUNCTION refuse_change()', name);
   END LOOP;
 END $$;
+
+-- Who tells the outbox something waits until whoever told it something before, of the same seller, has committed: before
+-- the statement takes its numbers. The lock is the last one a transaction takes.
+CREATE FUNCTION tell_in_turn() RETURNS trigger LANGUAGE plpgsql SET search_path = public, pg_temp AS $$
+BEGIN
+  PERFORM pg_advisory_xact_lock(hashtextextended('outbox ' || current_seller(), 0));
+  RETURN NULL;
+END $$;
+CREATE TRIGGER in_turn BEFORE INSERT ON outbox FOR EACH STATEMENT EXECUTE FUNCTION tell_in_turn();
 
 -- A statement that adds postings must leave each entry it touches balanced per currency; all postings of
 -- an entry come in one statement, so that none can be added to it later.
@@ -170,9 +179,19 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
       AND d.next_due_at <= now_at - make_interval(hours => s.grace_hours)
     UNION ALL
     SELECT 1 FROM subscriptions d WHERE d.seller = s.seller AND d.spend_thresholds <> '{}'
+      AND (d.usage_seen OR EXISTS (SELECT FROM event_inbox i WHERE i.seller = s.seller))
     UNION ALL
     SELECT 1 FROM credit_grants g WHERE g.seller = s.seller AND g.ended_at IS NULL
       AND (g.expires_at <= now_at OR g.top_up IS NOT NULL))
+$$;
+
+-- Sellers whose alerts have something to be compared with.
+CREATE FUNCTION alerted_sellers() RETURNS TABLE (seller integer, id text)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+  SELECT s.seller, s.id FROM sellers s
+  WHERE s.mode = 'live' AND EXISTS (SELECT FROM usage_alerts a WHERE a.seller = s.seller) AND (
+    EXISTS (SELECT FROM event_inbox i WHERE i.seller = s.seller)
+    OR EXISTS (SELECT FROM usage_alert_marks m WHERE m.seller = s.seller))
 $$;
 
 -- After a run that posted much the planner must know of it at once: what it believes of an empty table makes the
@@ -198,7 +217,7 @@ BEGIN
     EXECUTE format('CREATE POLICY audit ON %I FOR SELECT TO usance_auditor USING (true)', name);
     EXECUTE format('GRANT SELECT ON %I TO usance_auditor', name);
   END LOOP;
-  FOREACH name IN ARRAY ARRAY['api_keys', 'sellers', 'subscriptions', 'credit_grants']
+  FOREACH name IN ARRAY ARRAY['api_keys', 'sellers', 'subscriptions', 'credit_grants', 'event_inbox', 'usage_alerts', 'usage_alert_marks']
   LOOP
     EXECUTE format('CREATE POLICY look_up ON %I FOR SELECT TO usance_owner USING (true)', name);
   END LOOP;
@@ -221,13 +240,13 @@ CREATE POLICY make ON sellers FOR INSERT TO usance_owner WITH CHECK (true);
 
 GRANT SELECT, INSERT, UPDATE ON draft_edits, sellers, api_keys, customers, tax_rates, coupons, coupon_applications, credit_grants, credit_reservations, customer_balances, subscriptions, price_intervals,
   subscription_changes, number_series, billing_state, billing_runs, parked_accounts, invoices, credit_notes, payments, refunds, idempotency_keys,
-  event_inbox, backfills TO usance_app;
+  event_inbox, backfills, usage_alerts, usage_alert_marks TO usance_app;
 GRANT SELECT, INSERT ON audit_log, parties, logos, meters, plans, prices, accounts, line_items, line_taxes, line_discounts, credit_draws, credit_moves, settlements, journal_entries, postings,
-  outbox, event_streams, event_keys, event_batches, event_measures, event_chunks, event_voids, event_void_positions, backfill_batches
+  outbox, event_streams, event_keys, event_batches, event_measures, event_chunks, event_voids, event_void_positions, backfill_batches, usage_alert_triggers
   TO usance_app;
 GRANT SELECT ON credit_grant_sums, credit_reservation_sums TO usance_app, usance_auditor;
 GRANT UPDATE (meters) ON event_batches TO usance_app;
-GRANT DELETE ON event_measures, event_chunks, event_inbox, idempotency_keys, parked_accounts TO usance_app;
+GRANT DELETE ON event_measures, event_chunks, event_inbox, idempotency_keys, parked_accounts, usage_alerts, usage_alert_marks TO usance_app;
 GRANT USAGE ON SEQUENCE event_batch_numbers TO usance_app;
 REVOKE INSERT ON sellers FROM usance_app;
 
@@ -246,6 +265,6 @@ BEGIN
   END LOOP;
 END $$;
 REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA public FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION find_api_key, find_seller, list_sellers, due_sellers, create_seller, refresh_statistics TO usance_app;
+GRANT EXECUTE ON FUNCTION find_api_key, find_seller, list_sellers, due_sellers, alerted_sellers, create_seller, refresh_statistics TO usance_app;
 GRANT EXECUTE ON FUNCTION current_seller TO usance_app, usance_loader, usance_auditor;
 GRANT EXECUTE ON FUNCTION write_events TO usance_app, usance_loader;

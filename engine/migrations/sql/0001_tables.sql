@@ -455,6 +455,60 @@ CREATE TABLE event_inbox (
   PRIMARY KEY (seller, batch)
 );
 
+-- What a seller wants to be told of: that a customer's usage of a meter came to a threshold inside a window. since_at is
+-- when what is watched for was last changed: windows that ended before are not looked at.
+CREATE TABLE usage_alerts (
+  seller integer NOT NULL DEFAULT current_seller() REFERENCES sellers,
+  id text NOT NULL,
+  key text NOT NULL,
+  customer text, -- null for every customer
+  meter text NOT NULL,
+  group_values jsonb NOT NULL DEFAULT '{}',
+  thresholds text[] NOT NULL DEFAULT '{}',
+  percents text[] NOT NULL DEFAULT '{}',
+  time_window text NOT NULL CHECK (time_window IN ('billing_period', 'month', 'day')),
+  since_at timestamptz NOT NULL,
+  created_at timestamptz NOT NULL,
+  PRIMARY KEY (seller, id),
+  UNIQUE (seller, key),
+  FOREIGN KEY (seller, customer) REFERENCES customers (seller, id),
+  FOREIGN KEY (seller, meter) REFERENCES meters (seller, id)
+);
+
+-- Customers with usage that alerts were not compared with yet, from the earliest event on. `marks` counts how often a
+-- sweep came by, so that a comparison takes away no mark but the one it saw.
+CREATE TABLE usage_alert_marks (
+  seller integer NOT NULL DEFAULT current_seller() REFERENCES sellers,
+  customer text NOT NULL,
+  first_at timestamptz NOT NULL,
+  marks bigint NOT NULL DEFAULT 1,
+  PRIMARY KEY (seller, customer),
+  FOREIGN KEY (seller, customer) REFERENCES customers (seller, id)
+);
+
+-- What alerts told, for good: a threshold once for each customer and window, whoever looks and how often. The alert
+-- itself may be gone.
+CREATE TABLE usage_alert_triggers (
+  seller integer NOT NULL DEFAULT current_seller() REFERENCES sellers,
+  id text NOT NULL,
+  alert text NOT NULL,
+  alert_key text NOT NULL,
+  customer text NOT NULL,
+  meter text NOT NULL,
+  group_values jsonb NOT NULL,
+  threshold text NOT NULL,
+  percent text,
+  quantity text NOT NULL,
+  window_start_at timestamptz NOT NULL,
+  window_end_at timestamptz NOT NULL,
+  triggered_at timestamptz NOT NULL,
+  PRIMARY KEY (seller, id),
+  FOREIGN KEY (seller, customer) REFERENCES customers (seller, id),
+  FOREIGN KEY (seller, meter) REFERENCES meters (seller, id)
+);
+CREATE UNIQUE INDEX usage_alert_triggers_once ON usage_alert_triggers
+  (seller, alert, customer, window_start_at, coalesce(percent || '%', threshold));
+
 -- A commit of usage in one round trip. Names the seller first, unless that was done; a key that is taken fails it all.
 CREATE FUNCTION write_events(
   seller integer, streams integer[], keys uuid[], ordinals integer[],
@@ -913,6 +967,8 @@ CREATE TABLE postings (
 );
 CREATE INDEX postings_document ON postings (seller, document);
 
+-- What the outside world hears. `position` is the order in which it is read: numbers are given under a lock of the seller that
+-- ends with the transaction (trigger in_turn), so whoever saw one number will never see a lower one appear.
 CREATE TABLE outbox (
   seller integer NOT NULL DEFAULT current_seller(),
   id text NOT NULL,
@@ -920,9 +976,11 @@ CREATE TABLE outbox (
   object text NOT NULL,
   version integer NOT NULL,
   occurred_at timestamptz NOT NULL,
+  position bigint GENERATED ALWAYS AS IDENTITY,
   PRIMARY KEY (seller, id),
   UNIQUE (seller, object, version)
 );
+CREATE INDEX outbox_in_order ON outbox (seller, position);
 
 CREATE TABLE idempotency_keys (
   seller integer NOT NULL DEFAULT current_seller() REFERENCES sellers,
