@@ -5,6 +5,7 @@ import rich_click as click
 from api.cli_admin import doctor, fold, key, migrate, seller
 from api.cli_audit import audit
 from api.cli_check import check
+from api.cli_consume import consume
 from api.cli_demo import demo
 from api.cli_export import export
 from api.cli_import import import_
@@ -29,6 +30,7 @@ def main() -> None:
 for _command in (
     demo,
     serve,
+    consume,
     run,
     import_,
     export,

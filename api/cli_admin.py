@@ -32,7 +32,12 @@ def doctor() -> None:
     """Look at the interpreter, the disk and the database; say what to do about each finding."""
     from engine.postgres_doctor import doctor_report
 
-    findings = doctor_report(settings=settings_from_environment())
+    settings = settings_from_environment()
+    findings = doctor_report(settings=settings)
+    if settings.nats_urls:
+        from api.cli_consume import nats_finding
+
+        findings.append(run_async(lambda: nats_finding(settings=settings)))
     colours = {"ok": "green", "warn": "yellow", "fail": "red"}
     for finding in findings:
         mark = click.style(f"{finding.level:4}", fg=colours[finding.level])

@@ -5,6 +5,7 @@ import contextlib
 import logging
 import signal
 import sys
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -51,8 +52,6 @@ def serve(host: str | None, port: int | None, role: str) -> None:
 
 
 async def _serve(*, running: "Runtime", role: str, address: tuple[str, int]) -> None:
-    from engine.postgres import ExternalDatabase
-
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
@@ -63,9 +62,7 @@ async def _serve(*, running: "Runtime", role: str, address: tuple[str, int]) -> 
                 from api.worker import working
 
                 await stack.enter_async_context(working(database=database, clock=_now))
-            if not isinstance(running.server, ExternalDatabase):
-                watching = loop.create_task(_watch(running=running))
-                stack.callback(watching.cancel)
+            await stack.enter_async_context(watch_server(running=running))
             if role in {"all", "api"}:
                 await _listen(running=running, database=database, address=address, stop=stop)
             else:
@@ -139,6 +136,21 @@ def _refuse_taken(*, host: str, port: int) -> None:
             probe.bind((host, port))
         except OSError as error:
             refuse(f"cannot listen on {host}:{port}: {error.strerror}")
+
+
+@contextlib.asynccontextmanager
+async def watch_server(*, running: "Runtime") -> AsyncIterator[None]:
+    """Start the embedded server again whenever it has gone, for the length of the block."""
+    from engine.postgres import ExternalDatabase
+
+    if isinstance(running.server, ExternalDatabase):
+        yield
+        return
+    watching = asyncio.get_running_loop().create_task(_watch(running=running))
+    try:
+        yield
+    finally:
+        watching.cancel()
 
 
 async def _watch(*, running: "Runtime") -> None:

@@ -21,6 +21,7 @@ from prometheus_client import Counter
 
 from api.admission import Admission, Refusal
 from api.auth import INGEST_KEY_AGE, Authenticator, Principal
+from api.body_form import BodyForm, body_form
 from api.event_body import BODY_LIMIT_BYTES, Body, Receiver, read_body, too_large
 from api.problems import MEDIA_TYPE, RenderedProblem, render, render_any
 from engine.db import Database
@@ -33,11 +34,6 @@ from plans.seller_store import load_seller
 
 PATH: Final = "/v1/events"
 BODY_SECONDS: Final = 10.0
-_CLOUDEVENTS: Final = frozenset(
-    {"application/cloudevents+json", "application/cloudevents-batch+json"}
-)
-_LINES: Final = frozenset({"application/x-ndjson", "application/ndjson", "application/jsonl"})
-_WHOLE: Final = frozenset({"", "application/json"}) | _CLOUDEVENTS
 _DRAINED: Final = frozenset({400, 413, 429})
 _KNOWN_KEYS: Final = 1_000
 _encode: Final = msgspec.json.Encoder().encode
@@ -54,31 +50,22 @@ class _Intent(msgspec.Struct, frozen=True):
     """What the headers say."""
 
     authorization: str | None
-    lines: bool
-    cloudevents: bool
-    gzip: bool
+    form: BodyForm
     length: int | None
 
 
-def _unsupported(detail: str) -> RenderedProblem:
-    return render(status=415, code="unsupported_media_type", detail=detail)
-
-
 def _read_headers(headers: Mapping[bytes, bytes]) -> _Intent | RenderedProblem:
-    media_type = headers.get(b"content-type", b"").decode("latin-1").partition(";")[0]
-    media_type = media_type.strip().lower()
-    if media_type not in _LINES and media_type not in _WHOLE:
-        return _unsupported("events come as JSON, CloudEvents JSON or NDJSON")
-    encoding = headers.get(b"content-encoding", b"identity").decode("latin-1").strip().lower()
-    if encoding not in {"identity", "gzip"}:
-        return _unsupported("a body comes as it is, or compressed with gzip")
+    form = body_form(
+        content_type=headers.get(b"content-type", b"").decode("latin-1"),
+        content_encoding=headers.get(b"content-encoding", b"").decode("latin-1"),
+    )
+    if isinstance(form, str):
+        return render(status=415, code="unsupported_media_type", detail=form)
     length = headers.get(b"content-length", b"")
     authorization = headers.get(b"authorization")
     return _Intent(
         authorization=None if authorization is None else authorization.decode("latin-1"),
-        lines=media_type in _LINES,
-        cloudevents=media_type in _CLOUDEVENTS,
-        gzip=encoding == "gzip",
+        form=form,
         length=int(length) if length.isdigit() else None,
     )
 
@@ -158,13 +145,14 @@ async def _answer(
     admission = door.admission
     admission.check_rate(principal=principal, now_seconds=_monotonic(), events=0)
     with admission.of_key(key_id=principal.key_id):
-        read = Body(gzip=intent.gzip, admission=admission)
+        read = Body(gzip=intent.form.gzip, admission=admission)
         try:
             async with asyncio.timeout(BODY_SECONDS):
                 body = await read_body(receive, read)
             if body is None:
                 return None
-            reading = partial(read_events, body, lines=intent.lines, cloudevents=intent.cloudevents)
+            form = intent.form
+            reading = partial(read_events, body, lines=form.lines, cloudevents=form.cloudevents)
             del body
             intake = await door.read(reading) if read.is_large else reading()
         except TimeoutError:

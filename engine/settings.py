@@ -1,5 +1,6 @@
 """One frozen struct from the environment. Pure: a composition root hands the variables in."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, cast, get_args
@@ -12,6 +13,9 @@ from engine.errors import BillingError
 LogLevel = Literal["debug", "info", "warning", "error"]
 ROOT_HOME = Path("/var/lib/usance")
 SCHEMES = ("postgresql", "postgres", "postgresql+asyncpg")
+NATS_SCHEMES = ("nats", "tls")
+STREAM_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+SUBJECT_PREFIX = re.compile(r"[a-z0-9_-]{1,32}(\.[a-z0-9_-]{1,32}){0,3}")
 
 
 class SettingError(BillingError):
@@ -39,12 +43,20 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     pool_max_size: int = 12
     statement_timeout_seconds: int = 30
     drain_timeout_seconds: int = 20
+    nats_urls: tuple[str, ...] = ()
+    """Nodes of one NATS cluster; empty where nothing comes through JetStream."""
+    nats_credentials: Path | None = None
+    """A file of NATS credentials (`.creds`)."""
+    nats_stream: str = "USANCE_EVENTS"
+    nats_prefix: str = "usance"
+    """Events of a seller come on `<prefix>.<seller id>.events`."""
 
     def __repr__(self) -> str:
         """All fields, with the password in the database's address left out."""
         shown = {name: getattr(self, name) for name in self.__struct_fields__}
         if self.database_url is not None:
             shown["database_url"] = without_password(dsn=self.database_url)
+        shown["nats_urls"] = tuple(without_password(dsn=each) for each in self.nats_urls)
         return f"Settings({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
 
 
@@ -80,6 +92,17 @@ def load_settings(*, environ: Mapping[str, str], is_root: bool, user_data: Path)
         ),
         drain_timeout_seconds=_integer(
             environ=environ, variable="USANCE_DRAIN_TIMEOUT_SECONDS", default=20
+        ),
+        nats_urls=_nats_urls(environ=environ),
+        nats_credentials=_absolute_path(environ=environ, variable="USANCE_NATS_CREDENTIALS"),
+        nats_stream=_name(
+            environ=environ,
+            variable="USANCE_NATS_STREAM",
+            default="USANCE_EVENTS",
+            form=STREAM_NAME,
+        ),
+        nats_prefix=_name(
+            environ=environ, variable="USANCE_NATS_PREFIX", default="usance", form=SUBJECT_PREFIX
         ),
     )
 
@@ -125,6 +148,30 @@ def _database_url(*, environ: Mapping[str, str]) -> str | None:
     # One spelling inside: asyncpg, libpq's tools and SQLAlchemy's URL start from it. It is put
     # together by hand because urlunsplit drops the empty host of a Unix socket's address.
     return f"postgresql://{text.partition('://')[2]}"
+
+
+def _nats_urls(*, environ: Mapping[str, str]) -> tuple[str, ...]:
+    variable = "USANCE_NATS_URL"
+    given = [each.strip() for each in (environ.get(variable) or "").split(",") if each.strip()]
+    for each in given:
+        # The value may hold a password: no message repeats it.
+        try:
+            parts = urlsplit(each)
+            usable = bool(parts.hostname) and (parts.port is None or parts.port > 0)
+        except ValueError:
+            parts, usable = None, False
+        if parts is None or parts.scheme not in NATS_SCHEMES or not usable:
+            raise SettingError(
+                variable=variable, detail="must look like nats://one:4222,nats://two:4222"
+            )
+    return tuple(given)
+
+
+def _name(*, environ: Mapping[str, str], variable: str, default: str, form: re.Pattern[str]) -> str:
+    text = environ.get(variable) or default
+    if form.fullmatch(text) is None:
+        raise SettingError(variable=variable, detail=f"cannot be {text!r}")
+    return text
 
 
 def _integer(

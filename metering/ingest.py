@@ -7,7 +7,7 @@ grows with the load.
 
 import asyncio
 from collections import deque
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Final
 
@@ -30,6 +30,8 @@ COMMIT_SECONDS: Final = 2.5
 LINGER_STEPS: Final = 2
 _LINGER_SECONDS: Final = 0.001
 _CROWD_FADES: Final = 0.9
+_TOGETHER: Final = timedelta(seconds=1)
+"""A group counts as received when its last part was: what came at another time is no part of it."""
 
 _REFUSALS: Final = {
     Verdict.BACKFILL_NOT_OPEN: (
@@ -169,6 +171,7 @@ class Ingester:
         while (
             waiting
             and waiting[0].backfill == jobs[0].backfill
+            and abs(waiting[0].now - jobs[0].now) <= _TOGETHER
             and events + len(waiting[0].events) <= GROUP_EVENTS
         ):
             jobs.append(waiting.popleft())

@@ -11,6 +11,7 @@ from plans.model import Mode
 
 _ALL: Final = text("SELECT seller, id, legal_name, mode, clock_at FROM list_sellers()")
 _ALERTED: Final = text("SELECT seller, id FROM alerted_sellers()")
+_FIND: Final = text("SELECT seller, id, mode, clock_at FROM find_seller(:id)")
 _DUE: Final = text("SELECT seller, id FROM due_sellers(:now)")
 
 
@@ -22,6 +23,21 @@ class SellerEntry(msgspec.Struct, frozen=True, kw_only=True):
     legal_name: str
     mode: Mode
     clock_at: datetime | None
+
+
+class FoundSeller(msgspec.Struct, frozen=True, kw_only=True):
+    """A seller looked up by its id; `seller` is its number inside."""
+
+    seller: int
+    id: str
+    mode: Mode
+    clock_at: datetime | None
+
+
+async def find_seller(*, connection: AsyncConnection, seller_id: str) -> FoundSeller | None:
+    """The seller of that id, or None. Works in a transaction that named none."""
+    row = (await connection.execute(_FIND, {"id": seller_id})).mappings().one_or_none()
+    return None if row is None else msgspec.convert(dict(row), FoundSeller)
 
 
 async def list_sellers(*, connection: AsyncConnection) -> list[SellerEntry]:

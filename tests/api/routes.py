@@ -80,6 +80,10 @@ ROWS: dict[tuple[str, str], Row] = {
         body=[{"id": "e1", "type": "completion", "subject": "acme", "data": {"tokens": 5}}],
     ),
     ("GET", "/v1/events"): Row("read"),
+    ("GET", "/v1/intake_errors"): Row("read"),
+    ("GET", "/v1/intake_errors/{intake_error}"): Row(
+        "read", path={"intake_error": "intake_error"}
+    ),
     ("POST", "/v1/events/{event_id}/void"): Row(
         "billing", path={"event_id": "wrong_event"}, body={}
     ),

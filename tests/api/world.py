@@ -11,6 +11,8 @@ from litestar import Litestar
 
 from api.app import create_app
 from engine.db import Database
+from metering.intake_error_store import save_refused
+from metering.intake_errors import Refused, intake_error_id
 from plans.api_keys import ApiKeyDraft, Scope
 from plans.create_seller import create_seller
 from plans.drafts import SellerDraft
@@ -142,6 +144,27 @@ async def make_seller(database: Database, *, name: str, mode: Mode = Mode.TEST) 
     return Seller(id=made.id, number=made.seller, keys=keys)
 
 
+async def refuse_message(database: Database, *, seller: int) -> str:
+    """A message that came through a stream and was refused; gives the id it is shown under."""
+    made = intake_error_id(stream="USANCE_EVENTS", sequence=seller, received_at=START)
+    refused = Refused(
+        id=made,
+        status="refused",
+        stream="USANCE_EVENTS",
+        sequence=seller,
+        received_at=START,
+        code="malformed_json",
+        detail="the body is no JSON",
+        rejected=(),
+        content_type="",
+        content_encoding="",
+        body=b"{",
+    )
+    async with database.transaction(seller=seller) as connection:
+        await save_refused(connection=connection, refused=refused, now=START)
+    return made
+
+
 async def fill(world: World, seller: Seller) -> None:
     """Give a seller a meter, a plan, a customer and a spare key. Resources add theirs here."""
     key = seller.keys["admin"]
@@ -209,6 +232,7 @@ async def bill(world: World, seller: Seller) -> None:
         sent = {"id": seller.ids[name], "type": "completion", "subject": "acme"}
         answer = await world.send("POST", "/v1/events", key=key, json=sent)
         assert answer.json()["accepted"] == 1, answer.text
+    seller.ids["intake_error"] = await refuse_message(world.database, seller=seller.number)
     for name, path in (
         ("invoice", "/v1/invoices"),
         ("credit_note", "/v1/credit_notes"),

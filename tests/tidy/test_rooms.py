@@ -14,6 +14,7 @@ DOORS = {
     "pikepdf": r"invoicing\.pdf_archive",
     "clickhouse_connect": r"metering\.events_clickhouse",
     "smtplib": r"dunning\.notify",
+    "nats": r"api\.jetstream",
     "apscheduler": r"api\.worker",
 }
 # The ground floor carries the connection pools, the queues and the log; above it SQL is in stores.

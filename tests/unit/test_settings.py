@@ -82,6 +82,14 @@ def test_addresses_of_sockets_and_of_several_hosts_stay_as_they_are(url):
         ("USANCE_DATABASE_URL", "postgresql://u:hunter2@db.example"),
         ("USANCE_DATABASE_URL", "postgresql://u:hunter2@db.example:port/billing"),
         ("USANCE_DATABASE_URL", "hunter2"),
+        ("USANCE_NATS_URL", "http://u:hunter2@nats.example"),
+        ("USANCE_NATS_URL", "nats://one.example,hunter2"),
+        ("USANCE_NATS_URL", "nats://u:hunter2@one.example:port"),
+        ("USANCE_NATS_CREDENTIALS", "usance.creds"),
+        ("USANCE_NATS_STREAM", "a.b"),
+        ("USANCE_NATS_STREAM", "usance events"),
+        ("USANCE_NATS_PREFIX", "usance.*"),
+        ("USANCE_NATS_PREFIX", "usance."),
     ],
 )
 def test_an_error_names_the_variable_and_no_password(variable, value):
@@ -99,3 +107,15 @@ def test_a_password_is_never_shown():
     assert "db.example" in repr(settings)
     assert without_password(dsn="postgresql://u@db.example/b") == "postgresql://u@db.example/b"
     assert without_password(dsn=url) == "postgresql://u:***@db.example/billing"
+
+
+def test_nodes_of_nats_are_told_apart_by_commas():
+    settings = load(
+        USANCE_NATS_URL="nats://u:hunter2@one.example:4222, tls://two.example",
+        USANCE_NATS_PREFIX="eu1.usance",
+    )
+    assert settings.nats_urls == ("nats://u:hunter2@one.example:4222", "tls://two.example")
+    assert (settings.nats_stream, settings.nats_prefix) == ("USANCE_EVENTS", "eu1.usance")
+    assert settings.nats_credentials is None
+    assert "hunter2" not in repr(settings)
+    assert load().nats_urls == ()

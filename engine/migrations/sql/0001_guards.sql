@@ -244,6 +244,8 @@ GRANT SELECT, INSERT, UPDATE ON draft_edits, sellers, api_keys, customers, tax_r
 GRANT SELECT, INSERT ON audit_log, parties, logos, meters, plans, prices, accounts, line_items, line_taxes, line_discounts, credit_draws, credit_moves, settlements, journal_entries, postings,
   outbox, event_streams, event_keys, event_batches, event_measures, event_chunks, event_voids, event_void_positions, backfill_batches, usage_alert_triggers
   TO usance_app;
+GRANT SELECT, INSERT ON intake_errors TO usance_app;
+GRANT UPDATE (status, refused_at, code, detail, rejected) ON intake_errors TO usance_app;
 GRANT SELECT ON credit_grant_sums, credit_reservation_sums TO usance_app, usance_auditor;
 GRANT UPDATE (meters) ON event_batches TO usance_app;
 GRANT DELETE ON event_measures, event_chunks, event_inbox, idempotency_keys, parked_accounts, usage_alerts, usage_alert_marks TO usance_app;

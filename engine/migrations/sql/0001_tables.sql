@@ -509,6 +509,25 @@ CREATE TABLE usage_alert_triggers (
 CREATE UNIQUE INDEX usage_alert_triggers_once ON usage_alert_triggers
   (seller, alert, customer, window_start_at, coalesce(percent || '%', threshold));
 
+-- What came through a stream and was refused as a whole or in part, as it came: nobody waits for an answer there.
+-- `waiting` is one that could not be stored so far and is tried again, `stored` what became of it at last.
+CREATE TABLE intake_errors (
+  seller integer NOT NULL DEFAULT current_seller() REFERENCES sellers,
+  id text NOT NULL,
+  status text NOT NULL CHECK (status IN ('refused', 'waiting', 'stored')),
+  stream text NOT NULL,
+  sequence bigint NOT NULL,
+  received_at timestamptz NOT NULL,
+  refused_at timestamptz NOT NULL,
+  code text NOT NULL,
+  detail text NOT NULL,
+  rejected bytea NOT NULL,
+  content_type text NOT NULL,
+  content_encoding text NOT NULL,
+  body bytea NOT NULL,
+  PRIMARY KEY (seller, id)
+);
+
 -- A commit of usage in one round trip. Names the seller first, unless that was done; a key that is taken fails it all.
 CREATE FUNCTION write_events(
   seller integer, streams integer[], keys uuid[], ordinals integer[],
