@@ -13,7 +13,7 @@ from api.cli_serve import watch_server
 from api.cli_start import refuse, run_async, settings_from_environment, started
 
 if TYPE_CHECKING:
-    from api.jetstream import JetStream
+    from api.jetstream import JetStream, StreamState
     from api.runtime import Runtime
     from engine.postgres_doctor import Finding
     from engine.settings import Settings
@@ -84,7 +84,9 @@ async def _consume(*, running: "Runtime") -> None:
         async with connect(running.settings) as jetstream, watch_server(running=running):
             from api.consume import Taker, consume
 
-            state = await jetstream.look()
+            state = await _first_look(jetstream, stop=stop)
+            if state is None:
+                return
             if state.faults:
                 told = "".join(f"\n  {fault}" for fault in state.faults)
                 refuse(f"The stream {jetstream.stream} would lose events:{told}")
@@ -101,6 +103,24 @@ async def _consume(*, running: "Runtime") -> None:
             click.echo(_told(taker.taken), err=True)
     finally:
         await database.close()
+
+
+async def _first_look(jetstream: "JetStream", *, stop: asyncio.Event) -> "StreamState | None":
+    """How the streams are made, as soon as JetStream tells; None when told to stop before."""
+    from engine.errors import BillingError, ErrorKind
+
+    while not stop.is_set():
+        try:
+            return await jetstream.look()
+        except BillingError as error:
+            # Nodes that agree on a new leader answer nobody for some seconds.
+            if error.kind is not ErrorKind.UNAVAILABLE:
+                raise
+            logging.getLogger("usance.consume").warning("%s", error.detail)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(1):
+                await stop.wait()
+    return None
 
 
 async def nats_finding(*, settings: "Settings") -> "Finding":

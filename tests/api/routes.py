@@ -81,9 +81,7 @@ ROWS: dict[tuple[str, str], Row] = {
     ),
     ("GET", "/v1/events"): Row("read"),
     ("GET", "/v1/intake_errors"): Row("read"),
-    ("GET", "/v1/intake_errors/{intake_error}"): Row(
-        "read", path={"intake_error": "intake_error"}
-    ),
+    ("GET", "/v1/intake_errors/{intake_error}"): Row("read", path={"intake_error": "intake_error"}),
     ("POST", "/v1/events/{event_id}/void"): Row(
         "billing", path={"event_id": "wrong_event"}, body={}
     ),

@@ -19,7 +19,7 @@ from tests.metering_world import world
 from tests.nats_nodes import client, nodes, until
 
 __all__ = ["world"]
-SENDERS = 12
+SENDERS = 4
 SECONDS = 120
 
 
