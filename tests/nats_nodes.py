@@ -35,8 +35,11 @@ def free_ports(count: int) -> list[int]:
 class Nodes:
     """`count` nodes; several are one cluster. Each syncs what it stores before it acknowledges."""
 
-    def __init__(self, *, folder: Path, count: int = 1, settings: str = "") -> None:
+    def __init__(
+        self, *, folder: Path, count: int, settings: str, variables: dict[str, str] | None
+    ) -> None:
         self.folder, self.names = folder, [f"n{number}" for number in range(count)]
+        self.variables = variables
         ports = free_ports(2 * count)
         self.ports, routes = ports[:count], ports[count:]
         self.urls = [f"nats://127.0.0.1:{port}" for port in self.ports]
@@ -59,7 +62,9 @@ class Nodes:
     def start_one(self, name: str) -> None:
         command = [binary(), "-c", str(self.folder / f"{name}.conf")]
         with (self.folder / f"{name}.log").open("ab") as log:
-            self.processes[name] = subprocess.Popen(command, stdout=log, stderr=log)
+            self.processes[name] = subprocess.Popen(
+                command, stdout=log, stderr=log, env=self.variables
+            )
 
     def _wait(self) -> None:
         deadline = time.monotonic() + SECONDS
@@ -84,9 +89,11 @@ class Nodes:
 
 
 @contextlib.contextmanager
-def nodes(*, count: int = 1, settings: str = "") -> Iterator[Nodes]:
+def nodes(
+    *, count: int = 1, settings: str = "", variables: dict[str, str] | None = None
+) -> Iterator[Nodes]:
     folder = Path(tempfile.mkdtemp(prefix="usance-nats-"))
-    running = Nodes(folder=folder, count=count, settings=settings)
+    running = Nodes(folder=folder, count=count, settings=settings, variables=variables)
     try:
         running.start()
         yield running
