@@ -47,7 +47,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Nodes of one NATS cluster; empty where nothing comes through JetStream."""
     nats_credentials: Path | None = None
     """A file of NATS credentials (`.creds`)."""
-    nats_stream: str = "USANCE_EVENTS"
+    nats_stream: str = "USAGE_EVENTS"
     nats_prefix: str = "usance"
     """Events of a seller come on `<prefix>.<seller id>.events`."""
 
@@ -98,7 +98,7 @@ def load_settings(*, environ: Mapping[str, str], is_root: bool, user_data: Path)
         nats_stream=_name(
             environ=environ,
             variable="USANCE_NATS_STREAM",
-            default="USANCE_EVENTS",
+            default="USAGE_EVENTS",
             form=STREAM_NAME,
         ),
         nats_prefix=_name(

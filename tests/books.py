@@ -335,7 +335,7 @@ async def write_usage(raw: Any) -> None:
     late = {"id": "bkf_a", "key": "late", "status": "closed", "created_at": START}
     await insert(raw, "backfills", late | {"closed_at": START})
     await insert(raw, "backfill_batches", {"batch": 1, "backfill": "bkf_a"})
-    refused = {"id": "ine_a", "status": "refused", "stream": "USANCE_EVENTS", "sequence": 1}
+    refused = {"id": "ine_a", "status": "refused", "stream": "USAGE_EVENTS", "sequence": 1}
     refused |= {"received_at": START, "refused_at": START, "code": "x", "detail": "why"}
     refused |= {"rejected": "\\x5b5d", "content_type": "", "content_encoding": ""}
     await insert(raw, "intake_errors", refused | {"body": "\\x7b"})

@@ -146,11 +146,11 @@ async def make_seller(database: Database, *, name: str, mode: Mode = Mode.TEST) 
 
 async def refuse_message(database: Database, *, seller: int) -> str:
     """A message that came through a stream and was refused; gives the id it is shown under."""
-    made = intake_error_id(stream="USANCE_EVENTS", sequence=seller, received_at=START)
+    made = intake_error_id(stream="USAGE_EVENTS", sequence=seller, received_at=START)
     refused = Refused(
         id=made,
         status="refused",
-        stream="USANCE_EVENTS",
+        stream="USAGE_EVENTS",
         sequence=seller,
         received_at=START,
         code="malformed_json",

@@ -1,10 +1,8 @@
 """Events through JetStream, one real node: every message is stored, shown or comes again."""
 
 import asyncio
-import contextlib
 import gzip
 from datetime import UTC, datetime, timedelta
-from itertools import count
 
 import msgspec
 import pytest
@@ -12,112 +10,22 @@ from nats.js import api
 from nats.js.errors import APIError
 from sqlalchemy import text
 
-from api.consume import Taker, consume
 from api.jetstream import DURABLE, connected
 from engine.db import open_database
 from engine.errors import BillingError
-from metering.intake_error_store import find_intake_error, list_intake_errors
-from metering.store import decode_payload
+from metering.intake_error_store import find_intake_error
 from plans.model import Mode
-from tests.metering_world import World, world
+from tests.metering_world import world
+from tests.nats_line import NUMBERS, event, now, opened
 from tests.nats_nodes import client, nodes, until
 
 __all__ = ["world"]
-NUMBERS = count(1)
-
-
-def now() -> datetime:
-    return datetime.now(UTC)
-
-
-def event(id: str, **fields: object) -> dict[str, object]:
-    body = {"id": id, "type": "call", "subject": "acme", "data": {"tokens": 1}}
-    return body | {"time": now().isoformat()} | fields
 
 
 @pytest.fixture(scope="module")
 def node():
     with nodes() as running:
         yield running
-
-
-class Line:
-    """A stream of its own, a sender's connection, and the product's end of it."""
-
-    def __init__(self, *, sender, jetstream, world: World, seller_id: str) -> None:
-        self.sender, self.jetstream, self.world = sender, jetstream, world
-        self.seller_id = seller_id
-        self.context = sender.jetstream(timeout=30)
-
-    async def publish(self, body: object, *, seller: str | None = None, **headers: str) -> None:
-        raw = body if isinstance(body, bytes) else msgspec.json.encode(body)
-        named = {name.replace("_", "-"): value for name, value in headers.items()}
-        subject = f"{self.jetstream.prefix}.{seller or self.seller_id}.events"
-        await self.context.publish(subject, raw, headers=named or None)
-
-    async def waiting(self) -> int:
-        return (await self.jetstream.look()).messages
-
-    async def take_all(self, **options: object) -> Taker:
-        """Consume until nothing is left in the stream."""
-
-        async def empty() -> bool:
-            return await self.waiting() == 0
-
-        async with self.taking(**options) as taker:
-            await until(empty)
-        return taker
-
-    @contextlib.asynccontextmanager
-    async def taking(self, *, database=None, clock=now, **options):
-        taker = Taker(
-            jetstream=self.jetstream,
-            database=database or self.world.database,
-            clock=clock,
-            **options,
-        )
-        await taker.start()
-        stop = asyncio.Event()
-        running = asyncio.create_task(
-            consume(jetstream=self.jetstream, taker=taker, stop=stop, drain_seconds=60)
-        )
-        try:
-            yield taker
-        finally:
-            stop.set()
-            await running
-            await taker.stop()
-
-    async def stored(self) -> list[str]:
-        async with self.world.database.transaction(seller=self.world.seller) as connection:
-            rows = await connection.execute(text("SELECT payload FROM event_batches"))
-            return sorted(each.id for (payload,) in rows for each in decode_payload(payload))
-
-    async def times(self) -> dict[str, datetime]:
-        async with self.world.database.transaction(seller=self.world.seller) as connection:
-            rows = await connection.execute(text("SELECT payload FROM event_batches"))
-            return {each.id: each.time for (payload,) in rows for each in decode_payload(payload)}
-
-    async def errors(self, status=None):
-        async with self.world.database.transaction(seller=self.world.seller) as connection:
-            return await list_intake_errors(
-                connection=connection, limit=100, after=None, status=status
-            )
-
-
-@contextlib.asynccontextmanager
-async def opened(node, world: World):
-    number = next(NUMBERS)
-    async with (
-        client(node.urls) as sender,
-        connected(
-            urls=node.urls, credentials=None, stream=f"LINE_{number}", prefix=f"line{number}"
-        ) as jetstream,
-    ):
-        await jetstream.create(replicas=1, max_bytes=50_000_000)
-        async with world.database.transaction(seller=world.seller) as connection:
-            seller_id = (await connection.execute(text("SELECT id FROM sellers"))).scalar_one()
-        yield Line(sender=sender, jetstream=jetstream, world=world, seller_id=seller_id)
 
 
 @pytest.fixture
@@ -349,8 +257,11 @@ async def test_a_stop_settles_what_is_under_way_and_leaves_the_rest(line):
             return taker.taken.messages > 0
 
         await until(begun)
-    left = await line.waiting()
-    assert taker.taken.messages + left == 400
+
+    async def settled() -> bool:
+        return await line.waiting() == 400 - taker.taken.messages
+
+    await until(settled)
     assert len(await line.stored()) == taker.taken.accepted == taker.taken.messages
     await line.take_all()
     assert await line.stored() == [f"{each:03}" for each in range(400)]

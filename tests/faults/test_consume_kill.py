@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import itertools
 import signal
 import subprocess
@@ -59,6 +60,15 @@ class Sender:
         await until(enough, seconds=SECONDS)
 
 
+def start_consumer(stack, variables, path) -> subprocess.Popen[bytes]:
+    """A consumer that ends with the test, if it did not before."""
+    with path.open("ab") as log:
+        process = subprocess.Popen([*USANCE, "consume"], env=variables, stderr=log)
+    stack.callback(process.wait)
+    stack.callback(process.kill)
+    return process
+
+
 async def stored(world) -> list[str]:
     async with world.database.transaction(seller=world.seller) as connection:
         rows = await connection.execute(text("SELECT payload FROM event_batches"))
@@ -83,18 +93,12 @@ async def test_acknowledged_by_jetstream_is_stored_once_through_kills(
     with nodes(count=3) as cluster, contextlib.ExitStack() as stack:
         variables = environment(database_url=database_url, home=tmp_path)
         variables["USANCE_NATS_URL"] = ",".join(cluster.urls)
-
-        def consumer() -> subprocess.Popen[bytes]:
-            with (tmp_path / "consumer.log").open("ab") as log:
-                process = subprocess.Popen([*USANCE, "consume"], env=variables, stderr=log)
-            stack.callback(process.wait)
-            stack.callback(process.kill)
-            return process
+        consumer = functools.partial(start_consumer, stack, variables, tmp_path / "consumer.log")
 
         async with (
             client(cluster.urls) as connection,
             connected(
-                urls=cluster.urls, credentials=None, stream="USANCE_EVENTS", prefix="usance"
+                urls=cluster.urls, credentials=None, stream="USAGE_EVENTS", prefix="usance"
             ) as jetstream,
         ):
             context = connection.jetstream(timeout=10)
@@ -181,4 +185,4 @@ def test_the_commands_say_what_is_missing(database_url, tmp_path):
         assert (made.returncode, made.stderr) == (0, "")
         again = run("consume", "--create", "--replicas", "1")
         assert again.returncode == 0, again.stderr
-        assert "USANCE_EVENTS: 0 messages" in run("doctor").stdout
+        assert "USAGE_EVENTS: 0 messages" in run("doctor").stdout

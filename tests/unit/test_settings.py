@@ -115,7 +115,7 @@ def test_nodes_of_nats_are_told_apart_by_commas():
         USANCE_NATS_PREFIX="eu1.usance",
     )
     assert settings.nats_urls == ("nats://u:hunter2@one.example:4222", "tls://two.example")
-    assert (settings.nats_stream, settings.nats_prefix) == ("USANCE_EVENTS", "eu1.usance")
+    assert (settings.nats_stream, settings.nats_prefix) == ("USAGE_EVENTS", "eu1.usance")
     assert settings.nats_credentials is None
     assert "hunter2" not in repr(settings)
     assert load().nats_urls == ()
