@@ -1,8 +1,9 @@
 """`/v1/payments`: money that came in by hand or by bank."""
 
 from datetime import datetime
+from typing import Final
 
-from litestar import get, post
+from litestar import Response, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -11,9 +12,12 @@ from api.pagination import Page, PageRequest
 from engine.errors import not_found
 from invoicing.payment_store import list_payments
 from invoicing.payments import AllocateDraft, Payment, PaymentDraft
+from invoicing.print_account import print_receipt
 from invoicing.receive_payment import allocate_payment, receive_payment
 from plans.api_keys import Scope
 from plans.model import Seller
+
+PDF: Final = ".pdf"
 
 
 @post(
@@ -67,10 +71,21 @@ async def get_payments(
     opt={"scope": Scope.READ},
 )
 async def get_payment(
-    payment: FromPath[str], connection: NamedDependency[AsyncConnection]
-) -> Payment:
-    """One payment by its id."""
-    return await _find(connection, payment)
+    payment: FromPath[str],
+    connection: NamedDependency[AsyncConnection],
+    seller: NamedDependency[Seller],
+) -> Response[Payment | bytes]:
+    """One payment by its id; with `.pdf` behind it the receipt."""
+    wanted = payment.removesuffix(PDF)
+    found = await _find(connection, wanted)
+    if wanted == payment:
+        return Response(found)
+    content = await print_receipt(connection=connection, payment=found, seller=seller)
+    return Response(
+        content,
+        media_type="application/pdf",
+        headers={"content-disposition": f'inline; filename="{found.id}{PDF}"'},
+    )
 
 
 @post(

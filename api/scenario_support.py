@@ -106,6 +106,7 @@ GETS: Final = (
     r"/v1/(meters|plans|customers|subscriptions|invoices|credit_notes|tax_rates|coupons|payments|credit_grants|usage_alerts)(/[^/?]+)?(\?.*)?",
     r"/v1/subscriptions/[^/?]+/scheduled_changes",
     r"/v1/customers/[^/?]+/entitlements",
+    r"/v1/customers/[^/?]+/statement(\?.*)?",
     r"/v1/invoices/lines/[^/?]+/explain",
     r"/v1/(events|usage|backfills|accounts|journal_entries|seller|audit_log|outbox)(\?.*)?",
     r"/v1/(billing_runs|backfills)/[^/?]+",

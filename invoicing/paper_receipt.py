@@ -26,7 +26,7 @@ class SettledDocument(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ReceiptFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """A payment as received; what its documents do not take up is kept as balance."""
+    """A payment as received; what its documents do not take up is kept, or `refunded`."""
 
     number: str
     currency: str
@@ -34,6 +34,7 @@ class ReceiptFacts(msgspec.Struct, frozen=True, kw_only=True):
     received_at: datetime
     method: str
     reference: str | None = None
+    refunded: str | None = None
     documents: tuple[SettledDocument, ...] = ()
 
 
@@ -67,7 +68,8 @@ def build_receipt(
     words, figures, currency = frame.words, frame.figures, receipt.currency
     paid = parse_amount(receipt.amount, currency=currency)
     settled = sum(parse_amount(each.paid, currency=currency) for each in receipt.documents)
-    if settled > paid:
+    back = parse_amount(receipt.refunded, currency=currency) if receipt.refunded else 0
+    if settled + back > paid:
         message = f"{receipt.number} is not printed: it settles more than was paid"
         raise BillingError("paper_does_not_add_up", message, kind=ErrorKind.CONFLICT)
     facts = [
@@ -83,9 +85,10 @@ def build_receipt(
             value=figures.amount(format_amount(settled, currency=currency)),
         )
     ]
-    if paid > settled:
-        kept = figures.amount(format_amount(paid - settled, currency=currency))
-        totals.append(Fact(label=words.added_to_balance, value=kept))
+    for kept_as, minor in ((words.added_to_balance, paid - settled - back), (words.refunded, back)):
+        if minor:
+            kept = figures.amount(format_amount(minor, currency=currency))
+            totals.append(Fact(label=kept_as, value=kept))
     label = frame.in_currency(words.amount_paid)
     totals.append(Fact(label=label, value=figures.amount(receipt.amount)))
     return Paper(

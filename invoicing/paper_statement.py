@@ -25,11 +25,22 @@ class Movement(StrEnum):
     CREDIT_NOTE = "credit_note"
     PAYMENT = "payment"
     REFUND = "refund"
+    RETURN = "return"
+    BALANCE_APPLIED = "balance_applied"
+    PREPAID_APPLIED = "prepaid_applied"
+    VOID = "void"
+    WRITE_OFF = "write_off"
     OTHER = "other"
 
 
+# The word for each movement; what has none is told by its number alone.
 _NAMES: Final[Mapping[Movement, str]] = MappingProxyType(
-    {movement: movement.value for movement in Movement if movement is not Movement.OTHER}
+    {
+        **{movement: movement.value for movement in Movement if movement is not Movement.OTHER},
+        Movement.RETURN: "payment_returned",
+        Movement.PREPAID_APPLIED: "prepaid_credit",
+        Movement.WRITE_OFF: "written_off",
+    }
 )
 
 

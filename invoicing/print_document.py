@@ -80,8 +80,8 @@ async def print_document(
         sums=told.sums,
         timezone=timezone,
         locale=told.locale,
-        payment=_payment(told.seller),
-        branding=await _branding(connection, told.seller),
+        payment=payment_of(seller=told.seller),
+        branding=await branding_of(connection=connection, seller=told.seller),
     )
     content = render_pdf(paper=paper)
     if not can_archive():
@@ -128,7 +128,8 @@ async def _tell(connection: AsyncConnection, document: Invoice | CreditNote) -> 
     )
 
 
-async def _branding(connection: AsyncConnection, seller: Party) -> Branding:
+async def branding_of(*, connection: AsyncConnection, seller: Party) -> Branding:
+    """The look of the seller's documents, with its logo loaded."""
     stated = seller.branding
     if stated is None:
         return Branding()
@@ -148,7 +149,7 @@ def _trade(told: _Told, timezone: str) -> TradeDocument:
         lines=lines,
         sums=told.sums,
         timezone=timezone,
-        payment=_payment(told.seller),
+        payment=payment_of(seller=told.seller),
     )
 
 
@@ -156,7 +157,8 @@ def _locale(seller: Party, customer: Party) -> str:
     return customer.locale or seller.locale or "en"
 
 
-def _payment(seller: Party) -> PaymentDetails | None:
+def payment_of(*, seller: Party) -> PaymentDetails | None:
+    """Where the seller wants to be paid."""
     stated = seller.payment_details
     return None if stated is None else PaymentDetails(**msgspec.structs.asdict(stated))
 

@@ -15,7 +15,15 @@ from engine.money import is_currency
 from plans.drafts import SellerDraft
 from plans.expression import ExpressionError, is_property, parse_expression
 from plans.letterhead import locale_errors
-from plans.model import Aggregation, CustomerDraft, MeterDraft, Party, PlanDraft, Seller
+from plans.model import (
+    Aggregation,
+    CustomerAnswer,
+    CustomerDraft,
+    MeterDraft,
+    Party,
+    PlanDraft,
+    Seller,
+)
 from plans.prices import MatrixPrice, PercentagePrice, Price
 
 _ALL: Final = 100
@@ -182,7 +190,7 @@ def party_of_seller(seller: Seller) -> Party:
     )
 
 
-def party_of_customer(draft: CustomerDraft) -> Party:
+def party_of_customer(draft: CustomerDraft | CustomerAnswer) -> Party:
     """What documents print of the customer."""
     return Party(
         name=draft.name,

@@ -114,9 +114,13 @@ class Words(msgspec.Struct, frozen=True, kw_only=True):
     routing_number: str
     reference: str
     pay_online: str
+    bank_transfer: str
+    by_hand: str
     # Statement
     payment: str
     refund: str
+    written_off: str
+    payment_returned: str
     ageing: str
     not_due: str
     days_late: str

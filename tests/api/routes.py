@@ -42,6 +42,8 @@ ROWS: dict[tuple[str, str], Row] = {
     ("GET", "/v1/customers"): Row("read"),
     ("GET", "/v1/customers/{customer}"): Row("read", path={"customer": "customer"}),
     ("GET", "/v1/customers/{customer}/entitlements"): Row("read", path={"customer": "customer"}),
+    ("GET", "/v1/customers/{customer}/statement"): Row("read", path={"customer": "customer"}),
+    ("GET", "/v1/customers/{customer}/statement.pdf"): Row("read", path={"customer": "customer"}),
     ("PATCH", "/v1/customers/{customer}"): Row(
         "billing", path={"customer": "customer"}, body={"name": "Other"}
     ),

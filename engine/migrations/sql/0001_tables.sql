@@ -985,6 +985,9 @@ CREATE TABLE postings (
   PRIMARY KEY (seller, entry, ordinal)
 );
 CREATE INDEX postings_document ON postings (seller, document);
+-- A customer's account: one posting of an invoice, whatever the number of its lines.
+CREATE INDEX postings_account ON postings (seller, customer)
+  WHERE account IN ('accounts_receivable', 'customer_balance', 'unapplied_cash');
 
 -- What the outside world hears. `position` is the order in which it is read: numbers are given under a lock of the seller that
 -- ends with the transaction (trigger in_turn), so whoever saw one number will never see a lower one appear.
