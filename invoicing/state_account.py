@@ -1,6 +1,6 @@
 """Verb: state a customer's account over a stretch of days, from the journal."""
 
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Final
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -9,6 +9,7 @@ from engine.errors import BillingError, invalid_field, not_found
 from engine.money import is_currency
 from engine.period import local_date, local_midnight
 from invoicing.export_bounds import bounds_of
+from invoicing.export_table import Bounds
 from invoicing.statement_store import account_moves, account_sums, first_entry_on, open_items
 from invoicing.statements import Asked, Statement, Sums, build_account
 from plans.model import Seller
@@ -40,16 +41,14 @@ async def state_account(
     if currency is not None and not is_currency(currency):
         detail = f"{currency[:10]!r} is not an ISO 4217 currency"
         raise invalid_field(pointer="/currency", code="unknown_currency", detail=detail)
-    bounds = bounds_of(start=start, end=end, timezone=seller.timezone)
-    end_on = bounds.end_on or local_date(at=now, timezone=seller.timezone) + _DAY
-    start_on = bounds.start_on or await first_entry_on(
-        connection=connection, customer=found.id, currency=currency
+    start_on, end_on = await _days(
+        connection,
+        seller,
+        bounds=bounds_of(start=start, end=end, timezone=seller.timezone),
+        customer=found.id,
+        currency=currency,
+        now=now,
     )
-    if start_on is None or (bounds.start_on is None and start_on >= end_on):
-        start_on = end_on - _DAY
-    if start_on > end_on:
-        detail = f"the account is stated through {end_on - _DAY}, which is before {start_on}"
-        raise invalid_field(pointer="/from", code="invalid", detail=detail)
     asked = Asked(customer=found.id, currency=currency, start_on=start_on, end_on=end_on)
     sums: dict[str, dict[str, Sums]] = {}
     for each in await account_sums(connection=connection, asked=asked):
@@ -79,3 +78,24 @@ async def state_account(
             for each in sorted(sums) or [currency or found.currency or seller.currency]
         ),
     )
+
+
+async def _days(
+    connection: AsyncConnection,
+    seller: Seller,
+    *,
+    bounds: Bounds,
+    customer: str,
+    currency: str | None,
+    now: datetime,
+) -> tuple[date, date]:
+    """The days asked for, by default from the first entry through today."""
+    end_on = bounds.end_on or local_date(at=now, timezone=seller.timezone) + _DAY
+    start_on = bounds.start_on
+    if start_on is None:
+        first = await first_entry_on(connection=connection, customer=customer, currency=currency)
+        return min(first or end_on, end_on - _DAY), end_on
+    if start_on > end_on:
+        detail = f"the account is stated through {end_on - _DAY}, which is before {start_on}"
+        raise invalid_field(pointer="/from", code="invalid", detail=detail)
+    return start_on, end_on
