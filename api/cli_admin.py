@@ -30,6 +30,7 @@ def migrate() -> None:
 @click.command()
 def doctor() -> None:
     """Look at the interpreter, the disk and the database; say what to do about each finding."""
+    from api.runtime import event_store_finding
     from engine.postgres_doctor import doctor_report
 
     settings = settings_from_environment()
@@ -38,6 +39,7 @@ def doctor() -> None:
         from api.cli_consume import nats_finding
 
         findings.append(run_async(lambda: nats_finding(settings=settings)))
+    findings.append(event_store_finding(settings=settings))
     colours = {"ok": "green", "warn": "yellow", "fail": "red"}
     for finding in findings:
         mark = click.style(f"{finding.level:4}", fg=colours[finding.level])

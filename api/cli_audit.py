@@ -69,6 +69,7 @@ async def audit_all(*, running: "Runtime") -> Audited:
     from engine.audit import CHECKS
     from engine.audit import audit as check_invariants
     from invoicing.rederive import rederive
+    from metering.verify_events import differing_commits
     from plans.seller_directory_store import list_sellers
     from plans.seller_store import load_seller
 
@@ -93,6 +94,16 @@ async def audit_all(*, running: "Runtime") -> Audited:
             async with reader.transaction(seller=entry.seller, snapshot=True) as connection:
                 seller = await load_seller(connection=connection)
                 derived = await rederive(connection=connection, seller=seller)
+                differing = await differing_commits(connection=connection)
+            broken += [
+                Broken(
+                    check="events elsewhere",
+                    seller=entry.id,
+                    object=str(one.batch),
+                    detail=f"{one.committed} committed, {one.found} found",
+                )
+                for one in differing
+            ]
             charges, pending = charges + derived.charges, pending + derived.pending
             broken += [
                 Broken(

@@ -98,8 +98,9 @@ FROM event_batches b LEFT JOIN (
   SELECT seller, batch, count(*) AS keys, count(DISTINCT ordinal) AS places,
     min(ordinal) AS first, max(ordinal) AS last FROM event_keys GROUP BY seller, batch
 ) k ON k.seller = b.seller AND k.batch = b.batch
-WHERE (k.keys, k.places, k.first, k.last, octet_length(b.ends)) IS DISTINCT FROM
-  (CAST(b.events AS bigint), CAST(b.events AS bigint), 0, b.events - 1, 4 * b.events)""",
+WHERE b.payload IS NOT NULL AND (k.keys, k.places, k.first, k.last, octet_length(b.ends))
+  IS DISTINCT FROM (CAST(b.events AS bigint), CAST(b.events AS bigint), 0, b.events - 1,
+    4 * b.events)""",
     ),
     Check(
         name="event_measures",

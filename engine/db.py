@@ -34,9 +34,10 @@ def _to_json(value: object) -> str:
 class Database:
     """A pool of connections in one role."""
 
-    def __init__(self, *, engine: AsyncEngine) -> None:
+    def __init__(self, *, engine: AsyncEngine, event_store: object | None = None) -> None:
         """Wrap an engine; `open_database` makes it."""
         self.engine = engine
+        self.event_store = event_store
 
     @asynccontextmanager
     async def transaction(
@@ -67,8 +68,12 @@ def open_database(
     pool_size: int = 10,
     statement_timeout_seconds: int = 60,
     lock_timeout_seconds: int = 10,
+    event_store: object | None = None,
 ) -> Database:
-    """A pool on `dsn` (libpq form, a unix socket in `host=`), its sessions acting as `role`."""
+    """A pool on `dsn` (libpq form, a unix socket in `host=`), its sessions acting as `role`.
+
+    `event_store` is where events lie outside PostgreSQL: every connection is told of it.
+    """
     server_settings = {
         "application_name": "usance",
         "timezone": "UTC",
@@ -96,8 +101,9 @@ def open_database(
         pool_timeout=5,
         json_serializer=_to_json,
         json_deserializer=msgspec.json.decode,
+        execution_options={"event_store": event_store},
     )
-    return Database(engine=engine)
+    return Database(engine=engine, event_store=event_store)
 
 
 @asynccontextmanager

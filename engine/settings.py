@@ -12,6 +12,7 @@ from engine.errors import BillingError
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 ROOT_HOME = Path("/var/lib/usance")
+_EVENTS_DATABASE = re.compile(r"/[a-z_][a-z0-9_]*")
 SCHEMES = ("postgresql", "postgres", "postgresql+asyncpg")
 NATS_SCHEMES = ("nats", "tls")
 STREAM_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -33,6 +34,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     home: Path
     database_url: str | None = None
     """`postgresql://…`; None starts the embedded server under `home`."""
+    clickhouse_url: str | None = None
+    """`https://…`; where events lie. None keeps them in the database."""
     postgres_bin: Path | None = None
     """The `bin` of one PostgreSQL to use for the embedded server, instead of the usual search."""
     search_path: str = ""
@@ -54,9 +57,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def __repr__(self) -> str:
         """All fields, with the password in the database's address left out."""
         shown = {name: getattr(self, name) for name in self.__struct_fields__}
-        if self.database_url is not None:
-            shown["database_url"] = without_password(dsn=self.database_url)
         shown["nats_urls"] = tuple(without_password(dsn=each) for each in self.nats_urls)
+        for name in ("database_url", "clickhouse_url"):
+            if shown[name] is not None:
+                shown[name] = without_password(dsn=shown[name])
         return f"Settings({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
 
 
@@ -81,6 +85,7 @@ def load_settings(*, environ: Mapping[str, str], is_root: bool, user_data: Path)
     return Settings(
         home=_home(environ=environ, is_root=is_root, user_data=user_data),
         database_url=_database_url(environ=environ),
+        clickhouse_url=_clickhouse_url(environ=environ),
         postgres_bin=_absolute_path(environ=environ, variable="USANCE_POSTGRES_BIN"),
         search_path=environ.get("PATH", ""),
         host=environ.get("USANCE_HOST") or "127.0.0.1",
@@ -171,6 +176,22 @@ def _name(*, environ: Mapping[str, str], variable: str, default: str, form: re.P
     text = environ.get(variable) or default
     if form.fullmatch(text) is None:
         raise SettingError(variable=variable, detail=f"cannot be {text!r}")
+    return text
+
+
+def _clickhouse_url(*, environ: Mapping[str, str]) -> str | None:
+    variable = "USANCE_CLICKHOUSE_URL"
+    text = environ.get(variable)
+    if not text:
+        return None
+    wanted = "must look like https://user:password@host:8443/database"
+    try:
+        parts = urlsplit(text)
+        named = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
+    except ValueError as error:
+        raise SettingError(variable=variable, detail=wanted) from error
+    if not named or _EVENTS_DATABASE.fullmatch(parts.path) is None:
+        raise SettingError(variable=variable, detail=wanted)
     return text
 
 

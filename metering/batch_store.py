@@ -64,6 +64,9 @@ SELECT id FROM backfills
 WHERE seller = current_seller() AND key = $1 AND status = 'open' FOR SHARE
 """
 _JOIN_BACKFILL: Final = "INSERT INTO backfill_batches (batch, backfill) VALUES ($1, $2)"
+_ELSEWHERE: Final = """
+SELECT EXISTS (SELECT FROM event_batches WHERE seller = current_seller() AND meters = ARRAY[0])
+"""
 _WRITE: Final = """
 SELECT write_events($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17,
   $18, $19, $20, $21, $22, $23, $24)
@@ -105,11 +108,15 @@ class KeyRows(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
-    """What a committer asked the database for: streams by (source, form), customers, meters."""
+    """What a committer asked the database for: streams by (source, form), customers, meters.
+
+    `elsewhere` says that events of the seller lie in another store.
+    """
 
     streams: dict[tuple[str, str], int]
     customers: dict[str, int]
     meters: tuple[Meter, ...] | None
+    elsewhere: bool
 
 
 async def take_batch_numbers(raw: Any) -> list[int]:
@@ -140,6 +147,7 @@ async def find_facts(
         streams=found,
         customers=await find_subjects(raw, subjects=subjects),
         meters=await load_meters(raw) if meters else None,
+        elsewhere=meters and await raw.fetchval(_ELSEWHERE),
     )
     await raw.execute("COMMIT")
     return facts

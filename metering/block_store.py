@@ -13,7 +13,9 @@ from metering.aggregation import Block
 from metering.chunks import taken_back
 from metering.columns import MeterColumns, decode_quantities, has_values, kept_dimensions
 from metering.dimensions import Combinations
+from metering.event_stores import event_store_of, required
 from metering.intake import micros_of
+from metering.read_event_store import Commits, read_blocks
 from metering.store import (
     SubjectNumbers,
     at_micros,
@@ -21,6 +23,7 @@ from metering.store import (
     customers_of,
     decode_payload,
     pages,
+    seller_of,
     weigh_columns,
     weigh_payload,
 )
@@ -270,6 +273,7 @@ async def stream_blocks(
         combinations=combinations,
         members=members,
     )
+    commits = Commits()
     bounds = (meter.number, at_micros(end_micros), at_micros(start_micros))
     asked = (*bounds, kept, meter.late_usage is LateUsage.IGNORE, *customers)
     async for rows in pages(raw, _BLOCKS, *asked, weigh=_weigh):
@@ -280,6 +284,9 @@ async def stream_blocks(
         for kind, group in _alike(rows):
             if kind == "payload":
                 for row in group:
+                    if row["payload"] is None:
+                        commits.add(row)
+                        continue
                     block = await reading.of_payload(row)
                     if block is not None:
                         yield block
@@ -287,6 +294,19 @@ async def stream_blocks(
                 yield await reading.of_chunks(group)
             else:
                 yield await reading.of_batches(group)
+    if commits.received:
+        async for block in read_blocks(
+            store=required(event_store_of(connection)),
+            seller=await seller_of(raw),
+            meter=meter,
+            span=(start_micros, end_micros),
+            customers=customers,
+            commits=commits,
+            subjects=subjects,
+            combinations=combinations,
+            members=members,
+        ):
+            yield block
 
 
 def _alike(rows: Sequence[Any]) -> list[tuple[str, list[Any]]]:

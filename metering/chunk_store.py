@@ -79,7 +79,7 @@ WITH RECURSIVE kinds AS (
 )
 SELECT b.batch FROM kinds k
   JOIN event_batches b ON b.seller = current_seller() AND b.meters = k.meters
-WHERE NOT k.meters @> $1::integer[] LIMIT $2
+WHERE NOT k.meters @> $1::integer[] AND k.meters <> ARRAY[0] LIMIT $2
 """
 _HOLD: Final = """
 SELECT batch, meters, payload FROM event_batches

@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from itertools import chain
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import msgspec
 import numpy as np
@@ -18,8 +18,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from engine.db import Database, begin, driver
 from engine.errors import BillingError, ErrorKind
 from metering import batch_store
+from metering.append_events import append_group
 from metering.batch_store import BatchRow, KeyRows, KeysTakenError
 from metering.columns import MeterColumns, measure_columns
+from metering.event_stores import EventStore, required
 from metering.identity import (
     Settled,
     Verdict,
@@ -208,6 +210,7 @@ class Committer:
     ) -> None:
         """What is remembered of sellers, and the batch numbers, are shared by all committers."""
         self._database = database
+        self._store = cast("EventStore | None", database.event_store)
         self._batch_numbers = numbers
         self._sellers = sellers
         self._connection: AsyncConnection | None = None
@@ -240,16 +243,21 @@ class Committer:
         again under the same batch number, and what it finds stored under it is its own.
         """
         batch: int | None = None
+        tried: list[int] = []
         look = self._collisions >= _LOOK_FIRST
         for _ in range(_TRIES):
             try:
                 raw = await self._raw()
-                if batch is None:
+                if batch is None and self._store is None:
                     batch = await self._batch_numbers.take(raw)
                 await self._learn(raw, group)
                 if look:
                     group.suspects[:] = True
-                verdicts = await self._write(raw, group, batch)
+                if batch is None:
+                    store = required(self._store)
+                    verdicts = await append_group(raw, group=group, store=store, tried=tried)
+                else:
+                    verdicts = await self._write(raw, group, batch)
                 self._collisions = self._collisions - 1 if self._collisions else 0
                 group.answer(verdicts)
                 return
@@ -258,6 +266,9 @@ class Committer:
                 self._collisions, look = min(self._collisions + 2, 2 * _LOOK_FIRST), True
             except batch_store.AGAIN:
                 await self._roll_back()
+            except BillingError:
+                await self._roll_back()
+                raise
             except batch_store.LOST:
                 look = True
                 await self.drop()
@@ -289,6 +300,8 @@ class Committer:
             known.streams.update(facts.streams)
             known.customers.update(facts.customers)
             known.strangers.update(subjects.difference(facts.customers))
+            if facts.elsewhere:
+                required(self._store)
             if facts.meters is not None:
                 known.meters = facts.meters
                 known.fresh_until = now + _FACTS_SECONDS

@@ -9,10 +9,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from engine.db import driver
 from engine.errors import BillingError, ErrorKind, FieldError, invalid_field, not_found
-from metering import correction_store, store
+from metering import correction_store, manifest_store, store
+from metering.append_events import append_amendment, find_appended
 from metering.batch_store import BatchRow
 from metering.columns import MeterColumns, measure_columns
 from metering.correction_store import EventPlace
+from metering.event_stores import event_store_of, required
 from metering.identity import amendment_key, event_key
 from metering.intake import micros_of, read_data, read_events
 from metering.list_events import tell_event, tell_voided
@@ -38,8 +40,8 @@ async def void_event(
     What was billed of it becomes a difference. Errors: `not_found`, `already_void`.
     """
     raw = await driver(connection)
-    place = await _find(raw, event_id=event_id, source=source)
-    event = await correction_store.load_event(raw, place=place)
+    place = await _find(connection, event_id=event_id, source=source)
+    event = await _load(connection, place)
     await _take_back(raw, event_id=event_id, place=place, replacement=None, now=now)
     return tell_voided(event=event)
 
@@ -58,34 +60,57 @@ async def amend_event(
     `invalid_body`.
     """
     raw = await driver(connection)
-    place = await _find(raw, event_id=event_id, source=source)
-    event = _amended(await correction_store.load_event(raw, place=place), draft=draft, now=now)
-    batch = await correction_store.take_batch_number(raw)
+    place = await _find(connection, event_id=event_id, source=source)
+    event = _amended(await _load(connection, place), draft=draft, now=now)
+    apart = event_store_of(connection)
+    if apart is None:
+        batch = await correction_store.take_batch_number(raw)
+    else:
+        batch = (await manifest_store.hold_commits(raw)).batch
     await _take_back(raw, event_id=event_id, place=place, replacement=batch, now=now)
-    row, measures = await _rows(raw, event=event, batch=batch, received_at=place.received_at)
-    written = await correction_store.insert_replacement(
-        raw,
-        source=source,
-        key=amendment_key(event_id, revision=place.revision + 1),
-        row=row,
-        measures=measures,
-    )
+    key = amendment_key(event_id, revision=place.revision + 1)
+    if apart is not None:
+        stream = await correction_store.make_stream(raw, source=source)
+        received_at = place.received_at
+        await append_amendment(
+            raw, store=apart, event=event, stream=stream, key=key, batch=batch, at=received_at
+        )
+    else:
+        row, measures = await _rows(raw, event=event, batch=batch, received_at=place.received_at)
+        written = await correction_store.insert_replacement(
+            raw, source=source, key=key, row=row, measures=measures
+        )
+        assert written, "who takes an event back first may replace it"
     await correction_store.join_backfill(raw, batch=place.batch, replacement=batch)
-    assert written, "who takes an event back first may replace it"
     return await tell_event(
         connection=connection, event=_stored(event), received_at=place.received_at
     )
 
 
-async def _find(raw: Any, *, event_id: str, source: str) -> EventPlace:
+async def _find(connection: AsyncConnection, *, event_id: str, source: str) -> EventPlace:
+    raw = await driver(connection)
     is_uuid, key = event_key(event_id)
     form = "uuid" if is_uuid else "text"
-    place = await correction_store.find_event(raw, source=source, form=form, key=key)
-    if place is None:
+    first = await correction_store.find_key(raw, source=source, form=form, key=key)
+    apart = event_store_of(connection)
+    if first is None and apart is not None:
+        first = await find_appended(raw, store=apart, source=source, form=form, key=key)
+    if first is None:
         raise not_found(noun="event", reference=event_id)
+    batch, ordinal = first
+    place = await correction_store.find_place(raw, batch=batch, ordinal=ordinal)
     if place.voided:
         raise _already_void(event_id)
     return place
+
+
+async def _load(connection: AsyncConnection, place: EventPlace) -> StoredEvent:
+    raw = await driver(connection)
+    if not place.elsewhere:
+        return await correction_store.load_event(raw, place=place)
+    seller = await store.seller_of(raw)
+    events = required(event_store_of(connection))
+    return (await events.load(seller=seller, batches=[place.batch]))[place.batch][place.ordinal]
 
 
 def _already_void(event_id: str) -> BillingError:
@@ -96,8 +121,10 @@ def _already_void(event_id: str) -> BillingError:
 async def _take_back(
     raw: Any, *, event_id: str, place: EventPlace, replacement: int | None, now: datetime
 ) -> None:
-    payload = await correction_store.load_payload(raw, batch=place.batch)
-    positions = await _positions(raw, payload=payload, place=place)
+    positions: list[tuple[int, int]] = []
+    if not place.elsewhere:
+        payload = await correction_store.load_payload(raw, batch=place.batch)
+        positions = await _positions(raw, payload=payload, place=place)
     done = await correction_store.insert_void(
         raw, place=place, positions=positions, replacement=replacement, now=now
     )

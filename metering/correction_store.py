@@ -9,6 +9,7 @@ import msgspec
 
 from metering.batch_store import BatchRow, insert_batch, load_events
 from metering.columns import MeterColumns
+from metering.manifest_store import ELSEWHERE
 from metering.model import StoredEvent
 
 _FIND: Final = """
@@ -77,14 +78,21 @@ class EventPlace(msgspec.Struct, frozen=True, kw_only=True):
     meters: tuple[int, ...]
     voided: bool
 
+    @property
+    def elsewhere(self) -> bool:
+        """Whether the event lies in another store than PostgreSQL."""
+        return self.meters == (ELSEWHERE,)
 
-async def find_event(raw: Any, *, source: str, form: str, key: UUID) -> EventPlace | None:
-    """The place of the event that took the key, amendments followed to the last."""
+
+async def find_key(raw: Any, *, source: str, form: str, key: UUID) -> tuple[int, int] | None:
+    """The batch and ordinal of the event that took the key, where PostgreSQL has it."""
     first = await raw.fetchrow(_FIND, source, form, key)
-    if first is None:
-        return None
-    row = await raw.fetchrow(_CHAIN, first["batch"], first["ordinal"])
-    return msgspec.convert(dict(row), EventPlace)
+    return None if first is None else (first["batch"], first["ordinal"])
+
+
+async def find_place(raw: Any, *, batch: int, ordinal: int) -> EventPlace:
+    """Where the event that was stored there stands, amendments followed to the last."""
+    return msgspec.convert(dict(await raw.fetchrow(_CHAIN, batch, ordinal)), EventPlace)
 
 
 async def load_event(raw: Any, *, place: EventPlace) -> StoredEvent:
@@ -132,6 +140,13 @@ async def take_batch_number(raw: Any) -> int:
     return number
 
 
+async def make_stream(raw: Any, *, source: str) -> int:
+    """The stream of a source's amendments."""
+    await raw.execute(_MAKE_STREAM, source)
+    stream: int = await raw.fetchval(_STREAM, source)
+    return stream
+
+
 async def insert_replacement(
     raw: Any,
     *,
@@ -141,8 +156,7 @@ async def insert_replacement(
     measures: Sequence[MeterColumns],
 ) -> bool:
     """Write the batch of one event that an amendment is; False when its key is taken."""
-    await raw.execute(_MAKE_STREAM, source)
-    stream = await raw.fetchval(_STREAM, source)
+    stream = await make_stream(raw, source=source)
     if await raw.fetchval(_KEY, stream, key, row.batch) is None:
         return False
     await insert_batch(raw, row=row, measures=measures)

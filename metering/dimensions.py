@@ -59,7 +59,11 @@ def encode_combinations(
     positions: Sequence[int],
 ) -> tuple[bytes, bytes]:
     """(distinct combinations as JSON, their index for each position as little-endian int32)."""
-    columns = [_texts([datas[at].get(name) for at in positions]) for name in names]
+    return encode_columns([_texts([datas[at].get(name) for at in positions]) for name in names])
+
+
+def encode_columns(columns: Sequence[Sequence[object]]) -> tuple[bytes, bytes]:
+    """The same of a column of texts for each dimension."""
     found: dict[tuple[object, ...], int] = {}
     codes = [found.setdefault(each, len(found)) for each in zip(*columns, strict=True)]
     return msgspec.json.encode(list(found)), np.array(codes, dtype="<i4").tobytes()

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from engine.db import driver
 from engine.period import Calendar, period_holding
 from metering.model import StoredEvent
-from metering.store import decode_payload, pages, weigh_payload
+from metering.store import events_of, pages, weigh_payload
 from metering.windows import closes_at
 from plans.prices import Interval
 
@@ -106,10 +106,11 @@ async def stream_events(
     """
     raw = await driver(connection)
     async for rows in pages(raw, _EVENTS, first, start, end, weigh=weigh_payload):
+        events = await events_of(rows, connection=connection)
         for row in rows:
             yield StoredBatch(
                 batch=row["batch"],
-                events=decode_payload(row["payload"]),
+                events=events[row["batch"]],
                 received_at=row["received_at"],
                 voided=frozenset(row["voided"]),
                 amended=frozenset(row["amended"]),

@@ -15,6 +15,7 @@ from metering.columns import (
     MeterColumns,
     measure_columns,
 )
+from metering.event_stores import event_store_of, required
 from metering.intake import EPOCH, micros_of, read_data
 from metering.model import StoredEvent
 from plans.model import Meter
@@ -34,7 +35,7 @@ WHERE seller = current_seller() AND batch = ANY($1::bigint[])
 """
 # What was corrected after it was folded: of a reversed backfill the chunks, else the batch itself.
 _INBOX_UNMEASURED: Final = """
-SELECT payload FROM event_batches b
+SELECT batch, payload FROM event_batches b
 WHERE seller = current_seller() AND (
   (batch = ANY($1::bigint[])
     AND NOT meters @> ARRAY(SELECT number FROM meters WHERE seller = current_seller()))
@@ -149,7 +150,7 @@ def weigh_columns(row: Any) -> int:
 
 def weigh_payload(row: Any) -> int:
     """About how many bytes a row with a payload takes once its events are decoded."""
-    return 4 * len(row["payload"]) + 64
+    return 4 * len(row["payload"] or b"") + 64
 
 
 async def customers_of(parts: Sequence[tuple[bytes, bytes]], *, subjects: SubjectNumbers) -> _Ints:
@@ -185,6 +186,25 @@ async def is_inbox_empty(*, connection: AsyncConnection) -> bool:
     return not (await connection.execute(_ANY_INBOX)).scalar_one()
 
 
+async def events_of(
+    rows: Sequence[Any], *, connection: AsyncConnection
+) -> dict[int, list[StoredEvent]]:
+    """The events of rows of `event_batches`, wherever they lie. Errors: `event_store_missing`."""
+    found = {row["batch"]: decode_payload(row["payload"]) for row in rows if row["payload"]}
+    lacking = [row["batch"] for row in rows if row["payload"] is None]
+    if lacking:
+        store = required(event_store_of(connection))
+        seller = await seller_of(await driver(connection))
+        found |= await store.load(seller=seller, batches=lacking)
+    return found
+
+
+async def seller_of(raw: Any) -> int:
+    """The seller that the transaction named."""
+    seller: int = await raw.fetchval("SELECT current_seller()")
+    return seller
+
+
 async def stream_inbox(
     *, connection: AsyncConnection, take: bool
 ) -> AsyncIterator[tuple[_Ints, _Ints]]:
@@ -211,8 +231,7 @@ async def stream_inbox(
             known = np.flatnonzero(customers)
             yield customers[known], times[known]
     async for rows in pages(raw, _INBOX_UNMEASURED, batches, again, weigh=weigh_payload):
-        for row in rows:
-            events = decode_payload(row["payload"])
+        for events in (await events_of(rows, connection=connection)).values():
             numbers = await subjects.find(each.subject for each in events)
             customers = np.array([numbers[each.subject] for each in events], dtype=np.int64)
             times = np.array([micros_of(each.time) for each in events], dtype=np.int64)

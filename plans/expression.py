@@ -99,6 +99,24 @@ class _Token(msgspec.Struct, frozen=True):
     position: int
 
 
+def properties_of(expression: Expression) -> frozenset[str]:
+    """The properties that an expression may read."""
+    if isinstance(expression, Property):
+        return frozenset((expression.name,))
+    if isinstance(expression, Number):
+        return frozenset()
+    if isinstance(expression, Extreme):
+        operands = expression.operands
+    elif isinstance(expression, Negated | Rounded):
+        operands = (expression.operand,)
+    elif isinstance(expression, Arithmetic):
+        operands = (expression.left, expression.right)
+    else:
+        assert isinstance(expression, Choice)
+        operands = (expression.left, expression.right, expression.then, expression.otherwise)
+    return frozenset().union(*map(properties_of, operands))
+
+
 def is_property(value: str) -> bool:
     """Whether a meter's value is the bare name of a property."""
     return _PROPERTY.match(value) is not None

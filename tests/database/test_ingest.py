@@ -10,8 +10,8 @@ from sqlalchemy import text
 
 from engine.db import driver
 from engine.errors import BillingError
+from metering.event_store import stream_events
 from metering.measure import sweep_inbox
-from metering.store import decode_payload
 from tests.metering_world import NOW, World, event, running, world
 
 __all__ = ["world"]
@@ -23,8 +23,9 @@ async def rows(world: World, statement: str) -> list[tuple]:
 
 
 async def stored_ids(world: World) -> list[str]:
-    payloads = await rows(world, "SELECT payload FROM event_batches ORDER BY batch")
-    return [each.id for (payload,) in payloads for each in decode_payload(payload)]
+    async with world.database.transaction(seller=world.seller) as connection:
+        stored = [each async for each in stream_events(connection=connection, first=0)]
+    return [each.id for batch in stored for each in batch.events]
 
 
 async def test_an_event_counts_once(world):

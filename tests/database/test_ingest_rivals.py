@@ -5,18 +5,11 @@ import uuid
 from datetime import timedelta
 
 import pytest
-from sqlalchemy import text
 
-from metering.store import decode_payload
+from tests.database.test_ingest import stored_ids
 from tests.metering_world import NOW, World, event, running, world
 
 __all__ = ["world"]
-
-
-async def stored_ids(world: World) -> list[str]:
-    async with world.database.transaction(seller=world.seller) as connection:
-        rows = await connection.execute(text("SELECT payload FROM event_batches ORDER BY batch"))
-        return [each.id for (payload,) in rows for each in decode_payload(payload)]
 
 
 def ids(count: int, *, form: str) -> list[str]:

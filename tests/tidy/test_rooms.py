@@ -12,7 +12,7 @@ DOORS = {
     "stripe": r"dunning\.gateway",
     "reportlab": r"invoicing\.pdf(_\w+)?",
     "pikepdf": r"invoicing\.pdf_archive",
-    "clickhouse_connect": r"metering\.events_clickhouse",
+    "clickhouse_connect": r"metering\.clickhouse_store",
     "smtplib": r"dunning\.notify",
     "nats": r"api\.jetstream",
     "apscheduler": r"api\.worker",

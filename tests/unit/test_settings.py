@@ -36,6 +36,7 @@ def test_home(is_root, environ, home):
 def test_every_variable_reaches_its_field():
     settings = load(
         USANCE_DATABASE_URL="postgresql+asyncpg://u:p@db.example:5433/billing?sslmode=require",
+        USANCE_CLICKHOUSE_URL="https://u:p@events.example:8443/usance",
         USANCE_POSTGRES_BIN="/opt/pg/bin",
         PATH="/usr/bin",
         USANCE_HOST="::1",
@@ -46,6 +47,7 @@ def test_every_variable_reaches_its_field():
         USANCE_DRAIN_TIMEOUT_SECONDS="6",
     )
     assert settings.database_url == "postgresql://u:p@db.example:5433/billing?sslmode=require"
+    assert settings.clickhouse_url == "https://u:p@events.example:8443/usance"
     assert (settings.postgres_bin, settings.search_path) == (Path("/opt/pg/bin"), "/usr/bin")
     assert (settings.host, settings.port, settings.log_level) == ("::1", 9000, "debug")
     assert settings.pool_max_size == 4
@@ -90,6 +92,11 @@ def test_addresses_of_sockets_and_of_several_hosts_stay_as_they_are(url):
         ("USANCE_NATS_STREAM", "usance events"),
         ("USANCE_NATS_PREFIX", "usance.*"),
         ("USANCE_NATS_PREFIX", "usance."),
+        ("USANCE_CLICKHOUSE_URL", "clickhouse://u:hunter2@events.example/usance"),
+        ("USANCE_CLICKHOUSE_URL", "https://u:hunter2@events.example"),
+        ("USANCE_CLICKHOUSE_URL", "https://u:hunter2@events.example/Usance;"),
+        ("USANCE_CLICKHOUSE_URL", "https://u:hunter2@events.example:port/usance"),
+        ("USANCE_CLICKHOUSE_URL", "hunter2"),
     ],
 )
 def test_an_error_names_the_variable_and_no_password(variable, value):
@@ -102,7 +109,8 @@ def test_an_error_names_the_variable_and_no_password(variable, value):
 
 def test_a_password_is_never_shown():
     url = "postgresql://u:hunter2@db.example/billing"
-    settings = load(USANCE_DATABASE_URL=url)
+    events = "https://u:hunter2@events.example/usance"
+    settings = load(USANCE_DATABASE_URL=url, USANCE_CLICKHOUSE_URL=events)
     assert "hunter2" not in repr(settings) + str(settings)
     assert "db.example" in repr(settings)
     assert without_password(dsn="postgresql://u@db.example/b") == "postgresql://u@db.example/b"

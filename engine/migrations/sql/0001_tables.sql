@@ -298,7 +298,8 @@ CREATE TABLE subscription_changes (
 
 -- Usage. Identity is (seller, source, id) for ever: a stream is one source with one form of id (a UUID kept as it
 -- is, the 128-bit hash of any other text, or that of an id and which amendment of it), so the forms cannot meet. A commit writes one batch with the
--- events as they came, and per meter the measured columns (customer numbers, times, values) as arrays.
+-- events as they came, and per meter the measured columns (customer numbers, times, values) as arrays. A batch without a
+-- payload has its events, identities and values in ClickHouse; no meter has the number 0, which stands for all there.
 CREATE TABLE event_streams (
   seller integer NOT NULL DEFAULT current_seller() REFERENCES sellers,
   stream integer GENERATED ALWAYS AS IDENTITY,
@@ -327,9 +328,11 @@ CREATE TABLE event_batches (
   first_at timestamptz NOT NULL,
   last_at timestamptz NOT NULL,
   meters integer[] NOT NULL,
-  payload bytea NOT NULL,
-  ends bytea NOT NULL,
-  PRIMARY KEY (seller, batch)
+  payload bytea,
+  ends bytea,
+  PRIMARY KEY (seller, batch),
+  CHECK ((payload IS NULL) = (ends IS NULL)),
+  CHECK ((payload IS NULL) = (meters = ARRAY[0]))
 );
 -- Not compressed, so that a slice is read without the rest: `ends` says where in the payload each event ends.
 ALTER TABLE event_batches ALTER COLUMN payload SET STORAGE EXTERNAL;
