@@ -23,7 +23,6 @@ from metering.store import (
     customers_of,
     decode_payload,
     pages,
-    seller_of,
     weigh_columns,
     weigh_payload,
 )
@@ -163,6 +162,22 @@ class _Reading(msgspec.Struct, kw_only=True):
         begin = int(np.searchsorted(column, lowest, side="left"))
         return begin, int(np.searchsorted(column, highest, side="right"))
 
+    def elsewhere(
+        self, connection: AsyncConnection, commits: Commits, span: tuple[int, int]
+    ) -> AsyncIterator[Block]:
+        """Commits whose events lie in another store."""
+        return read_blocks(
+            store=required(event_store_of(connection)),
+            connection=connection,
+            meter=self.meter,
+            span=span,
+            customers=self.customers,
+            commits=commits,
+            subjects=self.subjects,
+            combinations=self.combinations,
+            members=self.members,
+        )
+
     async def of_payload(self, row: Any) -> Block | None:
         """A batch that was stored while the meter was not known to who stored it."""
         voided = frozenset[int](row["voided"])
@@ -295,17 +310,7 @@ async def stream_blocks(
             else:
                 yield await reading.of_batches(group)
     if commits.received:
-        async for block in read_blocks(
-            store=required(event_store_of(connection)),
-            seller=await seller_of(raw),
-            meter=meter,
-            span=(start_micros, end_micros),
-            customers=customers,
-            commits=commits,
-            subjects=subjects,
-            combinations=combinations,
-            members=members,
-        ):
+        async for block in reading.elsewhere(connection, commits, (start_micros, end_micros)):
             yield block
 
 

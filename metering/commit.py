@@ -19,6 +19,7 @@ from engine.db import Database, begin, driver
 from engine.errors import BillingError, ErrorKind
 from metering import batch_store
 from metering.append_events import append_group
+from metering.batch_numbers import BatchNumbers
 from metering.batch_store import BatchRow, KeyRows, KeysTakenError
 from metering.columns import MeterColumns, measure_columns
 from metering.event_stores import EventStore, required
@@ -39,7 +40,6 @@ _TRIES: Final = 12
 _DAY_MICROS: Final = 86_400_000_000
 _REMEMBERED: Final = 200_000
 _FACTS_SECONDS: Final = 1.0
-_NUMBER_SECONDS: Final = 1.0
 _LOOK_FIRST: Final = 4
 
 
@@ -177,29 +177,6 @@ def unavailable() -> BillingError:
     """The outcome is not known."""
     detail = "the events may or may not be stored; send the same ids again"
     return BillingError("unavailable", detail, kind=ErrorKind.UNAVAILABLE)
-
-
-class BatchNumbers:
-    """Batch numbers in the order of their use, for all committers of a process.
-
-    Numbers are fetched a few at a time and dropped when they grow old, so that those of several
-    processes stay in step to about a second. Unused ones leave a gap, which is no harm.
-    """
-
-    def __init__(self) -> None:
-        """Nothing is fetched yet."""
-        self._lock = asyncio.Lock()
-        self._numbers: list[int] = []
-        self._good_until = 0.0
-
-    async def take(self, raw: Any) -> int:
-        """The next number; `raw` is asked when none is left."""
-        async with self._lock:
-            now = asyncio.get_running_loop().time()
-            if not self._numbers or now >= self._good_until:
-                self._numbers = await batch_store.take_batch_numbers(raw)
-                self._good_until = now + _NUMBER_SECONDS
-            return self._numbers.pop()
 
 
 class Committer:

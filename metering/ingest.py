@@ -13,7 +13,8 @@ from typing import Final
 
 from engine.db import Database
 from engine.errors import BillingError, ErrorKind
-from metering.commit import BatchNumbers, Committer, Group, Job, Memory, unavailable
+from metering.batch_numbers import BatchNumbers
+from metering.commit import Committer, Group, Job, Memory, unavailable
 from metering.identity import Verdict
 from metering.intake import Intake
 from metering.model import (

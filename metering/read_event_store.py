@@ -10,7 +10,9 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
+from sqlalchemy.ext.asyncio import AsyncConnection
 
+from engine.db import driver
 from metering.aggregation import Block, scale_up, tighten
 from metering.chunks import taken_back
 from metering.columns import has_values, kept_dimensions
@@ -18,7 +20,7 @@ from metering.dimensions import Combinations, encode_columns
 from metering.event_stores import EventStore, Page, Question
 from metering.formula import values_of
 from metering.intake import micros_of
-from metering.store import SubjectNumbers
+from metering.store import SubjectNumbers, seller_of
 from metering.values import Quantities, parse_value
 from plans.expression import is_property, parse_expression, properties_of
 from plans.model import LateUsage, Meter
@@ -51,7 +53,7 @@ class _Columns(msgspec.Struct, frozen=True, kw_only=True):
 async def read_blocks(
     *,
     store: EventStore,
-    seller: int,
+    connection: AsyncConnection,
     meter: Meter,
     span: tuple[int, int],
     customers: tuple[int, int],
@@ -61,6 +63,7 @@ async def read_blocks(
     members: Combinations | None,
 ) -> AsyncIterator[Block]:
     """The events of a meter in the span of microseconds that belong to the commits."""
+    seller = await seller_of(await driver(connection))
     kept = kept_dimensions(meter) if combinations is not None or members is not None else ()
     value = meter.value if has_values(meter) else None
     bare = value is not None and is_property(value)
