@@ -31,9 +31,9 @@ from sqlalchemy import MetaData
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import registry
 
-import invoicing.post
-import invoicing.rate_charges
-import invoicing.run_billing
+import invoicing.billing_pass
+import invoicing.derive_alike
+import invoicing.post_alike
 from engine.db import Database, open_database
 from engine.postgres import start_or_join
 from engine.scratch import scratch_database
@@ -53,16 +53,17 @@ TABLES = {
     "outbox": "object",
 }
 PHASES: list[tuple[ModuleType, str, str]] = [
-    (invoicing.run_billing, "sweep_usage", "inbox: who has new usage"),
-    (invoicing.run_billing, "due_customers", "work list"),
-    (invoicing.run_billing, "load_work", "agreements"),
-    (invoicing.run_billing, "derive", "derive"),
-    (invoicing.rate_charges, "measure", "  of it measure"),
-    (invoicing.rate_charges, "rate", "  of it rate"),
-    (invoicing.run_billing, "post", "post, without the commit"),
-    (invoicing.post, "advance_subscriptions", "  of it progress"),
-    (invoicing.post, "prepare", "  of it whole documents"),
-    (invoicing.post, "copy_documents", "  of it COPY"),
+    (invoicing.billing_pass, "sweep_usage", "inbox: who has new usage"),
+    (invoicing.billing_pass, "due_with_terms", "work list"),
+    (invoicing.billing_pass, "derive_alike", "derive together"),
+    (invoicing.derive_alike, "measure", "  of it measure"),
+    (invoicing.derive_alike, "rate", "  of it rate"),
+    (invoicing.billing_pass, "load_work", "agreements of the others"),
+    (invoicing.billing_pass, "derive", "derive one by one"),
+    (invoicing.billing_pass, "post_alike", "post, without the commit"),
+    (invoicing.post_alike, "advance_alike", "  of it progress"),
+    (invoicing.post_alike, "rows_of", "  of it rows"),
+    (invoicing.post_alike, "copy_encoded", "  of it COPY"),
 ]
 
 

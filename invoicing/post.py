@@ -63,9 +63,8 @@ async def post(
     Raises StaleDerivationError when another run swept the inbox or a subscription changed since
     `derived` was read; the transaction must then be rolled back.
     """
-    if await lock_billing(connection=connection, sweep=False) != sweeps:
-        raise StaleDerivationError
-    await _advance(connection, derived)
+    await hold_sweeps(connection=connection, sweeps=sweeps)
+    await advance(connection=connection, derived=derived)
     billed = [item for item in derived if item.differences]
     if not billed:
         return Posted(documents=0, lines=0)
@@ -74,11 +73,17 @@ async def post(
 
 
 async def post_drafts(
-    *, connection: AsyncConnection, seller: Seller, run: str, drafts: Sequence[Draft]
+    *,
+    connection: AsyncConnection,
+    seller: Seller,
+    run: str,
+    drafts: Sequence[Draft],
+    sequences: Sequence[int] | None = None,
 ) -> Posted:
     """Number the drafts, settle them and write them with their entries, in the order given.
 
     The posting lock must be held. `run` is the billing run, or "" for a document by hand.
+    `sequences` are numbers taken before.
     """
     customers = list(dict.fromkeys(draft.customer.id for draft in drafts))
     books = Books(
@@ -88,8 +93,9 @@ async def post_drafts(
         ),
     )
     desk = _Desk(books=books, seller=seller, run=run)
-    numbers = await _numbers(connection, seller, drafts)
-    for draft, sequence in zip(drafts, numbers, strict=True):
+    if sequences is None:
+        sequences = await _numbers(connection, seller, drafts)
+    for draft, sequence in zip(drafts, sequences, strict=True):
         desk.write(draft, sequence)
     rows = desk.rows
     await copy_documents(connection=connection, tables=rows.tables())
@@ -100,7 +106,14 @@ async def post_drafts(
     return Posted(documents=len(drafts), lines=rows.count("line_items"))
 
 
-async def _advance(connection: AsyncConnection, derived: Sequence[Derived]) -> None:
+async def hold_sweeps(*, connection: AsyncConnection, sweeps: int) -> None:
+    """Take the posting lock; StaleDerivationError when the inbox was swept since."""
+    if await lock_billing(connection=connection, sweep=False) != sweeps:
+        raise StaleDerivationError
+
+
+async def advance(*, connection: AsyncConnection, derived: Sequence[Derived]) -> None:
+    """Note the progress; StaleDerivationError when a subscription changed since."""
     progress = [entry for item in derived for entry in item.progress]
     if progress:
         changed = await advance_subscriptions(connection=connection, progress=progress)
@@ -129,7 +142,7 @@ async def _numbers(
         if count:
             following[credit_note] = await take_numbers(
                 connection=connection,
-                series=_series(seller, credit_note=credit_note),
+                series=series_of(seller, credit_note=credit_note),
                 count=count,
                 issued_at=drafts[0].issued_at,
             )
@@ -140,7 +153,8 @@ async def _numbers(
     return numbers
 
 
-def _series(seller: Seller, *, credit_note: bool) -> str:
+def series_of(seller: Seller, *, credit_note: bool) -> str:
+    """The series that numbers the seller's documents of a kind."""
     return f"{seller.series}{CREDIT_NOTE_SUFFIX}" if credit_note else seller.series
 
 
@@ -163,7 +177,7 @@ class _Desk:
             self._invoice(draft, sequence)
 
     def _invoice(self, draft: Draft, sequence: int) -> None:
-        series = _series(self._seller, credit_note=False)
+        series = series_of(self._seller, credit_note=False)
         prepaid = sum([draw.amount_minor for draw in draft.draws if draw.kind == "prepaid"])
         owner = (draft.customer.id, draft.currency)
         used = self._books.use_balance(owner, draft.total_minor - prepaid)
@@ -194,7 +208,7 @@ class _Desk:
             self._tell(draft, 1, "invoice.paid", document, 2)
 
     def _credit_note(self, draft: Draft, sequence: int) -> None:
-        series = _series(self._seller, credit_note=True)
+        series = series_of(self._seller, credit_note=True)
         applied = self._books.apply_credit(
             draft.adjusted_documents, -draft.total_minor, customer=draft.customer.id
         )

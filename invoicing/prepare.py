@@ -31,8 +31,7 @@ async def prepare(
 
     They follow the order given. Error: `too_many_lines`.
     """
-    latest = await last_issued_at(connection=connection)
-    issued_at = as_of if latest is None else max(as_of, latest)
+    issued_at = await issue_instant(connection=connection, as_of=as_of)
     counts = await document_counts(
         connection=connection,
         customers=[item.due.customer.id for item in derived],
@@ -63,3 +62,9 @@ async def prepare(
     if conditions is None:
         return drafts
     return [complete(draft, conditions) for draft in drafts]
+
+
+async def issue_instant(*, connection: AsyncConnection, as_of: datetime) -> datetime:
+    """When documents of now are issued: never before one that is there."""
+    latest = await last_issued_at(connection=connection)
+    return as_of if latest is None else max(as_of, latest)

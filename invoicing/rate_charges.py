@@ -89,7 +89,7 @@ async def rate_charges(
     by_feed: dict[Feed | None, list[int]] = {}
     for index, charge in enumerate(charges):
         if not charge.is_gone:
-            by_feed.setdefault(_feed(charge), []).append(index)
+            by_feed.setdefault(feed_of_charge(charge), []).append(index)
     found: list[tuple[int, RatedCharge]] = []
     for feed, chosen in by_feed.items():
         priced = _priced([charges[index] for index in chosen])
@@ -102,7 +102,7 @@ async def rate_charges(
     return [line for _, line in found]
 
 
-def _feed(charge: Charge) -> Feed | None:
+def feed_of_charge(charge: Charge) -> Feed | None:
     """What the charge is rated from; None where one quantity for all of it is enough."""
     if not charge.is_usage:
         return None
@@ -356,7 +356,7 @@ def charge_windows(*, meters: Mapping[str, Meter], charges: Sequence[Charge]) ->
         customer=np.array([c.agreement.customer_number for c in charges], dtype=np.int64),
         start_micros=np.array([unix_micros(c.active.start) for c in charges], dtype=np.int64),
         end_micros=np.array([unix_micros(c.active.end) for c in charges], dtype=np.int64),
-        closes_micros=np.array([unix_micros(_closes_at(c)) for c in charges], dtype=np.int64),
+        closes_micros=np.array([unix_micros(closes_at_of(c)) for c in charges], dtype=np.int64),
         since_micros=np.array([unix_micros(c.period.start) for c in charges], dtype=np.int64),
         whole_micros=np.array(
             [unix_micros(c.period.end) - unix_micros(c.period.start) for c in charges],
@@ -365,7 +365,7 @@ def charge_windows(*, meters: Mapping[str, Meter], charges: Sequence[Charge]) ->
     )
 
 
-def _closes_at(charge: Charge) -> datetime:
+def closes_at_of(charge: Charge) -> datetime:
     """From when on usage of the charge is late."""
     stretch = charge.stretch
     asked_at = charge.agreement.cancelled_at if stretch.end_is_cancellation else stretch.closed_at

@@ -26,7 +26,7 @@ from tests.billing_world import OPENED, SEATS, TIERS, at, open_shop, plan, writt
 
 PROJECT = Path(__file__).parents[2]
 AS_OF = at("2026-03-15")
-SMALL = "Portions(segment=40, chunk=9)"
+SMALL = "Portions(segment=40, chunk=9, few=0)"
 
 RUN = f"""
 import asyncio, sys
@@ -42,6 +42,7 @@ async def main():
 
 asyncio.run(main())
 """
+RUN_ONE_BY_ONE = RUN.replace(SMALL, "Portions(few=1_000_000)")
 ADVANCE = f"""
 import asyncio, sys
 from datetime import datetime

@@ -59,9 +59,9 @@ def books(server):
 
 @pytest.fixture(scope="module")
 def undisturbed(books):
-    """What a run writes that nobody kills."""
+    """What a run writes that nobody kills, and that derives subscriptions one by one."""
     dsn = books("calm")
-    kills.finish(kills.RUN, dsn)
+    kills.finish(kills.RUN_ONE_BY_ONE, dsn)
     found = asyncio.run(kills.everything(dsn))
     assert asyncio.run(violations(dsn)) == []
     kinds = {row[3] for row in found["settlements"]}

@@ -1,0 +1,292 @@
+"""Subscriptions that share their terms are derived together: once for all, in columns.
+
+What a subscription owes depends on its terms, and on what was measured. Most of a large seller's
+subscriptions share theirs with many others; the charges of one are those of all, and only the
+quantities differ. `derive` and `assemble` do the same one by one, for every other case; both give
+the same documents. Pure.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Final
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.ids import derived_body, unix_micros
+from engine.money import parse_scaled
+from invoicing.charges import Charge, ProrationTerms, charges_due, may_be_posted, touched_from
+from invoicing.commitments import has_commitment
+from invoicing.rate_charges import NANO_DIGITS, closes_at_of, feed_of_charge
+from metering.model import Measured, Windows
+from plans.agreement import Agreement
+from plans.model import Meter
+from plans.timeline import next_change_at, next_due_at
+from rating.rate import Quantities
+from rating.tables import PriceTables, compile_prices
+
+_Ints = NDArray[np.int64]
+_INT64: Final = 2**63 - 1
+ID_LENGTH: Final = 30
+"""Of the ids of subscriptions and price intervals: a prefix and 26 characters."""
+
+
+class Due(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """One customer with something due.
+
+    `terms` are equal for subscriptions that owe the same but for what was measured, and None
+    where the customer has more than one plain subscription; then the rest is None too.
+    """
+
+    customer: str
+    key: str
+    number: int
+    party: str
+    net_terms_days: int | None
+    po_number: str | None
+    due_at: datetime
+    subscription: str | None
+    contract: str | None
+    revision: int | None
+    intervals: str | None
+    terms: tuple[int, int] | None
+
+
+class Terms(msgspec.Struct, frozen=True, kw_only=True):
+    """What subscriptions of the same terms owe at one due instant, told by one of them.
+
+    `progress` is (next due instant, derived through, next change). The charges come in the order
+    of a document's lines.
+    """
+
+    agreement: Agreement
+    due_at: datetime
+    charges: tuple[Charge, ...]
+    progress: tuple[datetime | None, datetime, datetime | None]
+
+
+def terms_of(*, agreement: Agreement, due_at: datetime, proration: ProrationTerms) -> Terms | None:
+    """The terms of a subscription at a due instant; None where more than those decides."""
+    if (
+        touched_from(agreement, through=due_at) is not None
+        or may_be_posted(agreement)
+        or has_commitment(agreement)
+    ):
+        return None
+    charges = charges_due(agreement=agreement, through=due_at, terms=proration)
+    if any(charge.is_gone or feed_of_charge(charge) is not None for charge in charges):
+        return None
+    charges.sort(key=lambda charge: (charge.stretch.number, charge.period.start))
+    upcoming = next_due_at(agreement=agreement, after=due_at)
+    progress = (upcoming, due_at, next_change_at(agreement=agreement, after=due_at))
+    return Terms(agreement=agreement, due_at=due_at, charges=tuple(charges), progress=progress)
+
+
+class Sheaf(msgspec.Struct, frozen=True, kw_only=True):
+    """n subscriptions, each the only one of its customer, in the order of the work list.
+
+    Subscription i has terms[term[i]]; its lines are those at offsets[i]:offsets[i + 1]. A line is
+    of `charge`, an index into `charges` of all the terms one after the other, where that owes
+    anything. `place` is where in the work list a subscription stands.
+    """
+
+    terms: Sequence[Terms]
+    charges: Sequence[Charge]
+    place: _Ints
+    term: _Ints
+    offsets: _Ints
+    charge: _Ints
+    amount_minor: _Ints
+    quantity_nanos: _Ints
+
+    def between(self, begin: int, end: int) -> "Sheaf":
+        """Those that stand at places from `begin` to before `end`, counted from there."""
+        first, last = np.searchsorted(self.place, [begin, end]).tolist()
+        lines = slice(int(self.offsets[first]), int(self.offsets[last]))
+        return msgspec.structs.replace(
+            self,
+            place=self.place[first:last] - begin,
+            term=self.term[first:last],
+            offsets=self.offsets[first : last + 1] - self.offsets[first],
+            charge=self.charge[lines],
+            amount_minor=self.amount_minor[lines],
+            quantity_nanos=self.quantity_nanos[lines],
+        )
+
+
+class Ask(msgspec.Struct, frozen=True, kw_only=True):
+    """The charges of n subscriptions, one line each: what is to be measured and rated of them.
+
+    `windows` are those of the lines at `measured`; `agreed` has the quantity of every charge.
+    """
+
+    terms: Sequence[Terms]
+    charges: Sequence[Charge]
+    place: _Ints
+    term: _Ints
+    count: _Ints
+    charge: _Ints
+    measured: NDArray[np.intp]
+    windows: Windows | None
+
+
+def asked(
+    *,
+    terms: Sequence[Terms],
+    place: Sequence[int],
+    term: Sequence[int],
+    customers: Sequence[int],
+    meters: Mapping[str, Meter],
+) -> Ask:
+    """The lines of subscriptions: subscription i has terms[term[i]] and the meters' customer."""
+    charges = [charge for each in terms for charge in each.charges]
+    sizes = np.array([len(each.charges) for each in terms], dtype=np.int64)
+    begins = np.cumsum(sizes) - sizes
+    chosen = np.array(term, dtype=np.int64)
+    count = sizes[chosen]
+    ends = np.cumsum(count)
+    line = np.arange(int(ends[-1]) if len(ends) else 0)
+    member = np.repeat(np.arange(len(chosen)), count)
+    charge = begins[chosen][member] + line - (ends - count)[member]
+    usage = np.array([each.is_usage for each in charges], dtype=np.bool_)
+    measured = np.flatnonzero(usage[charge]) if charges else np.empty(0, dtype=np.intp)
+    windows = None
+    if len(measured):
+        table = _window_table(charges, meters)
+        of = table[charge[measured]]
+        windows = Windows(
+            meter=of[:, 0].astype(np.int32),
+            customer=np.array(customers, dtype=np.int64)[member[measured]],
+            start_micros=of[:, 1],
+            end_micros=of[:, 2],
+            closes_micros=of[:, 3],
+            since_micros=of[:, 4],
+            whole_micros=of[:, 5],
+        )
+    return Ask(
+        terms=terms,
+        charges=charges,
+        place=np.array(place, dtype=np.int64),
+        term=chosen,
+        count=count,
+        charge=charge,
+        measured=measured,
+        windows=windows,
+    )
+
+
+def _window_table(charges: Sequence[Charge], meters: Mapping[str, Meter]) -> _Ints:
+    """(meter, start, end, closes, since, whole) of every charge; zeros where none is measured."""
+    rows: list[tuple[int, ...]] = []
+    for charge in charges:
+        key = charge.stretch.price.meter
+        if not charge.is_usage or key is None:
+            rows.append((0,) * 6)
+            continue
+        begin, end = unix_micros(charge.period.start), unix_micros(charge.period.end)
+        rows.append(
+            (
+                meters[key].number,
+                unix_micros(charge.active.start),
+                unix_micros(charge.active.end),
+                unix_micros(closes_at_of(charge)),
+                begin,
+                end - begin,
+            )
+        )
+    return np.array(rows, dtype=np.int64)
+
+
+class ToRate(msgspec.Struct, frozen=True, kw_only=True):
+    """Lines as the rating kernel takes them, and their quantities in 10^-9 units."""
+
+    tables: PriceTables
+    price: NDArray[np.int32]
+    quantity: Quantities
+    numerator: _Ints
+    denominator: _Ints
+    nanos: _Ints
+
+
+def to_rate(ask: Ask, measured: Measured | None) -> ToRate | None:
+    """The lines with their quantities; None where they take more than 64 bits."""
+    digits = NANO_DIGITS if measured is None else max(NANO_DIGITS, measured.digits)
+    most = _INT64 // 10 ** (digits - NANO_DIGITS)
+    agreed = [
+        0 if charge.is_usage else parse_scaled(charge.stretch.quantity, digits=digits)
+        for charge in ask.charges
+    ]
+    if any(value > _INT64 for value in agreed):
+        return None
+    values = np.array(agreed, dtype=np.int64)[ask.charge]
+    if measured is not None:
+        found, scale = measured.mantissa, 10 ** (digits - measured.digits)
+        if found.dtype != np.int64 or int(np.abs(found).max(initial=0)) > most // scale:
+            return None
+        values[ask.measured] = found * scale
+    rows: dict[tuple[str, str], int] = {}
+    chosen: list[Charge] = []
+    row: list[int] = []
+    for charge in ask.charges:
+        name = (charge.stretch.price_id, charge.agreement.currency)
+        if name not in rows:
+            rows[name] = len(chosen)
+            chosen.append(charge)
+        row.append(rows[name])
+    return ToRate(
+        tables=compile_prices(
+            prices=[charge.stretch.price for charge in chosen],
+            currencies=[charge.agreement.currency for charge in chosen],
+        ),
+        price=np.array(row, dtype=np.int32)[ask.charge],
+        quantity=Quantities(mantissa=values, digits=digits),
+        numerator=np.array([each.numerator for each in ask.charges], dtype=np.int64)[ask.charge],
+        denominator=np.array([each.denominator for each in ask.charges], dtype=np.int64)[
+            ask.charge
+        ],
+        nanos=values // 10 ** (digits - NANO_DIGITS),
+    )
+
+
+def sheaf_of(ask: Ask, *, amount_minor: _Ints, nanos: _Ints) -> Sheaf | None:
+    """What is owed, lines of nothing left out; None where a line gives back."""
+    if int(amount_minor.min(initial=0)) < 0:
+        return None
+    owed = np.flatnonzero(amount_minor)
+    member = np.repeat(np.arange(len(ask.term)), ask.count)[owed]
+    counts = np.bincount(member, minlength=len(ask.term))
+    return Sheaf(
+        terms=ask.terms,
+        charges=ask.charges,
+        place=ask.place,
+        term=ask.term,
+        offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+        charge=ask.charge[owed],
+        amount_minor=amount_minor[owed],
+        quantity_nanos=nanos[owed],
+    )
+
+
+def document_bodies(
+    *,
+    seller: str,
+    customers: Sequence[str],
+    instants: Sequence[datetime],
+    currencies: Sequence[str],
+) -> list[int]:
+    """The 128 bits of each customer's first document of its due instant, in no group."""
+    told = {at: at.isoformat() for at in set(instants)}
+    return [
+        derived_body(at=at, parts=(seller, customer, told[at], currency, "", 0))
+        for customer, at, currency in zip(customers, instants, currencies, strict=True)
+    ]
+
+
+def following_of(sheaf: Sheaf | None, end: int) -> datetime | None:
+    """The earliest due instant that any customer at a place before `end` has afterwards."""
+    if sheaf is None:
+        return None
+    used = set(sheaf.term[: int(np.searchsorted(sheaf.place, end))].tolist())
+    upcoming = [sheaf.terms[term].progress[0] for term in used]
+    return min([at for at in upcoming if at is not None], default=None)

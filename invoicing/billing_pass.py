@@ -1,0 +1,366 @@
+"""One billing run in progress: segments derived together or one by one, posted in chunks."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from datetime import datetime
+from typing import Final
+
+import msgspec
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from engine.db import Database
+from invoicing.alike import Due, Sheaf, following_of
+from invoicing.alike_store import due_with_terms
+from invoicing.assembly import BilledCustomer
+from invoicing.blame import is_of_an_account, reason_of
+from invoicing.derive import (
+    Derived,
+    Work,
+    derive,
+    following_due,
+    load_work,
+    up_to_following,
+)
+from invoicing.derive_alike import FEW, derive_alike
+from invoicing.post import Posted, post
+from invoicing.post_alike import Chunk, NotAlikeError, post_alike
+from invoicing.run_store import (
+    park,
+)
+from invoicing.store import (
+    DueCustomer,
+    count_run,
+    due_customers,
+)
+from invoicing.sweep_usage import sweep_usage
+from plans.model import Seller
+from plans.subscription_store import PriceBook
+
+MOST: Final = 100_000
+SEGMENT: Final = 20_000
+CHUNK: Final = 2_000
+ATTEMPTS: Final = 20
+LOCK_WAIT_SECONDS: Final = 30
+MANY_DOCUMENTS: Final = 1_000
+
+
+class Portions(msgspec.Struct, frozen=True, kw_only=True):
+    """How many customers are derived together, and how many are posted in one transaction.
+
+    `most` at once where many have the same terms, `segment` of those that are derived one by one;
+    `few` sharing the same terms are derived one by one.
+    """
+
+    most: int = MOST
+    segment: int = SEGMENT
+    chunk: int = CHUNK
+    few: int = FEW
+
+
+class Progress(msgspec.Struct, frozen=True, kw_only=True):
+    """How far a run has come; `together` are those of the customers that were derived at once."""
+
+    customers: int
+    together: int
+    documents: int
+    lines: int
+    parked: int
+
+
+class BillingPass:
+    """One billing run in progress."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        seller_number: int,
+        seller: Seller,
+        run: str,
+        as_of: datetime,
+        now: datetime,
+        customers: Sequence[str] | None,
+        report: Callable[[Progress], None] | None,
+        portions: Portions,
+    ) -> None:
+        self.customers_wanted = customers
+        self.portions = portions
+        self.database = database
+        self.seller_number = seller_number
+        self.seller = seller
+        self.run = run
+        self.as_of = as_of
+        self.now = now
+        self.report = report
+        self.parked: dict[str, None] = {}
+        self._sweeps: int | None = None
+        self.customers = self.together = self.documents = self.lines = 0
+
+    async def sweep(self) -> int:
+        """Mark what new usage touches, once until facts change; the count that posting must find.
+
+        What comes later is measured all the same, and marked by the next run.
+        """
+        if self._sweeps is None:
+            async with self.database.transaction(seller=self.seller_number) as connection:
+                self._sweeps = await sweep_usage(connection=connection)
+        return self._sweeps
+
+    def forget(self) -> None:
+        """Sweep again: facts changed."""
+        self._sweeps = None
+
+    async def bill_pending(self) -> bool:
+        """Bill the next customers with a difference waiting; False when none is left."""
+        sweeps = await self.sweep()
+        due: list[DueCustomer] = []
+        try:
+            async with self._snapshot() as connection:
+                due = await due_customers(
+                    connection=connection,
+                    as_of=self.as_of,
+                    due_by=self.as_of - self.seller.grace,
+                    limit=self.portions.segment,
+                    parked=list(self.parked),
+                    pending=True,
+                    customers=self.customers_wanted,
+                )
+                work = await load_work(connection=connection, due=due, book=PriceBook())
+        except Exception as error:
+            if not due or not is_of_an_account(error):
+                raise
+            await self._park_unreadable(due, error)
+            return True
+        await self._post_derived(await self._derive(up_to_following(work=work)), sweeps)
+        return bool(due)
+
+    async def bill_due(self) -> bool:
+        """Bill the next customers in the order of due instants; False when none is left."""
+        sweeps = await self.sweep()
+        due, sheaf = await self._derive_alike()
+        end, one_by_one = apart(due, sheaf, self.portions.segment)
+        try:
+            async with self._snapshot() as connection:
+                work = await load_work(connection=connection, due=one_by_one, book=PriceBook())
+                following = earlier(following_due(work=work), following_of(sheaf, end))
+        except Exception as error:
+            if not one_by_one or not is_of_an_account(error):
+                raise
+            await self._park_unreadable(one_by_one, error)
+            return True
+        if following is not None:
+            end = sum(each.due_at < following for each in due[:end])
+            work = [item for item in work if item.due.due_at < following]
+        derived = await self._derive(work)
+        if sheaf is None:
+            await self._post_derived(derived, sweeps)
+        else:
+            await self._post_chunks(due[:end], sheaf, derived, sweeps)
+        return bool(due)
+
+    def _snapshot(self) -> AbstractAsyncContextManager[AsyncConnection]:
+        return self.database.transaction(seller=self.seller_number, snapshot=True)
+
+    async def _park_unreadable(self, due: Sequence[DueCustomer], error: Exception) -> None:
+        """Park the accounts whose facts cannot even be read: halve until one is left."""
+        if len(due) == 1:
+            await self._park(due[0], error)
+            return
+        middle = len(due) // 2
+        for half in (due[:middle], due[middle:]):
+            try:
+                async with self._snapshot() as connection:
+                    work = await load_work(connection=connection, due=half, book=PriceBook())
+                    following_due(work=work)
+            except Exception as found:
+                if not is_of_an_account(found):
+                    raise
+                await self._park_unreadable(half, found)
+
+    async def _derive_alike(self) -> tuple[list[Due], Sheaf | None]:
+        """What is due next, and what those owe of it that share their terms.
+
+        Where one of these cannot be derived all are derived one by one, to find which it is.
+        """
+        due: list[Due] = []
+        try:
+            async with self._snapshot() as connection:
+                due = await due_with_terms(
+                    connection=connection,
+                    due_by=self.as_of - self.seller.grace,
+                    limit=self.portions.most,
+                    parked=list(self.parked),
+                    customers=self.customers_wanted,
+                )
+                sheaf = await derive_alike(
+                    connection=connection,
+                    seller=self.seller,
+                    due=due,
+                    book=PriceBook(),
+                    few=self.portions.few,
+                )
+        except Exception as error:
+            if not due or not is_of_an_account(error):
+                raise
+            return due, None
+        return due, sheaf
+
+    async def _derive(self, work: Sequence[Work]) -> list[Derived]:
+        """Derive the work at once; halve what fails until one is parked."""
+        if not work:
+            return []
+        try:
+            async with self._snapshot() as connection:
+                return await derive(connection=connection, seller=self.seller, work=work)
+        except Exception as error:
+            if not is_of_an_account(error):
+                raise
+            if len(work) == 1:
+                await self._park(work[0].due, error)
+                return []
+            middle = len(work) // 2
+            return [*await self._derive(work[:middle]), *await self._derive(work[middle:])]
+
+    async def _post_chunks(
+        self, due: Sequence[Due], sheaf: Sheaf, derived: Sequence[Derived], sweeps: int
+    ) -> None:
+        """Post what was derived together and one by one, in the order of the work list."""
+        found = {item.due.customer.id: item for item in derived}
+        for begin in range(0, len(due), self.portions.chunk):
+            part = due[begin : begin + self.portions.chunk]
+            mine = sheaf.between(begin, begin + len(part))
+            some = [found[each.customer] for each in part if each.customer in found]
+            if not len(mine.place):
+                await self._post(some, sweeps)
+                continue
+            chunk = Chunk(due=part, sheaf=mine, derived=some)
+            try:
+                async with self.database.transaction(seller=self.seller_number) as connection:
+                    posted = await post_alike(
+                        connection=connection,
+                        seller=self.seller,
+                        run=self.run,
+                        as_of=self.as_of,
+                        sweeps=sweeps,
+                        chunk=chunk,
+                    )
+                    await self._note(connection, posted)
+            except Exception as error:
+                if not isinstance(error, NotAlikeError) and not is_of_an_account(error):
+                    raise
+                await self._post_one_by_one(part, sweeps)
+                continue
+            self.together += len(mine.place)
+            self._count(len(mine.place) + len(some), posted)
+
+    async def _post_one_by_one(self, due: Sequence[Due], sweeps: int) -> None:
+        """Derive customers again as if no two were alike, and post them."""
+        every = [due_customer(each) for each in due if each.customer not in self.parked]
+        try:
+            async with self._snapshot() as connection:
+                work = await load_work(connection=connection, due=every, book=PriceBook())
+        except Exception as error:
+            if not every or not is_of_an_account(error):
+                raise
+            await self._park_unreadable(every, error)
+            await self._post_one_by_one(due, sweeps)
+            return
+        await self._post_derived(await self._derive(work), sweeps)
+
+    async def _post_derived(self, derived: Sequence[Derived], sweeps: int) -> None:
+        size = self.portions.chunk
+        for begin in range(0, len(derived), size):
+            await self._post(derived[begin : begin + size], sweeps)
+
+    async def _note(self, connection: AsyncConnection, posted: Posted) -> None:
+        await count_run(
+            connection=connection,
+            run=self.run,
+            documents=posted.documents,
+            lines=posted.lines,
+        )
+
+    async def _post(self, derived: Sequence[Derived], sweeps: int) -> None:
+        try:
+            async with self.database.transaction(seller=self.seller_number) as connection:
+                posted = await post(
+                    connection=connection,
+                    seller=self.seller,
+                    run=self.run,
+                    as_of=self.as_of,
+                    sweeps=sweeps,
+                    derived=derived,
+                )
+                await self._note(connection, posted)
+        except Exception as error:
+            if not is_of_an_account(error):
+                raise
+            if len(derived) == 1:
+                await self._park(derived[0].due, error)
+                return
+            middle = len(derived) // 2
+            await self._post(derived[:middle], sweeps)
+            await self._post(derived[middle:], sweeps)
+            return
+        self._count(len(derived), posted)
+
+    def _count(self, customers: int, posted: Posted) -> None:
+        self.customers += customers
+        self.documents += posted.documents
+        self.lines += posted.lines
+        if self.report is not None:
+            self.report(
+                Progress(
+                    customers=self.customers,
+                    together=self.together,
+                    documents=self.documents,
+                    lines=self.lines,
+                    parked=len(self.parked),
+                )
+            )
+
+    async def _park(self, due: DueCustomer, error: Exception) -> None:
+        code, detail = reason_of(error)
+        self.parked[due.customer.id] = None
+        async with self.database.transaction(seller=self.seller_number) as connection:
+            await park(
+                connection=connection,
+                run=self.run,
+                customer=due.customer.id,
+                billed_at=due.due_at,
+                code=code,
+                detail=detail,
+                now=self.now,
+            )
+
+
+def due_customer(due: Due) -> DueCustomer:
+    """One unit of work, told as those that are derived one by one."""
+    customer = BilledCustomer(
+        id=due.customer,
+        key=due.key,
+        number=due.number,
+        party=due.party,
+        net_terms_days=due.net_terms_days,
+        po_number=due.po_number,
+    )
+    return DueCustomer(customer=customer, due_at=due.due_at)
+
+
+def apart(due: Sequence[Due], sheaf: Sheaf | None, most: int) -> tuple[int, list[DueCustomer]]:
+    """(end, customers): those up to `end` that are derived one by one, at most so many."""
+    together = frozenset() if sheaf is None else frozenset(sheaf.place.tolist())
+    found: list[DueCustomer] = []
+    for place, each in enumerate(due):
+        if place in together:
+            continue
+        if len(found) == most:
+            return place, found
+        found.append(due_customer(each))
+    return len(due), found
+
+
+def earlier(first: datetime | None, second: datetime | None) -> datetime | None:
+    """The earlier of two instants, either of which may be none."""
+    known = [at for at in (first, second) if at is not None]
+    return min(known, default=None)

@@ -1,0 +1,136 @@
+"""Deriving together and one by one write the same books, column for column."""
+
+import asyncio
+
+import msgspec
+import pytest
+
+from engine.db import open_database
+from invoicing.run_billing import Portions, run_billing
+from plans.model import CustomerDraft
+from plans.register_customer import register_customer
+from tests.billing_world import OPENED, SEATS, TIERS, at, open_shop, plan, violations
+from tests.faults import billing_kills as kills
+
+TOGETHER = Portions(segment=7, chunk=11, few=0)
+ONE_BY_ONE = Portions(few=1_000_000)
+DAYS = 6
+YEARLY = {"key": "base", "kind": "recurring", "model": "flat", "flat_amount": "99.99"}
+SETUP = {"key": "setup", "kind": "one_time", "model": "flat", "flat_amount": "5.00"}
+ARREARS = {
+    "key": "seats",
+    "kind": "recurring",
+    "model": "volume",
+    "bill": "in_arrears",
+    "tiers": [{"up_to": "3", "unit_amount": "7.33"}, {"up_to": None, "unit_amount": "0"}],
+}
+LEAST = {
+    "key": "least",
+    "kind": "usage",
+    "meter": "tokens",
+    "model": "package",
+    "package_size": "7",
+    "unit_amount": "0.333333333333",
+    "minimum_amount": "1.00",
+    "prorate_tiers": True,
+}
+SHARE = {"key": "share", "kind": "usage", "meter": "tokens", "model": "percentage", "rate": "2.5"}
+PLANS = (
+    plan(SEATS, TIERS),
+    plan(YEARLY, SETUP, key="yearly", interval={"unit": "year"}, trial_days=10),
+    plan(ARREARS, LEAST, key="arrears", currency="JPY", alignment="calendar"),
+    plan(SEATS, SHARE, key="events"),
+)
+OPTIONS = (
+    {},
+    {"quantities": {"seats": "3"}},
+    {"plan": "yearly", "net_terms_days": 3},
+    {"plan": "arrears", "quantities": {"seats": "4"}},
+    {"plan": "events"},
+    {"overrides": {"seats": {"unit_amount": "0.005"}}},
+    {"anchor": {"day": 31}},
+    {"ends_at": "2026-02-20T12:00:00Z"},
+    {"invoice_group": "apart"},
+)
+PERSONS = (
+    {},
+    {"timezone": "America/New_York", "po_number": "PO 7"},
+    {"net_terms_days": 0, "po_number": "Bestellung Nr. 12 – Größe"},
+)
+
+
+async def fill(dsn):
+    """Customers of many kinds, a few of each, with usage, some with two subscriptions."""
+    await kills.open_books(dsn, mode="live", timezone="Europe/Berlin")
+    database = open_database(dsn=dsn, role="usance_app", pool_size=4)
+    try:
+        async with open_shop(database, 1) as shop:
+            await shop.publish(*PLANS)
+            for number in range(3 * len(OPTIONS) * len(PERSONS)):
+                key = f"{'kunde' * (number % 3)}c{number:03}"
+                person = PERSONS[number // len(OPTIONS) % len(PERSONS)]
+                draft = msgspec.convert({"key": key, "name": key} | person, CustomerDraft)
+                async with database.transaction(seller=1) as connection:
+                    times = {"now": OPENED, "wall_now": OPENED}
+                    await register_customer(connection=connection, draft=draft, **times)
+                start = at(f"2026-01-{number % DAYS + 1:02}").isoformat()
+                options = {"starts_at": start} | OPTIONS[number % len(OPTIONS)]
+                await shop.subscribe(key, key, **options)
+                if number % 10 == 9:
+                    await shop.subscribe(f"{key}-more", key, **options)
+                if number % 4:
+                    await shop.use(key, at("2026-01-20"), 37 * number)
+                    await shop.use(key, at("2026-02-15"), number)
+            await shop.bill(at("2026-01-10"), portions=ONE_BY_ONE)
+            for number in range(0, 50, 8):
+                key = f"{'kunde' * (number % 3)}c{number:03}"
+                await shop.cancel(key, now=at("2026-01-12"), effective=at("2026-02-03").isoformat())
+            await shop.use("c003", at("2026-01-04"), 11)
+    finally:
+        await database.close()
+
+
+async def bill(dsn, portions):
+    """Bill through the winter; how many customers were derived together."""
+    database = open_database(dsn=dsn, role="usance_app", pool_size=3)
+    together = []
+    try:
+        for when in ("2026-02-02", "2026-03-31T15:00", "2027-01-20"):
+            reports = []
+            await run_billing(
+                database=database,
+                seller=1,
+                as_of=at(when),
+                now=at(when),
+                report=reports.append,
+                portions=portions,
+            )
+            together.append(reports[-1].together)
+    finally:
+        await database.close()
+    return together
+
+
+@pytest.fixture(scope="module")
+def books(cluster):
+    """The address of a copy of the same books, by name."""
+    source = asyncio.run(cluster.make_clone())
+    asyncio.run(fill(cluster.dsn(source)))
+    names = [f"{source}_{name}" for name in ("together", "apart")]
+    for name in names:
+        asyncio.run(kills.copy_database(cluster.admin_dsn, source, name))
+    yield [cluster.dsn(name) for name in names]
+    for name in (source, *names):
+        asyncio.run(cluster.drop(name))
+
+
+def test_the_books_are_the_same(books) -> None:
+    together, apart = books
+    some = asyncio.run(bill(together, TOGETHER))
+    assert min(some) > 20
+    assert asyncio.run(bill(apart, ONE_BY_ONE)) == [0, 0, 0]
+    found, wanted = (asyncio.run(kills.everything(dsn)) for dsn in books)
+    assert len(wanted["invoices"]) > 700
+    for table, rows in wanted.items():
+        assert found[table] == rows, table
+    assert asyncio.run(violations(together)) == []
