@@ -8,12 +8,15 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from api.auth import Principal
 from api.pagination import Page, PageRequest
 from engine.errors import not_found
 from invoicing.payment_store import list_payments
 from invoicing.payments import AllocateDraft, Payment, PaymentDraft
 from invoicing.print_account import print_receipt
 from invoicing.receive_payment import allocate_payment, receive_payment
+from invoicing.refunds import ReturnDraft
+from invoicing.take_back import return_payment
 from plans.api_keys import Scope
 from plans.model import Seller
 
@@ -110,6 +113,37 @@ async def post_allocate(
     return await _find(connection, payment)
 
 
+@post(
+    "/v1/payments/{payment:str}/return",
+    operation_id="returnPayment",
+    summary="Record that a payment was returned",
+    tags=["Payments"],
+    status_code=200,
+    opt={"scope": Scope.BILLING},
+)
+async def post_return(
+    *,
+    payment: FromPath[str],
+    data: JSONBody[ReturnDraft],
+    connection: NamedDependency[AsyncConnection],
+    seller: NamedDependency[Seller],
+    principal: NamedDependency[Principal],
+    now: NamedDependency[datetime],
+    wall_now: NamedDependency[datetime],
+) -> Payment:
+    """The bank took the money back: the invoices that it paid are open again."""
+    await return_payment(
+        connection=connection,
+        seller=seller,
+        payment=payment,
+        draft=data,
+        actor=principal.key_id,
+        now=now,
+        wall_now=wall_now,
+    )
+    return await _find(connection, payment)
+
+
 async def _find(connection: AsyncConnection, reference: str) -> Payment:
     found = await list_payments(connection=connection, limit=1, reference=reference)
     if not found:
@@ -117,4 +151,4 @@ async def _find(connection: AsyncConnection, reference: str) -> Payment:
     return found[0]
 
 
-ROUTES = (create_payment, get_payments, get_payment, post_allocate)
+ROUTES = (create_payment, get_payments, get_payment, post_allocate, post_return)

@@ -20,6 +20,7 @@ from invoicing.model import BillingRunDraft, CreditNote, Invoice, LineItem, Void
 from invoicing.one_off import OneOffDraft
 from invoicing.outbox import OutboxEvent
 from invoicing.payments import AllocateDraft, Payment, PaymentDraft
+from invoicing.refunds import Refund, RefundDraft, RefundStep, ReturnDraft
 from invoicing.rehearsal import PreviewDraft
 from metering.alerts import UsageAlertDraft
 from metering.model import BackfillDraft, BackfillStep, EventAmendDraft, EventVoidDraft
@@ -58,6 +59,7 @@ VERB_BODIES: Final[Mapping[str, type]] = {
     "apply_coupon": CouponGift,
     "invoice": OneOffDraft,
     "pay": PaymentDraft,
+    "refund": RefundDraft,
     "grant_credit": CreditGrantDraft,
     "void_credit": CreditVoid,
 }
@@ -89,6 +91,9 @@ POSTS: Final[Mapping[str, type]] = {
     r"/v1/invoices": OneOffDraft,
     r"/v1/payments": PaymentDraft,
     r"/v1/payments/[^/]+/allocate": AllocateDraft,
+    r"/v1/payments/[^/]+/return": ReturnDraft,
+    r"/v1/refunds": RefundDraft,
+    r"/v1/refunds/[^/]+/(confirm|cancel)": RefundStep,
     r"/v1/invoices/[^/]+/void": VoidDraft,
     r"/v1/invoices/[^/]+/finalize": FinalizeDraft,
     r"/v1/invoices/[^/]+/write_off": WriteOffDraft,
@@ -103,7 +108,7 @@ POSTS: Final[Mapping[str, type]] = {
 """Paths that `post` may use: patterns of the whole path."""
 
 GETS: Final = (
-    r"/v1/(meters|plans|customers|subscriptions|invoices|credit_notes|tax_rates|coupons|payments|credit_grants|usage_alerts)(/[^/?]+)?(\?.*)?",
+    r"/v1/(meters|plans|customers|subscriptions|invoices|credit_notes|tax_rates|coupons|payments|refunds|credit_grants|usage_alerts)(/[^/?]+)?(\?.*)?",
     r"/v1/subscriptions/[^/?]+/scheduled_changes",
     r"/v1/customers/[^/?]+/entitlements",
     r"/v1/customers/[^/?]+/statement(\?.*)?",
@@ -116,6 +121,7 @@ EXPECTED_FIELDS: Final[Mapping[str, frozenset[str]]] = {
     "invoices": frozenset(Invoice.__struct_fields__) | {"lines_include"},
     "credit_notes": frozenset(CreditNote.__struct_fields__) | {"lines_include"},
     "payments": frozenset(Payment.__struct_fields__),
+    "refunds": frozenset(Refund.__struct_fields__),
     "customers": frozenset(Customer.__struct_fields__),
     "credit_grants": frozenset(CreditGrant.__struct_fields__),
     "subscriptions": frozenset(Subscription.__struct_fields__),

@@ -7,7 +7,7 @@ from engine.audit_check import Check
 RECEIPT_CHECKS: Final = (
     Check(
         name="payment_used",
-        sentence="A payment is what it settled, what it credited, what waits and what went back.",
+        sentence="A payment is what it settled, credited, holds and gave back, or it was returned.",
         sql="""
 SELECT p.seller, p.id, format('amount %s, settled %s, credited %s, unapplied %s, refunded %s',
   p.amount_minor, coalesce(s.amount, 0), p.credited_minor, p.unapplied_minor, p.refunded_minor)
@@ -15,8 +15,8 @@ FROM payments p LEFT JOIN (
   SELECT seller, payment, sum(amount_minor) AS amount FROM settlements
   WHERE payment IS NOT NULL GROUP BY seller, payment
 ) s ON s.seller = p.seller AND s.payment = p.id
-WHERE p.amount_minor <> coalesce(s.amount, 0) + p.credited_minor + p.unapplied_minor
-  + p.refunded_minor""",
+WHERE CASE p.status WHEN 'returned' THEN 0 ELSE p.amount_minor END
+  <> coalesce(s.amount, 0) + p.credited_minor + p.unapplied_minor + p.refunded_minor""",
     ),
     Check(
         name="payment_entry",
@@ -60,7 +60,7 @@ FROM (
   WHERE account = 'cash' GROUP BY seller, customer, currency
 ) a FULL JOIN (
   SELECT seller, customer, currency, sum(amount_minor) AS amount FROM (
-    SELECT seller, customer, currency, amount_minor FROM payments
+    SELECT seller, customer, currency, amount_minor FROM payments WHERE status <> 'returned'
     UNION ALL
     SELECT seller, customer, currency, -amount_minor FROM refunds WHERE status = 'succeeded'
   ) moved GROUP BY seller, customer, currency
@@ -81,6 +81,54 @@ FROM invoices i LEFT JOIN (
 ) l ON l.seller = i.seller AND l.document = i.id
 WHERE coalesce(l.amount, 0) <> CASE i.status WHEN 'uncollectible' THEN i.amount_due_minor ELSE 0 END
   OR (i.status = 'uncollectible' AND i.written_off_at IS NULL)""",
+    ),
+    Check(
+        name="payment_returned",
+        sentence="A returned payment has one entry that takes its amount out of cash again.",
+        sql="""
+SELECT coalesce(p.seller, e.seller), coalesce(p.id, e.source),
+  format('amount %s, cash %s', p.amount_minor, e.amount)
+FROM (SELECT * FROM payments WHERE status = 'returned') p FULL JOIN (
+  SELECT e.seller, e.source, p.currency,
+    -sum(p.amount_minor) FILTER (WHERE p.account = 'cash') AS amount
+  FROM journal_entries e JOIN postings p ON p.seller = e.seller AND p.entry = e.id
+  WHERE e.kind = 'returned' GROUP BY e.seller, e.source, p.currency
+) e ON e.seller = p.seller AND e.source = p.id
+WHERE (p.amount_minor, p.currency) IS DISTINCT FROM (e.amount, e.currency)""",
+    ),
+    Check(
+        name="refund_of_payment",
+        sentence="What of a payment went back, or will, is its refunds that are not void.",
+        sql="""
+SELECT p.seller, p.id, format('refunded %s, refunds %s', p.refunded_minor, coalesce(r.amount, 0))
+FROM payments p LEFT JOIN (
+  SELECT seller, payment, sum(amount_minor) AS amount FROM refunds
+  WHERE payment IS NOT NULL AND status <> 'void' GROUP BY seller, payment
+) r ON r.seller = p.seller AND r.payment = p.id
+WHERE p.refunded_minor <> coalesce(r.amount, 0)""",
+    ),
+    Check(
+        name="refund_entry",
+        sentence="A refund has an entry of its decision, its confirmation and its cancelling each.",
+        sql="""
+SELECT coalesce(w.seller, e.seller), coalesce(w.id, e.source),
+  format('%s of %s, the journal moves %s', w.kind, w.amount_minor, e.amount)
+FROM (
+  SELECT seller, id, currency, 'refund_decided' AS kind, -amount_minor AS amount_minor FROM refunds
+  WHERE source <> 'credit_note'
+  UNION ALL
+  SELECT seller, id, currency, 'refund_confirmed', amount_minor FROM refunds
+  WHERE status = 'succeeded'
+  UNION ALL
+  SELECT seller, id, currency, 'refund_cancelled', amount_minor FROM refunds
+  WHERE status = 'void' AND source <> 'credit_note'
+) w FULL JOIN (
+  SELECT e.seller, e.source, e.kind, p.currency, sum(p.amount_minor) AS amount
+  FROM journal_entries e JOIN postings p ON p.seller = e.seller AND p.entry = e.id
+  WHERE e.kind LIKE 'refund!_%' ESCAPE '!' AND p.account = 'refunds_payable'
+  GROUP BY e.seller, e.source, e.kind, p.currency
+) e ON e.seller = w.seller AND e.source = w.id AND e.kind = w.kind
+WHERE (w.amount_minor, w.currency) IS DISTINCT FROM (e.amount, e.currency)""",
     ),
     Check(
         name="refund_of_credit_note",

@@ -34,16 +34,17 @@ FROM unnest(CAST(:ids AS text[]), CAST(:invoices AS text[]), CAST(:amounts AS bi
   AS u (id, invoice, amount)
 """)
 _LOCK: Final = text("""
-SELECT id, customer, currency, unapplied_minor, version FROM payments
+SELECT id, customer, currency, status, credited_minor, unapplied_minor, refunded_minor, version
+FROM payments
 WHERE seller = current_seller() AND id = :payment FOR UPDATE
 """)
 _TAKE: Final = text("""
-UPDATE payments SET unapplied_minor = unapplied_minor - :applied_minor - :refunded_minor,
-  refunded_minor = refunded_minor + :refunded_minor, version = version + 1
+UPDATE payments SET unapplied_minor = unapplied_minor - :applied_minor, version = version + 1
 WHERE seller = current_seller() AND id = :payment
 """)
 _COLUMNS: Final = """SELECT p.id, c.key AS customer, p.currency, p.amount_minor, p.method, p.status,
-  p.reference, p.credited_minor, p.unapplied_minor, p.refunded_minor, p.received_at
+  p.reference, p.credited_minor, p.unapplied_minor, p.refunded_minor, p.received_at,
+  p.returned_at, p.return_code
 FROM payments p JOIN customers c ON c.seller = p.seller AND c.id = p.customer
 WHERE p.seller = current_seller()"""
 _ONE: Final = text(f"{_COLUMNS} AND p.id = :reference")
@@ -57,7 +58,8 @@ SELECT received_at, id FROM payments WHERE seller = current_seller() AND id = :a
 _ALLOCATIONS: Final = text("""
 SELECT payment, invoice, sum(amount_minor)::bigint AS amount_minor FROM settlements
 WHERE seller = current_seller() AND payment = ANY(:payments)
-GROUP BY payment, invoice ORDER BY payment, min(settled_at), min(id)
+GROUP BY payment, invoice HAVING sum(amount_minor) <> 0
+ORDER BY payment, min(settled_at), min(id)
 """)
 _PAID: Final = text("""
 SELECT invoice, sum(amount_minor)::bigint AS amount_minor FROM settlements
@@ -73,7 +75,10 @@ class LockedPayment(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     customer: str
     currency: str
+    status: PaymentStatus
+    credited_minor: int
     unapplied_minor: int
+    refunded_minor: int
     version: int
 
 
@@ -130,12 +135,9 @@ async def lock_payment(*, connection: AsyncConnection, payment: str) -> LockedPa
     return None if row is None else msgspec.convert(dict(row), LockedPayment)
 
 
-async def take_unapplied(
-    *, connection: AsyncConnection, payment: str, applied_minor: int = 0, refunded_minor: int = 0
-) -> None:
-    """Less of the payment waits: it was applied, or is given back."""
-    taken = {"applied_minor": applied_minor, "refunded_minor": refunded_minor}
-    await connection.execute(_TAKE, {"payment": payment} | taken)
+async def take_unapplied(*, connection: AsyncConnection, payment: str, applied_minor: int) -> None:
+    """Less of the payment waits: it was applied."""
+    await connection.execute(_TAKE, {"payment": payment, "applied_minor": applied_minor})
 
 
 async def list_payments(
@@ -184,6 +186,8 @@ def _payment(row: Any, allocations: Sequence[Allocation]) -> Payment:
         unapplied=told(row.unapplied_minor),
         refunded=told(row.refunded_minor),
         attempted_at=row.received_at,
+        returned_at=row.returned_at,
+        return_code=row.return_code,
     )
 
 

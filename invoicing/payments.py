@@ -17,6 +17,7 @@ from engine.journal import (
     ACCOUNTS_RECEIVABLE,
     CASH,
     CUSTOMER_BALANCE,
+    REFUNDS_PAYABLE,
     UNAPPLIED_CASH,
     Posting,
     imbalance_minor,
@@ -46,6 +47,7 @@ class PaymentStatus(StrEnum):
     """What became of a payment."""
 
     SUCCEEDED = "succeeded"
+    RETURNED = "returned"
 
 
 class AllocationDraft(Body, frozen=True, kw_only=True):
@@ -91,8 +93,8 @@ class Allocation(Record, frozen=True, kw_only=True):
 class Payment(Record, frozen=True, kw_only=True):
     """Money that came in. `invoice` is the one it paid, None for none or several.
 
-    `credited` became customer balance, `unapplied` waits to be matched, `refunded` of the
-    unapplied was given back.
+    `credited` became customer balance, `unapplied` waits to be matched, `refunded` was or will be
+    given back. Of one that was returned nothing is left; `return_code` is what the bank said.
     """
 
     id: str
@@ -108,6 +110,8 @@ class Payment(Record, frozen=True, kw_only=True):
     unapplied: str
     refunded: str
     attempted_at: datetime
+    returned_at: datetime | None = None
+    return_code: str | None = None
 
 
 class Payable(msgspec.Struct, frozen=True, kw_only=True):
@@ -233,6 +237,23 @@ def allocation_postings(*, payment: str, customer: str, parts: Sequence[Part]) -
     taken = sum(part.amount_minor for part in parts)
     debit = Posting(account=UNAPPLIED_CASH, amount_minor=taken, customer=customer, document=payment)
     return _checked([debit, *_paid_side(parts, customer)])
+
+
+def put_back_postings(
+    *, refund: str, payment: str, customer: str, parts: Sequence[Part], unapplied_minor: int
+) -> list[Posting]:
+    """A refund that does not go: debit what was owed, credit what it pays again and what waits."""
+    waits = Posting(
+        account=UNAPPLIED_CASH, amount_minor=-unapplied_minor, customer=customer, document=payment
+    )
+    given = _paid_side(parts, customer) + ([waits] if unapplied_minor else [])
+    debit = Posting(
+        account=REFUNDS_PAYABLE,
+        amount_minor=-imbalance_minor(postings=given),
+        customer=customer,
+        document=refund,
+    )
+    return _checked([debit, *given])
 
 
 def _paid_side(parts: Sequence[Part], customer: str) -> list[Posting]:

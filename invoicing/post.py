@@ -262,7 +262,7 @@ class _Desk:
             if posting.amount_minor
         ]
         if undone:
-            self._enter(draft, "recovered", 1, undone)
+            self._enter(draft, "write_off_recovered", 1, undone)
 
     def _settle(
         self, draft: Draft, ordinal: int, kind: str, invoice: str, amount_minor: int

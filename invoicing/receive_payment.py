@@ -92,7 +92,7 @@ async def receive_payment(
     )
     told = (ids.find("evt"), "payment.received", payment, 1)
     await tell(connection=connection, events=[told], now=now)
-    await _settle(connection, payment=payment, parts=parts, ids=ids, now=now)
+    await settle(connection=connection, payment=payment, parts=parts, ids=ids, now=now)
     await add_balances(connection=connection, changes={(customer, draft.currency): credited})
     return payment
 
@@ -139,7 +139,7 @@ async def allocate_payment(
     )
     told = (ids.find("evt"), "payment.allocated", payment, version)
     await tell(connection=connection, events=[told], now=now)
-    await _settle(connection, payment=payment, parts=parts, ids=ids, now=now)
+    await settle(connection=connection, payment=payment, parts=parts, ids=ids, now=now)
 
 
 async def _parts(
@@ -166,14 +166,15 @@ async def _parts(
     return parts
 
 
-async def _settle(
-    connection: AsyncConnection,
+async def settle(
     *,
+    connection: AsyncConnection,
     payment: str,
     parts: Sequence[Part],
     ids: DerivedIds,
     now: datetime,
 ) -> None:
+    """Locked invoices take what the payment pays of them."""
     if not parts:
         return
     await settle_invoices(

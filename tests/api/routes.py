@@ -204,6 +204,20 @@ ROWS: dict[tuple[str, str], Row] = {
         path={"payment": "payment"},
         body={"allocations": [{"invoice": "{written}", "amount": "1.00"}]},
     ),
+    ("POST", "/v1/payments/{payment}/return"): Row(
+        "billing", path={"payment": "payment"}, body={"code": "AC04"}
+    ),
+    ("POST", "/v1/refunds"): Row(
+        "billing", body={"payment": "{given_back}", "amount": "1.00"}, status=201
+    ),
+    ("GET", "/v1/refunds"): Row("read"),
+    ("GET", "/v1/refunds/{refund_id}"): Row("read", path={"refund_id": "refund"}),
+    ("POST", "/v1/refunds/{refund_id}/confirm"): Row(
+        "billing", path={"refund_id": "refund"}, body={}
+    ),
+    ("POST", "/v1/refunds/{refund_id}/cancel"): Row(
+        "billing", path={"refund_id": "other_refund"}, body={}
+    ),
     ("POST", "/v1/invoices/preview"): Row("read", body={"customer": "{customer}"}),
     ("GET", "/v1/invoices/{reference}"): Row("read", path={"reference": "invoice"}),
     ("GET", "/v1/invoices/lines/{line}/explain"): Row("read", path={"line": "line"}),

@@ -213,6 +213,7 @@ async def bill(world: World, seller: Seller) -> None:
         ("paused", "/v1/subscriptions", {"key": "s3", "customer": "acme", "plan": "pro"}),
         (None, "/v1/subscriptions/s3/pause", {}),
         ("payment", "/v1/payments", RECEIPT),
+        ("given_back", "/v1/payments", RECEIPT),
         ("written", "/v1/invoices", BY_HAND),
         ("gift", "/v1/subscriptions/s1/coupons", {"coupon": "autumn"}),
         (
@@ -225,6 +226,11 @@ async def bill(world: World, seller: Seller) -> None:
         assert answer.is_success, answer.text
         if name is not None:
             seller.ids[name] = answer.json()["id"]
+    for name in ("refund", "other_refund"):
+        body = {"payment": seller.ids["given_back"], "amount": "1.00"}
+        seller.ids[name] = (await world.send("POST", "/v1/refunds", key=key, json=body)).json()[
+            "id"
+        ]
     answer = await world.send("POST", "/v1/backfills", key=key, json={"key": "old"})
     seller.ids["backfill"] = answer.json()["id"]
     for name in ("event", "wrong_event"):

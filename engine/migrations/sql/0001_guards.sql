@@ -36,7 +36,7 @@ CREATE TRIGGER guard BEFORE UPDATE OR DELETE ON invoices FOR EACH ROW EXECUTE FU
 CREATE TRIGGER guard BEFORE UPDATE OR DELETE ON credit_notes FOR EACH ROW EXECUTE FUNCTION guard_document(
   'status voided_at version', 'issued>void');
 CREATE TRIGGER guard BEFORE UPDATE OR DELETE ON payments FOR EACH ROW EXECUTE FUNCTION guard_document(
-  'unapplied_minor refunded_minor version', '');
+  'status returned_at return_code credited_minor unapplied_minor refunded_minor version', 'succeeded>returned');
 CREATE TRIGGER guard BEFORE UPDATE OR DELETE ON refunds FOR EACH ROW EXECUTE FUNCTION guard_document(
   'status confirmed_at version', 'pending>succeeded pending>void');
 

@@ -888,7 +888,7 @@ WHERE NOT EXISTS (
     AND coalesce(i.status, n.status) <> 'void' AND coalesce(i.issued_at, n.issued_at) > g.ended_at);
 
 -- Money that came in: what settled invoices of it is in settlements, credited_minor went to the customer's balance,
--- unapplied_minor waits for somebody to match it, refunded_minor is what of the unmatched was given back.
+-- unapplied_minor waits for somebody to match it, refunded_minor was given back. Of a returned one nothing is left.
 CREATE TABLE payments (
   seller integer NOT NULL DEFAULT current_seller() REFERENCES sellers,
   id text NOT NULL,
@@ -897,15 +897,20 @@ CREATE TABLE payments (
   amount_minor bigint NOT NULL CHECK (amount_minor > 0),
   method text NOT NULL CHECK (method IN ('manual', 'bank')),
   reference text,
-  status text NOT NULL CHECK (status IN ('succeeded')),
+  status text NOT NULL CHECK (status IN ('succeeded', 'returned')),
   credited_minor bigint NOT NULL DEFAULT 0 CHECK (credited_minor >= 0),
   unapplied_minor bigint NOT NULL DEFAULT 0 CHECK (unapplied_minor >= 0),
   refunded_minor bigint NOT NULL DEFAULT 0 CHECK (refunded_minor >= 0),
   received_at timestamptz NOT NULL,
+  returned_at timestamptz,
+  return_code text,
   version integer NOT NULL DEFAULT 1,
   PRIMARY KEY (seller, id),
   FOREIGN KEY (seller, customer) REFERENCES customers (seller, id),
-  CHECK (credited_minor + unapplied_minor + refunded_minor <= amount_minor)
+  CHECK (credited_minor + unapplied_minor + refunded_minor <= amount_minor),
+  CHECK ((status = 'returned') = (returned_at IS NOT NULL)),
+  CHECK (status <> 'returned' OR credited_minor + unapplied_minor + refunded_minor = 0),
+  CHECK (status = 'returned' OR return_code IS NULL)
 );
 CREATE INDEX payments_received ON payments (seller, received_at, id);
 CREATE INDEX payments_customer ON payments (seller, customer, received_at);
@@ -932,6 +937,7 @@ CREATE TABLE refunds (
 );
 CREATE INDEX refunds_created ON refunds (seller, created_at, id);
 CREATE INDEX refunds_customer ON refunds (seller, customer, created_at);
+CREATE INDEX refunds_payment ON refunds (seller, payment) WHERE payment IS NOT NULL;
 CREATE INDEX refunds_credit_note ON refunds (seller, credit_note) WHERE credit_note IS NOT NULL;
 
 -- What settled an invoice so far: a payment, a credit note, prepaid credit or the customer's balance; below zero what
