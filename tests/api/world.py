@@ -199,6 +199,14 @@ async def fill(world: World, seller: Seller) -> None:
         seller.ids[name] = answer.json()["id"]
 
 
+async def _give_back(world: World, seller: Seller, key: str) -> None:
+    """Two refunds of one payment."""
+    for name in ("refund", "other_refund"):
+        body = {"payment": seller.ids["given_back"], "amount": "1.00"}
+        answer = await world.send("POST", "/v1/refunds", key=key, json=body)
+        seller.ids[name] = answer.json()["id"]
+
+
 async def bill(world: World, seller: Seller) -> None:
     """A subscription that was billed and then cancelled: an invoice, a credit note, a journal."""
     key = seller.keys["admin"]
@@ -226,11 +234,7 @@ async def bill(world: World, seller: Seller) -> None:
         assert answer.is_success, answer.text
         if name is not None:
             seller.ids[name] = answer.json()["id"]
-    for name in ("refund", "other_refund"):
-        body = {"payment": seller.ids["given_back"], "amount": "1.00"}
-        seller.ids[name] = (await world.send("POST", "/v1/refunds", key=key, json=body)).json()[
-            "id"
-        ]
+    await _give_back(world, seller, key)
     answer = await world.send("POST", "/v1/backfills", key=key, json={"key": "old"})
     seller.ids["backfill"] = answer.json()["id"]
     for name in ("event", "wrong_event"):
