@@ -38,9 +38,22 @@ CREATE TABLE IF NOT EXISTS {table} (
 ) ENGINE = ReplacingMergeTree(batch) ORDER BY (seller, stream, high, low)
 SETTINGS index_granularity = 2048, non_replicated_deduplication_window = 1000
 """
-_COLUMNS: Final = (
-    "seller stream high low batch ordinal time customer type subject source id data properties"
-).split()
+_COLUMNS: Final = {
+    "seller": "UInt32",
+    "stream": "Int32",
+    "high": "UInt64",
+    "low": "UInt64",
+    "batch": "Int64",
+    "ordinal": "Int32",
+    "time": "Int64",
+    "customer": "Int64",
+    "type": "LowCardinality(String)",
+    "subject": "String",
+    "source": "LowCardinality(String)",
+    "id": "String",
+    "data": "String",
+    "properties": "Map(LowCardinality(String), String)",
+}
 _FIND: Final = """
 SELECT stream, high, low, batch, ordinal, time, type, subject, source, id, data FROM {table}
 WHERE seller = {{seller:UInt32}} AND stream IN {{streams:Array(Int32)}}
@@ -164,7 +177,8 @@ class ClickHouseEvents:
             lambda: self._client.insert(
                 self._table,
                 columns,
-                column_names=_COLUMNS,
+                column_names=list(_COLUMNS),
+                column_type_names=list(_COLUMNS.values()),  # else it asks for them each time
                 column_oriented=True,
                 settings=_WRITE_SETTINGS | token,
             )
