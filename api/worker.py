@@ -30,6 +30,8 @@ from plans.seller_directory_store import (
 
 TICK_SECONDS: Final = 5
 WATCH_SECONDS: Final = 1
+REST: Final = 4
+"""How many times as long as it took does a look at usage alerts wait for the next one."""
 FOLD_STEPS: Final = 20
 _log: Final = logging.getLogger("usance.worker")
 
@@ -141,13 +143,20 @@ async def working(*, database: Database, clock: Callable[[], datetime]) -> Async
                 _log.exception("usage was not folded; the next tick tries again")
 
     watching = asyncio.Lock()
+    seconds = asyncio.get_running_loop().time
+    rests_until = 0.0
 
     async def run_watch() -> None:
+        nonlocal rests_until
+        begun = seconds()
+        if begun < rests_until:
+            return
         async with watching:
             try:
                 await watch(database=database, now=clock())
             except Exception:  # noqa: BLE001 logged; the next look finds the same usage
                 _log.exception("usage alerts were not compared; the next second tries again")
+            rests_until = seconds() + REST * (seconds() - begun)
 
     scheduler = AsyncIOScheduler(timezone="UTC")
     scheduler.add_job(run_tidy_up, "interval", hours=1, coalesce=True, max_instances=1)

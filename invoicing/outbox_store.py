@@ -1,7 +1,7 @@
 """SQL that reads the outbox, in the order in which transactions told it."""
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from sqlalchemy import text
@@ -31,17 +31,16 @@ SELECT o.id, o.type, o.object, o.version, o.occurred_at, coalesce(
     WHERE d.seller = o.seller AND d.id = o.object)
   WHEN 'uat' THEN (SELECT jsonb_build_object('alert', d.alert_key, 'customer', c.key,
       'meter', m.key, 'group', d.group_values, 'threshold', d.threshold, 'percent', d.percent,
-      'quantity', d.quantity,
-      'from', to_char(d.window_start_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
-      'to', to_char(d.window_end_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'))
+      'quantity', d.quantity)
     FROM usage_alert_triggers d JOIN customers c ON c.seller = d.seller AND c.id = d.customer
       JOIN meters m ON m.seller = d.seller AND m.id = d.meter
     WHERE d.seller = o.seller AND d.id = o.object)
-  END, '{}') AS data
+  END, '{}') AS data, t.window_start_at, t.window_end_at
 FROM (
   SELECT * FROM outbox WHERE seller = current_seller() AND position > :after
     AND (CAST(:types AS text[]) IS NULL OR type = ANY(:types))
   ORDER BY position LIMIT :limit) o
+  LEFT JOIN usage_alert_triggers t ON t.seller = o.seller AND t.id = o.object
 ORDER BY o.position
 """)
 _POSITION: Final = text("""
@@ -60,4 +59,11 @@ async def list_outbox(
     """Up to `limit` events behind the position `after` in order, only those of `types` if given."""
     given = {"limit": limit, "after": after, "types": None if types is None else list(types)}
     rows = (await connection.execute(_PAGE, given)).mappings()
-    return [msgspec.convert(dict(row), OutboxEvent) for row in rows]
+    return [_event(dict(row)) for row in rows]
+
+
+def _event(row: dict[str, Any]) -> OutboxEvent:
+    start, end = row.pop("window_start_at"), row.pop("window_end_at")
+    if start is not None:
+        row["data"] |= {"from": start, "to": end}
+    return msgspec.convert(row, OutboxEvent)

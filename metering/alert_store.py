@@ -68,10 +68,16 @@ FROM usage_alert_marks k JOIN customers c ON c.seller = k.seller AND c.id = k.cu
   JOIN sellers s ON s.seller = k.seller
 WHERE k.seller = current_seller() AND k.customer > :after ORDER BY k.customer LIMIT :limit
 """)
+# Rows are locked in the order in which sweeps lock them.
 _UNMARK: Final = text("""
-DELETE FROM usage_alert_marks k
-USING unnest(CAST(:customers AS text[]), CAST(:marks AS bigint[])) AS u (customer, marks)
-WHERE k.seller = current_seller() AND k.customer = u.customer AND k.marks = u.marks
+WITH seen AS (
+  SELECT k.customer FROM usage_alert_marks k
+    JOIN unnest(CAST(:customers AS text[]), CAST(:marks AS bigint[])) AS u (customer, marks)
+    ON k.customer = u.customer AND k.marks = u.marks
+  WHERE k.seller = current_seller() ORDER BY k.customer FOR UPDATE OF k
+)
+DELETE FROM usage_alert_marks k USING seen
+WHERE k.seller = current_seller() AND k.customer = seen.customer
 """)
 _TOLD: Final = text("""
 SELECT alert, customer, window_start_at, coalesce(percent || '%', threshold)

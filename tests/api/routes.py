@@ -117,7 +117,7 @@ ROWS: dict[tuple[str, str], Row] = {
         "billing", path={"alert": "usage_alert"}, body={"thresholds": ["20"]}
     ),
     ("DELETE", "/v1/usage_alerts/{alert}"): Row(
-        "billing", path={"alert": "usage_alert"}, status=204
+        "billing", path={"alert": "other_alert"}, status=204
     ),
     ("GET", "/v1/outbox"): Row("read"),
     ("POST", "/v1/subscriptions"): Row(

@@ -192,6 +192,11 @@ async def fill(world: World, seller: Seller) -> None:
             "/v1/usage_alerts",
             {"key": "much", "meter": "tokens", "customer": "acme", "thresholds": ["1000000"]},
         ),
+        (
+            "other_alert",
+            "/v1/usage_alerts",
+            {"key": "more", "meter": "tokens", "thresholds": ["2000000"], "window": "day"},
+        ),
         ("api_key", "/v1/api_keys", {"name": "spare", "scopes": ["read"]}),
     ):
         answer = await world.send("POST", path, key=key, json=body)
