@@ -47,7 +47,7 @@ test: lint types imports ## all gates, then all tests
 	@$(RUN) pytest -q -n $(WORKERS)
 
 crash: $(TOOLS) ## kill things and look at the books
-	@$(RUN) pytest -q tests/faults
+	@USANCE_KILLS=$${USANCE_KILLS:-50} $(RUN) pytest -q tests/faults
 
 lint: $(TOOLS) ## ruff: rules and layout
 	@$(RUN) ruff check --quiet

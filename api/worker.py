@@ -6,7 +6,7 @@ lets one of them work. Test sellers are left alone: their clock moves by hand.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Final
@@ -113,51 +113,57 @@ async def tidy_up(*, database: Database, now: datetime) -> int:
     return forgotten
 
 
+def _alone(
+    lock: asyncio.Lock, work: Callable[[], Awaitable[object]], *, failed: str, rest: int = 0
+) -> Callable[[], Awaitable[None]]:
+    """The work under the lock, its failure only logged: what is to be done is found again.
+
+    After it is done it is left out for `rest` times as long as it took.
+    """
+    rests_until = 0.0
+
+    async def run() -> None:
+        nonlocal rests_until
+        seconds = asyncio.get_running_loop().time
+        if seconds() < rests_until:
+            return
+        async with lock:
+            begun = seconds()
+            try:
+                await work()
+            except Exception:  # noqa: BLE001 logged; the next time finds the same work
+                _log.exception(failed)
+            rests_until = seconds() + rest * (seconds() - begun)
+
+    return run
+
+
 @asynccontextmanager
 async def working(*, database: Database, clock: Callable[[], datetime]) -> AsyncIterator[None]:
     """Tick for the length of the block; a tick under way is finished before it ends."""
     # APScheduler cancels what it runs when it is shut down: a lock tells when a tick is over.
-    ticking = asyncio.Lock()
-
-    async def run_tick() -> None:
-        async with ticking:
-            try:
-                await tick(database=database, now=clock())
-            except Exception:  # noqa: BLE001 logged; the next tick finds the same work
-                _log.exception("a tick failed; the next one tries again")
-
-    async def run_tidy_up() -> None:
-        async with ticking:
-            try:
-                await tidy_up(database=database, now=clock())
-            except Exception:  # noqa: BLE001 logged; nothing depends on it being done in time
-                _log.exception("old answers were not forgotten; the next hour tries again")
-
-    folding = asyncio.Lock()
-
-    async def run_fold() -> None:
-        async with folding:
-            try:
-                await fold(database=database)
-            except Exception:  # noqa: BLE001 logged; the next tick finds the same work
-                _log.exception("usage was not folded; the next tick tries again")
-
-    watching = asyncio.Lock()
-    seconds = asyncio.get_running_loop().time
-    rests_until = 0.0
-
-    async def run_watch() -> None:
-        nonlocal rests_until
-        begun = seconds()
-        if begun < rests_until:
-            return
-        async with watching:
-            try:
-                await watch(database=database, now=clock())
-            except Exception:  # noqa: BLE001 logged; the next look finds the same usage
-                _log.exception("usage alerts were not compared; the next second tries again")
-            rests_until = seconds() + REST * (seconds() - begun)
-
+    ticking, folding, watching = asyncio.Lock(), asyncio.Lock(), asyncio.Lock()
+    run_tick = _alone(
+        ticking,
+        lambda: tick(database=database, now=clock()),
+        failed="a tick failed; the next one tries again",
+    )
+    run_tidy_up = _alone(
+        ticking,
+        lambda: tidy_up(database=database, now=clock()),
+        failed="old answers were not forgotten; the next hour tries again",
+    )
+    run_fold = _alone(
+        folding,
+        lambda: fold(database=database),
+        failed="usage was not folded; the next tick tries again",
+    )
+    run_watch = _alone(
+        watching,
+        lambda: watch(database=database, now=clock()),
+        failed="usage alerts were not compared; the next second tries again",
+        rest=REST,
+    )
     scheduler = AsyncIOScheduler(timezone="UTC")
     scheduler.add_job(run_tidy_up, "interval", hours=1, coalesce=True, max_instances=1)
     scheduler.add_job(

@@ -10,7 +10,7 @@ from typing import Final
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from engine.db import Database
-from engine.ids import new_id
+from engine.ids import derived_body, derived_id
 from invoicing.charges import Charge, ProrationTerms, running_usage
 from invoicing.rate_charges import rate_charges
 from invoicing.spending_store import has_thresholds, seen, settle_seen
@@ -85,4 +85,9 @@ async def _reached(
 def _told(agreements: Sequence[Agreement], reached: Sequence[str], now: datetime) -> dict[str, str]:
     """Event ids by subscription; what waits for its document already was told when it came."""
     waiting = {each.id for each in agreements if each.interim_at is not None}
-    return {each: new_id(prefix="evt", now=now) for each in reached if each not in waiting}
+    return {each: _event_id(each, now) for each in reached if each not in waiting}
+
+
+def _event_id(subscription: str, now: datetime) -> str:
+    body = derived_body(at=now, parts=(subscription, "spend_threshold", now.isoformat()))
+    return derived_id(prefix="evt", body=body)

@@ -195,10 +195,11 @@ def clients(scene, now):
 
 
 def wait_for_more(scene, process):
-    """Until something more is acknowledged: nobody stays down."""
-    before = size_of(scene.work)
+    """Until several requests more are acknowledged: nobody stays down."""
+    wanted = count_of(scene.work) + chaos_sender.CLIENTS
     wait_until(
-        lambda: process.poll() is not None or size_of(scene.work) > before, seconds=PATIENCE_SECONDS
+        lambda: process.poll() is not None or count_of(scene.work) >= wanted,
+        seconds=PATIENCE_SECONDS,
     )
     assert process.poll() is None, "a client found something wrong"
 
@@ -228,8 +229,8 @@ def bill(scene):
         scene.ask("POST", "/v1/billing_runs", {"as_of": now})
 
 
-def size_of(work):
-    return sum(file.stat().st_size for file in work.glob("acknowledged-*"))
+def count_of(work):
+    return sum(file.read_bytes().count(b"\n") for file in work.glob("acknowledged-*"))
 
 
 async def rows(dsn, sql):
