@@ -171,7 +171,9 @@ def create_app(
         before_request=before_handler,
         middleware=[
             metrics.middleware,
-            CommitBeforeAnswer(database=database, body_timeout_seconds=body_timeout_seconds),
+            CommitBeforeAnswer(
+                database=database, clock=clock, body_timeout_seconds=body_timeout_seconds
+            ),
         ],
         exception_handlers={Exception: answer_with_problem},
         dto=StrictBody,

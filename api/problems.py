@@ -12,6 +12,7 @@ from litestar.exceptions import HTTPException, ValidationException
 
 from engine.database_errors import anticipated
 from engine.errors import BillingError, ErrorKind, FieldError
+from invoicing.tax_provider import TaxUnknownError, provider_failed
 
 MEDIA_TYPE: Final = "application/problem+json"
 STATUS: Final = {
@@ -148,8 +149,13 @@ def _parameter_errors(extra: object) -> tuple[FieldError, ...]:
 
 
 def answer_with_problem(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
-    """The exception handler of the whole application."""
-    del request
+    """The exception handler of the whole application.
+
+    What waits for a tax provider is left to the unit of work, which asks and begins again.
+    """
+    if isinstance(error, TaxUnknownError):
+        request.state.tax_unknown = error
+        error = provider_failed("the tax provider is asked first")
     rendered = render_any(error)
     return Response(
         rendered.body,

@@ -57,6 +57,7 @@ class Runtime(msgspec.Struct, frozen=True, kw_only=True):
             pool_size=self.settings.pool_max_size,
             statement_timeout_seconds=self.settings.statement_timeout_seconds,
             event_store=event_store,
+            private_addresses=self.settings.private_addresses,
         )
 
 

@@ -10,6 +10,7 @@ from invoicing.take_logo import take_logo
 from plans.change_seller import change_seller
 from plans.letterhead import Branding
 from plans.model import Seller, SellerPatch
+from plans.tax_providers import shown
 
 
 @get(
@@ -21,7 +22,7 @@ from plans.model import Seller, SellerPatch
 )
 async def get_seller(seller: NamedDependency[Seller]) -> Seller:
     """The business that this API key acts for, and its billing choices."""
-    return seller
+    return _answer(seller)
 
 
 @patch(
@@ -44,7 +45,12 @@ async def patch_seller(
     if isinstance(data.branding, Branding):
         kept = await take_logo(connection=connection, branding=data.branding)
         data = msgspec.structs.replace(data, branding=kept)
-    return await change_seller(connection=connection, patch=data)
+    return _answer(await change_seller(connection=connection, patch=data))
+
+
+def _answer(seller: Seller) -> Seller:
+    """The seller without what is secret."""
+    return msgspec.structs.replace(seller, tax_provider=shown(seller.tax_provider))
 
 
 ROUTES = (get_seller, patch_seller)

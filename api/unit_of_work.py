@@ -1,6 +1,7 @@
 """One transaction for one request: committed when the handler succeeded, before anyone is told."""
 
 import asyncio
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from datetime import datetime
 from typing import Any, Final, cast
@@ -16,8 +17,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from api.idempotency_store import StoredAnswer, save_answer
 from api.problems import MEDIA_TYPE, RenderedProblem, render_any
 from engine.db import Database
+from invoicing.ask_taxes import answer_every_tax
 
 STATE: Final = "unit_of_work"
+TAX_UNKNOWN: Final = "tax_unknown"
 
 
 class Remembered(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,25 +85,78 @@ def _without(answer: StoredAnswer, fields: tuple[str, ...]) -> StoredAnswer:
     return msgspec.structs.replace(answer, body=blanked)
 
 
+class _Replayed:
+    """A body that can be read again from its beginning."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._came: list[Any] = []
+        self._next = 0
+
+    async def receive(self) -> Any:
+        """The next message: one that came before, else the next to come."""
+        if self._next == len(self._came):
+            self._came.append(await self._receive())
+        self._next += 1
+        return self._came[self._next - 1]
+
+    def rewind(self) -> None:
+        """Begin again."""
+        self._next = 0
+
+
 class CommitBeforeAnswer(ASGIMiddleware):
     """Holds an answer back until its transaction has ended; what fails then is a problem."""
 
     scopes = (ScopeType.HTTP,)
 
-    def __init__(self, *, database: Database, body_timeout_seconds: int) -> None:
+    def __init__(
+        self, *, database: Database, clock: Callable[[], datetime], body_timeout_seconds: int
+    ) -> None:
         """Every request gets a unit of work on `database`, and so long to send its body."""
         self._database = database
+        self._clock = clock
         self._body_timeout_seconds = body_timeout_seconds
 
     async def handle(
         self, scope: ConnectionScope, receive: Receive, send: Send, next_app: ASGIApp
     ) -> None:
-        """Run the request inside its unit of work."""
+        """Run the request inside its unit of work.
+
+        A tax provider is asked when that is over and nothing of it stands; then the request is run
+        again, as often as answers lead to further questions.
+        """
+        body = _Replayed(self._patient(receive))
+        while True:
+            again = cast("ConnectionScope", {**scope, "state": {**scope["state"]}})
+            await self._run(again, body.receive, send, next_app)
+            unknown = again["state"].get(TAX_UNKNOWN)
+            if unknown is None:
+                return
+            try:
+                await answer_every_tax(
+                    database=self._database,
+                    seller=again["state"]["principal"].seller,
+                    unknown=unknown,
+                    now=self._clock(),
+                )
+            except Exception as error:  # noqa: BLE001 - the caller must be told
+                for message in _messages(render_any(error)):
+                    await send(message)
+                return
+            body.rewind()
+
+    async def _run(
+        self, scope: ConnectionScope, receive: Receive, send: Send, next_app: ASGIApp
+    ) -> None:
         unit = UnitOfWork(database=self._database)
-        scope["state"][STATE] = unit
+        state = scope["state"]
+        state[STATE] = unit
         held: list[Message] = []
 
         async def hold(message: Message) -> None:
+            if TAX_UNKNOWN in state:
+                return
             if not unit.is_open and not held:
                 await send(message)
                 return
@@ -113,7 +169,7 @@ class CommitBeforeAnswer(ASGIMiddleware):
                 await send(one)
 
         try:
-            await next_app(scope, self._patient(receive), hold)
+            await next_app(scope, receive, hold)
         finally:
             await unit.abandon()
 

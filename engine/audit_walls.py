@@ -19,6 +19,7 @@ _GUARDS: Final[dict[str, tuple[str, ...]]] = {
     "event_voids": ("guard", "guard_truncate"),
     "event_void_positions": ("guard", "guard_truncate"),
     "usage_alert_triggers": ("guard", "guard_truncate"),
+    "tax_answers": ("guard", "guard_truncate"),
     "outbox": ("guard", "guard_truncate", "in_turn"),
     "number_series": ("guard", "guard_truncate", "gapless"),
 }

@@ -34,10 +34,20 @@ def _to_json(value: object) -> str:
 class Database:
     """A pool of connections in one role."""
 
-    def __init__(self, *, engine: AsyncEngine, event_store: object | None = None) -> None:
-        """Wrap an engine; `open_database` makes it."""
+    def __init__(
+        self,
+        *,
+        engine: AsyncEngine,
+        event_store: object | None = None,
+        private_addresses: bool = False,
+    ) -> None:
+        """Wrap an engine; `open_database` makes it.
+
+        `private_addresses` lets what sellers name outside lie in a private network.
+        """
         self.engine = engine
         self.event_store = event_store
+        self.private_addresses = private_addresses
 
     @asynccontextmanager
     async def transaction(
@@ -69,6 +79,7 @@ def open_database(
     statement_timeout_seconds: int = 60,
     lock_timeout_seconds: int = 10,
     event_store: object | None = None,
+    private_addresses: bool = False,
 ) -> Database:
     """A pool on `dsn` (libpq form, a unix socket in `host=`), its sessions acting as `role`.
 
@@ -103,7 +114,7 @@ def open_database(
         json_deserializer=msgspec.json.decode,
         execution_options={"event_store": event_store},
     )
-    return Database(engine=engine, event_store=event_store)
+    return Database(engine=engine, event_store=event_store, private_addresses=private_addresses)
 
 
 @asynccontextmanager

@@ -53,6 +53,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     nats_stream: str = "USAGE_EVENTS"
     nats_prefix: str = "usance"
     """Events of a seller come on `<prefix>.<seller id>.events`."""
+    private_addresses: bool = False
+    """Whether a tax provider that a seller names may lie in a private network, or without TLS."""
 
     def __repr__(self) -> str:
         """All fields, with the password in the database's address left out."""
@@ -108,6 +110,15 @@ def load_settings(*, environ: Mapping[str, str], is_root: bool, user_data: Path)
         ),
         nats_prefix=_name(
             environ=environ, variable="USANCE_NATS_PREFIX", default="usance", form=SUBJECT_PREFIX
+        ),
+        private_addresses=bool(
+            _integer(
+                environ=environ,
+                variable="USANCE_PRIVATE_ADDRESSES",
+                default=0,
+                least=0,
+                most=1,
+            )
         ),
     )
 

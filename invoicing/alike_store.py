@@ -52,6 +52,7 @@ _PLAIN: Final = """
 SELECT NOT EXISTS (SELECT FROM tax_rates WHERE seller = current_seller())
   AND NOT EXISTS (SELECT FROM coupon_applications WHERE seller = current_seller())
   AND NOT EXISTS (SELECT FROM credit_grants WHERE seller = current_seller())
+  AND NOT EXISTS (SELECT FROM sellers WHERE seller = current_seller() AND tax_provider IS NOT NULL)
 """
 _ADVANCE: Final = """
 UPDATE subscriptions s SET next_due_at = t.next_due_at, derived_through_at = t.derived_through_at,

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from engine.db import Database
 from invoicing.alike import Due, Sheaf, following_of
 from invoicing.alike_store import due_with_terms
+from invoicing.ask_taxes import TaxDesk
 from invoicing.assembly import BilledCustomer
 from invoicing.blame import is_of_an_account, reason_of
 from invoicing.derive import (
@@ -33,6 +34,7 @@ from invoicing.store import (
     due_customers,
 )
 from invoicing.sweep_usage import sweep_usage
+from invoicing.tax_provider import TaxUnknownError
 from plans.model import Seller
 from plans.subscription_store import PriceBook
 
@@ -93,6 +95,7 @@ class BillingPass:
         self.now = now
         self.report = report
         self.parked: dict[str, None] = {}
+        self.taxes = TaxDesk(database=database, seller=seller_number)
         self._sweeps: int | None = None
         self.customers = self.together = self.documents = self.lines = 0
 
@@ -292,17 +295,28 @@ class BillingPass:
                     derived=derived,
                 )
                 await self._note(connection, posted)
+        except TaxUnknownError as unknown:
+            failure = await self.taxes.ask(unknown, now=self.now)
+            if failure is None:
+                await self._post(derived, sweeps)
+            else:
+                await self._post_halves(derived, sweeps, failure)
+            return
         except Exception as error:
             if not is_of_an_account(error):
                 raise
-            if len(derived) == 1:
-                await self._park(derived[0].due, error)
-                return
-            middle = len(derived) // 2
-            await self._post(derived[:middle], sweeps)
-            await self._post(derived[middle:], sweeps)
+            await self._post_halves(derived, sweeps, error)
             return
         self._count(len(derived), posted)
+
+    async def _post_halves(self, derived: Sequence[Derived], sweeps: int, error: Exception) -> None:
+        """Find the account at fault: halve what failed until one is parked."""
+        if len(derived) == 1:
+            await self._park(derived[0].due, error)
+            return
+        middle = len(derived) // 2
+        await self._post(derived[:middle], sweeps)
+        await self._post(derived[middle:], sweeps)
 
     def _count(self, customers: int, posted: Posted) -> None:
         self.customers += customers

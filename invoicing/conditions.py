@@ -9,7 +9,7 @@ from invoicing.assembly import Draft, summed
 from invoicing.credits import PostedDraw, Wallet, draw_prepaid, draw_promotional
 from invoicing.discounts import Application, PostedDiscount, discount_lines
 from invoicing.lines import CreditDraw
-from invoicing.tax import PostedTax, TaxTerms, tax_lines
+from invoicing.tax import GivenTax, PostedTax, TaxTerms, tax_lines
 
 
 class Conditions(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,6 +31,11 @@ class Conditions(msgspec.Struct, frozen=True, kw_only=True):
 
 def complete(draft: Draft, conditions: Conditions) -> Draft:
     """The draft with discounts, credits and tax, and with its totals."""
+    return pay(reduce(draft, conditions), conditions)
+
+
+def reduce(draft: Draft, conditions: Conditions) -> Draft:
+    """The draft with what stands between its lines and their tax: coupons, promotional credit."""
     names = dict.fromkeys(line.subscription for line in draft.lines if line.subscription)
     lines, discounts = discount_lines(
         lines=draft.lines,
@@ -50,20 +55,32 @@ def complete(draft: Draft, conditions: Conditions) -> Draft:
             posted=conditions.posted_draws,
             rounding=conditions.rounding,
         )
-    terms = conditions.taxes.get(draft.customer.id)
-    taxed, taxes = (
-        (lines, [])
-        if terms is None
-        else tax_lines(lines=lines, terms=terms, posted=conditions.posted_taxes)
-    )
-    if discounts or taxes or draws:
-        draft = summed(
-            msgspec.structs.replace(
-                draft,
-                lines=tuple(taxed),
-                discounts=tuple(discounts),
-                taxes=tuple(taxes),
-                draws=tuple(draws),
-            )
+    if not (discounts or draws):
+        return draft
+    return summed(
+        msgspec.structs.replace(
+            draft, lines=tuple(lines), discounts=tuple(discounts), draws=tuple(draws)
         )
+    )
+
+
+def pay(
+    draft: Draft,
+    conditions: Conditions,
+    *,
+    given: Mapping[int, Sequence[GivenTax]] | None = None,
+) -> Draft:
+    """The reduced draft with its tax, and what prepaid credit pays of its total.
+
+    `given` are the taxes of its lines where a provider told them.
+    """
+    terms = conditions.taxes.get(draft.customer.id)
+    if terms is not None:
+        if given is not None:
+            terms = msgspec.structs.replace(terms, given=given)
+        lines, taxes = tax_lines(lines=draft.lines, terms=terms, posted=conditions.posted_taxes)
+        if taxes:
+            changed = {"lines": tuple(lines), "taxes": tuple(taxes)}
+            draft = summed(msgspec.structs.replace(draft, **changed))
+    wallet = conditions.wallet
     return draft if wallet is None else draw_prepaid(draft=draft, wallet=wallet)

@@ -57,9 +57,13 @@ WHERE seller = current_seller() AND line = ANY(:lines) ORDER BY line, applicatio
 async def load_conditions(
     *, connection: AsyncConnection, seller: Seller, drafts: Sequence[Draft]
 ) -> Conditions | None:
-    """What holds for these documents; None where the seller has no coupon, credit or tax rate."""
+    """What holds for these documents; None where the seller has no coupon, credit or tax rate.
+
+    Where a tax provider is asked, it and no rate of the seller's says what a customer pays.
+    """
     used = (await connection.execute(_USED)).one()
-    if not (used.taxes or used.coupons or used.credits):
+    asks = seller.tax_provider is not None
+    if not (used.taxes or used.coupons or used.credits or asks):
         return None
     corrected = [
         each.id
@@ -79,7 +83,7 @@ async def load_conditions(
         rounding=seller.rounding,
         coupons=await _coupons(connection, drafts) if used.coupons else {},
         posted_discounts=await _posted(connection, _POSTED_DISCOUNTS, corrected, PostedDiscount),
-        taxes=await _tax_terms(connection, seller, drafts) if used.taxes else {},
+        taxes=await _tax_terms(connection, seller, drafts) if used.taxes or asks else {},
         posted_taxes=await _posted(connection, _POSTED_TAXES, corrected, PostedTax),
         wallet=wallet,
         posted_draws=draws,
@@ -110,7 +114,9 @@ async def _tax_terms(
     rows = await connection.execute(_TAX_TERMS, {"customers": customers})
     return {
         row.id: TaxTerms(
-            own=_own(row.tax_rates, named, living, country=row.country, region=row.region),
+            own=()
+            if seller.tax_provider is not None and row.tax_exempt == TaxExempt.NONE
+            else _own(row.tax_rates, named, living, country=row.country, region=row.region),
             named=named,
             exempt=TaxExempt(row.tax_exempt),
             tax_rounding=seller.tax_rounding,

@@ -7,8 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from invoicing.assembly import Draft, document_ids, summed
 from invoicing.bill_to_store import bill_to
-from invoicing.conditions import complete
-from invoicing.conditions_store import load_conditions
+from invoicing.complete_drafts import complete_drafts
 from invoicing.one_off import OneOffDraft, one_off_errors, one_off_lines
 from invoicing.post import post_drafts
 from invoicing.store import document_counts, last_issued_at, lock_billing
@@ -23,7 +22,7 @@ async def issue_invoice(
     """Number, tax and post the invoice; gives its id. Error: `invalid_body`.
 
     It goes to whoever pays for the customer, in the customer's invoice group; balance and credits
-    pay of it like of any other.
+    pay of it like of any other. Raises TaxUnknownError where a tax provider is to be asked first.
     """
     found = await bill_to(connection=connection, reference=draft.customer)
     customer = found.customer
@@ -64,8 +63,6 @@ async def issue_invoice(
             total_minor=0,
         )
     )
-    conditions = await load_conditions(connection=connection, seller=seller, drafts=[made])
-    if conditions is not None:
-        made = complete(made, conditions)
+    (made,) = await complete_drafts(connection=connection, seller=seller, drafts=[made])
     await post_drafts(connection=connection, seller=seller, run="", drafts=[made])
     return made.id

@@ -11,8 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from engine.errors import BillingError, ErrorKind
 from engine.ids import ORDINAL_MAX
 from invoicing.assembly import Draft, assemble
-from invoicing.conditions import complete
-from invoicing.conditions_store import load_conditions
+from invoicing.complete_drafts import complete_drafts
 from invoicing.derive import Derived
 from invoicing.draft_store import waiting_edits
 from invoicing.drafts import with_edits
@@ -29,7 +28,8 @@ async def prepare(
 ) -> list[Draft]:
     """The documents of what is derived, complete but for their numbers and what settles them.
 
-    They follow the order given. Error: `too_many_lines`.
+    They follow the order given. Error: `too_many_lines`. Raises TaxUnknownError
+    where a tax provider is to be asked first.
     """
     issued_at = await issue_instant(connection=connection, as_of=as_of)
     counts = await document_counts(
@@ -58,10 +58,7 @@ async def prepare(
     )
     if edits:
         drafts = with_edits(drafts, edits)
-    conditions = await load_conditions(connection=connection, seller=seller, drafts=drafts)
-    if conditions is None:
-        return drafts
-    return [complete(draft, conditions) for draft in drafts]
+    return await complete_drafts(connection=connection, seller=seller, drafts=drafts)
 
 
 async def issue_instant(*, connection: AsyncConnection, as_of: datetime) -> datetime:

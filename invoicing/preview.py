@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from engine.database_errors import anticipated
 from engine.db import Database
 from engine.errors import BillingError, FieldError, invalid_field
+from invoicing.ask_taxes import answer_every_tax
 from invoicing.derive import late_usage
 from invoicing.document_store import list_credit_notes, list_invoices
 from invoicing.model import CreditNote, Invoice, LineItem
@@ -24,6 +25,7 @@ from invoicing.rehearse import (
 )
 from invoicing.run_report_store import list_posted
 from invoicing.store import customer_names, due_customers
+from invoicing.tax_provider import TaxUnknownError
 from plans.agreement import SubscriptionDraft
 from plans.cancel import cancel
 from plans.change import change
@@ -55,6 +57,8 @@ async def preview(
         except StaleDerivationError:
             keeps_changing(attempt)
             attempt += 1
+        except TaxUnknownError as unknown:
+            await answer_every_tax(database=database, seller=seller, unknown=unknown, now=wall_now)
 
 
 async def _rehearse(

@@ -6,6 +6,7 @@ from typing import Final
 
 from engine.db import Database
 from engine.money import format_amount, parse_amount
+from invoicing.ask_taxes import TaxDesk
 from invoicing.blame import is_of_an_account, reason_of
 from invoicing.derive import late_usage
 from invoicing.model import ParkedAccount
@@ -20,6 +21,7 @@ from invoicing.rehearse import (
 )
 from invoicing.run_report_store import PostedDocument, list_posted
 from invoicing.store import BilledName, customer_names
+from invoicing.tax_provider import TaxUnknownError
 from plans.model import Seller
 from plans.seller_store import load_seller
 
@@ -78,6 +80,7 @@ class _Rehearsing:
         self.totals: dict[str, list[int]] = {}
         self.first: list[RehearsedDocument] = []
         self.parked: list[ParkedAccount] = []
+        self.taxes = TaxDesk(database=database, seller=seller_number)
 
     async def take(self, names: Sequence[BilledName], attempt: int = 0) -> None:
         """Rehearse some customers; halve what fails until one is parked."""
@@ -98,6 +101,13 @@ class _Rehearsing:
         except StaleDerivationError:
             keeps_changing(attempt)
             await self.take(names, attempt + 1)
+            return
+        except TaxUnknownError as unknown:
+            failure = await self.taxes.ask(unknown, now=self.as_of)
+            if failure is None:
+                await self.take(names)
+            else:
+                await self._halve(names, failure)
             return
         except Exception as error:
             if not is_of_an_account(error):

@@ -23,6 +23,7 @@ class TaxTerms(msgspec.Struct, frozen=True, kw_only=True):
     """What decides the tax of a customer's lines.
 
     `own` are the customer's rates, or those of its place; `named` has every rate by its key.
+    `given` are the taxes of lines, by their index, that somebody else worked out.
     """
 
     own: tuple[TaxRate, ...] = ()
@@ -30,6 +31,17 @@ class TaxTerms(msgspec.Struct, frozen=True, kw_only=True):
     exempt: TaxExempt = TaxExempt.NONE
     tax_rounding: TaxRounding
     rounding: Rounding
+    given: Mapping[int, Sequence["GivenTax"]] = msgspec.field(default_factory=dict)
+
+
+class GivenTax(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """A tax on top of a line that is told by its amount."""
+
+    rate: str
+    percentage: str
+    jurisdiction: str
+    category: str
+    amount_minor: int
 
 
 class PostedTax(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -70,6 +82,9 @@ def tax_lines(
         if line.amount_minor < 0 and line.adjusted:
             amounts[index] = _given_back(line, terms, posted)
             continue
+        if index in terms.given:
+            amounts[index] = [(_part_given(tax), tax.amount_minor) for tax in terms.given[index]]
+            continue
         parts = _parts(line, terms)
         if not parts:
             continue
@@ -95,6 +110,17 @@ def tax_lines(
         for index in sorted(amounts)
         for part, amount in amounts[index]
     ]
+
+
+def _part_given(tax: GivenTax) -> _Part:
+    return _Part(
+        rate=tax.rate,
+        percentage=tax.percentage,
+        included=False,
+        jurisdiction=tax.jurisdiction,
+        category=tax.category,
+        share=Fraction(tax.percentage) / 100,
+    )
 
 
 def _parts(line: Line, terms: TaxTerms) -> tuple[_Part, ...]:

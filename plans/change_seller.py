@@ -18,6 +18,7 @@ from plans.letterhead import locale_errors, payment_errors
 from plans.model import Seller, SellerPatch
 from plans.seller_store import has_postings, load_seller, save_party, save_seller
 from plans.tax_ids import checked_tax_ids
+from plans.tax_providers import kept, tax_provider_errors
 
 # Every posted amount was derived under these: another choice would make differences of them all.
 SETTLED_BY_POSTING: Final = ("currency", "rounding", "proration", "last_day")
@@ -34,13 +35,18 @@ async def change_seller(*, connection: AsyncConnection, patch: SellerPatch) -> S
     changes = {name: value for name, value in named.items() if value is not UNSET}
     changed = msgspec.structs.replace(seller, **changes)
     tax_ids, errors = checked_tax_ids(tax_ids=changed.tax_ids, country=country_of(changed))
-    changed = msgspec.structs.replace(changed, tax_ids=tax_ids)
+    changed = msgspec.structs.replace(
+        changed,
+        tax_ids=tax_ids,
+        tax_provider=kept(changed.tax_provider, present=seller.tax_provider),
+    )
     refuse_invalid(
         [
             *errors,
             *currency_errors(changed.currency),
             *timezone_errors(changed.timezone),
             *payment_errors(changed.payment_details),
+            *tax_provider_errors(changed.tax_provider),
             *locale_errors(changed.default_locale, pointer="/default_locale"),
         ]
     )

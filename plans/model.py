@@ -16,6 +16,7 @@ from engine.period import Alignment
 from plans.letterhead import Branding, LanguageTag, PaymentTerms
 from plans.prices import Dimension, Interval, Price, QuantityRounding, commitment_price
 from plans.shape import Body, DaysText, Key, Name, Record, ShortText
+from plans.tax_providers import TaxProviderTerms
 
 
 class Mode(StrEnum):
@@ -312,6 +313,7 @@ class Seller(Record, frozen=True, kw_only=True):
     branding: Branding | None = None
     payment_details: PaymentTerms | None = None
     default_locale: str | None = None
+    tax_provider: TaxProviderTerms | None = None
     grace_hours: int = 0
     created_at: datetime
     clock_at: datetime | None
@@ -350,3 +352,4 @@ class SellerPatch(Body, frozen=True, kw_only=True):
     branding: Branding | None | msgspec.UnsetType = msgspec.UNSET
     payment_details: PaymentTerms | None | msgspec.UnsetType = msgspec.UNSET
     default_locale: LanguageTag | None | msgspec.UnsetType = msgspec.UNSET
+    tax_provider: TaxProviderTerms | None | msgspec.UnsetType = msgspec.UNSET

@@ -16,7 +16,7 @@ from plans.model import Party, Seller
 _SELLER: Final = text("""
 SELECT id, legal_name, mode, country, currency, timezone, address, tax_ids, series, rounding,
   proration, last_day, net_terms_days, tax_rounding, grace_hours, branding, payment_details,
-  default_locale, created_at, clock_at
+  default_locale, tax_provider, created_at, clock_at
 FROM sellers WHERE seller = current_seller()
 """)
 _UPDATE_SELLER: Final = text("""
@@ -27,7 +27,8 @@ UPDATE sellers SET legal_name = :legal_name, country = :country, currency = :cur
   tax_rounding = :tax_rounding, grace_hours = :grace_hours,
   branding = CAST(CAST(:branding AS text) AS jsonb),
   payment_details = CAST(CAST(:payment_details AS text) AS jsonb),
-  default_locale = :default_locale, party = :party
+  default_locale = :default_locale,
+  tax_provider = CAST(CAST(:tax_provider AS text) AS jsonb), party = :party
 WHERE seller = current_seller()
 """)
 _FIND_KEY: Final = text("SELECT * FROM find_api_key(:digest)")
@@ -102,7 +103,7 @@ async def load_seller(*, connection: AsyncConnection) -> Seller:
 async def save_seller(*, connection: AsyncConnection, seller: Seller, party: str) -> None:
     """Write every changeable field; `party` is the id of what documents print from now on."""
     fields: dict[str, Any] = msgspec.to_builtins(seller)
-    for name in ("address", "tax_ids", "branding", "payment_details"):
+    for name in ("address", "tax_ids", "branding", "payment_details", "tax_provider"):
         fields[name] = msgspec.json.encode(fields[name]).decode()
     await connection.execute(_UPDATE_SELLER, {**fields, "party": party})
 

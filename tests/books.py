@@ -383,6 +383,8 @@ async def write_books(raw: Any, *, id: str = "sel_a") -> int:
         await insert(raw, "draft_edits", edit | tail)
         act = {"id": "aud_a", "at": AT, "actor": "key_a", "action": "draft.line_added"}
         await insert(raw, "audit_log", act | {"object": "inv_1", "reason": "why", "detail": {}})
+        told = {"question_hash": "0" * 64, "url": "https://tax.example", "answered_at": AT}
+        await insert(raw, "tax_answers", told | {"question": {}, "answer": {}})
         reply = {"key": "k", "request_hash": "\\x00", "status": 200, "media_type": "x"}
         await insert(raw, "idempotency_keys", reply | {"body": "\\x00", "created_at": AT})
     return seller

@@ -37,6 +37,7 @@ APPEND_ONLY = [
     "event_keys",
     "outbox",
     "usage_alert_triggers",
+    "tax_answers",
 ]
 NEXT = "version = version + 1"
 PAID = f"status = 'paid', amount_due_minor = 0, paid_at = '{AT}', {NEXT}"

@@ -16,6 +16,7 @@ DOORS = {
     "smtplib": r"dunning\.notify",
     "nats": r"api\.jetstream",
     "apscheduler": r"api\.worker",
+    "httpx": r"invoicing\.ask_taxes",
 }
 # The ground floor carries the connection pools, the queues and the log; above it SQL is in stores.
 SQL_ROOM = "engine"

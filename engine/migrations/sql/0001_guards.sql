@@ -44,13 +44,13 @@ DO $$
 DECLARE name text;
 BEGIN
   FOREACH name IN ARRAY ARRAY['line_items', 'settlements', 'journal_entries', 'postings', 'parties', 'logos', 'event_keys',
-    'event_voids', 'event_void_positions', 'outbox', 'line_taxes', 'line_discounts', 'credit_draws', 'audit_log', 'credit_moves', 'usage_alert_triggers']
+    'event_voids', 'event_void_positions', 'outbox', 'line_taxes', 'line_discounts', 'credit_draws', 'audit_log', 'credit_moves', 'usage_alert_triggers', 'tax_answers']
   LOOP
     EXECUTE format('CREATE TRIGGER guard BEFORE UPDATE OR DELETE ON %I FOR EACH ROW EXECUTE FUNCTION refuse_change()', name);
   END LOOP;
   FOREACH name IN ARRAY ARRAY['invoices', 'credit_notes', 'payments', 'refunds', 'line_items', 'settlements', 'journal_entries', 'postings',
     'parties', 'logos', 'event_keys', 'event_voids', 'event_void_positions', 'outbox', 'number_series', 'line_taxes',
-    'line_discounts', 'credit_draws', 'audit_log', 'credit_moves', 'usage_alert_triggers']
+    'line_discounts', 'credit_draws', 'audit_log', 'credit_moves', 'usage_alert_triggers', 'tax_answers']
   LOOP
     EXECUTE format('CREATE TRIGGER guard_truncate BEFORE TRUNCATE ON %I FOR EACH STATEMENT EXECUTE FUNCTION refuse_change()', name);
   END LOOP;
@@ -242,7 +242,8 @@ GRANT SELECT, INSERT, UPDATE ON draft_edits, sellers, api_keys, customers, tax_r
   subscription_changes, number_series, billing_state, billing_runs, parked_accounts, invoices, credit_notes, payments, refunds, idempotency_keys,
   event_inbox, backfills, usage_alerts, usage_alert_marks TO usance_app;
 GRANT SELECT, INSERT ON audit_log, parties, logos, meters, plans, prices, accounts, line_items, line_taxes, line_discounts, credit_draws, credit_moves, settlements, journal_entries, postings,
-  outbox, event_streams, event_keys, event_batches, event_measures, event_chunks, event_voids, event_void_positions, backfill_batches, usage_alert_triggers
+  outbox, event_streams, event_keys, event_batches, event_measures, event_chunks, event_voids, event_void_positions, backfill_batches, usage_alert_triggers,
+  tax_answers
   TO usance_app;
 GRANT SELECT, INSERT ON intake_errors TO usance_app;
 GRANT UPDATE (status, refused_at, code, detail, rejected) ON intake_errors TO usance_app;

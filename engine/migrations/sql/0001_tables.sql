@@ -24,6 +24,7 @@ CREATE TABLE sellers (
   branding jsonb,
   payment_details jsonb,
   default_locale text,
+  tax_provider jsonb,
   party text NOT NULL,
   clock_at timestamptz,
   created_at timestamptz NOT NULL,
@@ -753,6 +754,18 @@ CREATE TABLE line_items (
 CREATE INDEX line_items_credited ON line_items (seller, adjusts) WHERE price_interval IS NULL AND adjusts IS NOT NULL;
 
 -- What each tax, applied coupon and credit grant does to a line, in the line's own sign.
+-- What an outside tax engine answered, kept for good under the hash of what it was asked: a document that is made
+-- again finds the answer that it was made with.
+CREATE TABLE tax_answers (
+  seller integer NOT NULL DEFAULT current_seller() REFERENCES sellers,
+  question_hash text NOT NULL CHECK (question_hash ~ '^[0-9a-f]{64}$'),
+  url text NOT NULL,
+  question jsonb NOT NULL,
+  answer jsonb NOT NULL,
+  answered_at timestamptz NOT NULL,
+  PRIMARY KEY (seller, question_hash)
+);
+
 CREATE TABLE line_taxes (
   seller integer NOT NULL DEFAULT current_seller(),
   document text NOT NULL,
