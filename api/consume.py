@@ -8,11 +8,12 @@ import asyncio
 import contextlib
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from datetime import datetime
 from typing import Final
 
 import msgspec
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api.admission import Admission, Refusal
 from api.body_form import body_form
@@ -54,6 +55,7 @@ _LISTEN_SECONDS: Final = 0.5
 _INFLATED_BYTES: Final = 64_000_000
 _SELLER: Final = re.compile(r"sel_[0-9a-z]{1,40}")
 _KNOWN: Final = 10_000
+_CONNECTIONS: Final = 2
 _LONGEST_SECONDS: Final = 30.0
 _BUSY: Final = frozenset({ErrorKind.UNAVAILABLE, ErrorKind.TOO_MANY})
 _log: Final = logging.getLogger("usance.consume")
@@ -82,7 +84,7 @@ class Taker:
         clock: Callable[[], datetime],
         failures: int = FAILURES,
     ) -> None:
-        """`clock` gives wall time in UTC. Three connections of the database are held."""
+        """`clock` gives wall time in UTC. Three connections are held, two more are used."""
         self._jetstream = jetstream
         self._database = database
         self._clock = clock
@@ -95,6 +97,8 @@ class Taker:
         self._being_alone = asyncio.Lock()
         self._suspects: set[int] = set()
         self._live: dict[str, FoundSeller] = {}
+        self._asked: dict[str, asyncio.Task[FoundSeller | None]] = {}
+        self._connections = asyncio.Semaphore(_CONNECTIONS)
         self._admission = Admission(body_bytes=_INFLATED_BYTES)
         self._large = asyncio.Lock()
         self.taken = Taken()
@@ -144,7 +148,7 @@ class Taker:
         if answer.rejected:
             await self._keep(delivery, seller=seller, rejected=answer.rejected)
         elif delivery.deliveries > self._failures:
-            async with self._database.transaction(seller=seller.seller) as connection:
+            async with self._transaction(seller) as connection:
                 await mark_stored(connection=connection, intake_error=_id_of(delivery))
         self.taken.accepted += answer.accepted
         self.taken.duplicates += answer.duplicates
@@ -159,12 +163,21 @@ class Taker:
         known = self._live.get(middle)
         if known is not None:
             return known
-        async with self._database.transaction(seller=None) as connection:
-            found = await find_seller(connection=connection, seller_id=middle)
+        # Hundreds of messages ask at once: one of them does, the others wait for it.
+        asked = self._asked.get(middle)
+        if asked is None:
+            asked = asyncio.create_task(self._look_up(middle))
+            self._asked[middle] = asked
+            asked.add_done_callback(lambda _: self._asked.pop(middle, None))
+        return await asyncio.shield(asked)
+
+    async def _look_up(self, seller_id: str) -> FoundSeller | None:
+        async with self._connections, self._database.transaction(seller=None) as connection:
+            found = await find_seller(connection=connection, seller_id=seller_id)
         if found is not None and found.mode is Mode.LIVE:  # a test seller's clock is moved by hand
             if len(self._live) >= _KNOWN:
                 self._live.clear()
-            self._live[middle] = found
+            self._live[seller_id] = found
         return found
 
     async def _read(self, delivery: Delivery) -> Intake:
@@ -211,8 +224,17 @@ class Taker:
             content_encoding=delivery.headers.get("content-encoding", ""),
             body=delivery.body,
         )
-        async with self._database.transaction(seller=seller.seller) as connection:
+        async with self._transaction(seller) as connection:
             await save_refused(connection=connection, refused=refused, now=self._clock())
+
+    @contextlib.asynccontextmanager
+    async def _transaction(self, seller: FoundSeller) -> AsyncIterator[AsyncConnection]:
+        """A transaction of the seller, waited for here and not where waiting has an end."""
+        async with (
+            self._connections,
+            self._database.transaction(seller=seller.seller) as connection,
+        ):
+            yield connection
 
     async def _put_back(self, delivery: Delivery, error: Exception) -> None:
         known = error if isinstance(error, BillingError) else anticipated(error)

@@ -165,6 +165,16 @@ async def test_a_database_that_is_away_is_waited_for(line):
     assert await line.errors() == []
 
 
+async def test_hundreds_of_messages_at_once_do_with_five_connections(line, database_url):
+    for each in range(300):
+        await line.publish([event(f"{each:03}")] if each % 3 else b"{")
+    small = open_database(dsn=database_url, role="usance_app", pool_size=5)
+    taker = await line.take_all(database=small)
+    await small.close()
+    assert (taker.taken.accepted, taker.taken.refused_messages) == (200, 100)
+    assert taker.taken.put_back == 0
+
+
 async def test_what_fails_on_our_side_harms_no_neighbour_and_becomes_visible(line, raw):
     await raw.execute("""
         CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$
