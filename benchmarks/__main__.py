@@ -8,6 +8,7 @@ SHORT: dict[str, list[str]] = {
     "bench_rating": ["--lines", "100000"],
     "bench_hostile": ["--seconds", "3", "--rounds", "1"],
     "bench_ingest": ["--seconds", "3", "--rounds", "1"],
+    "bench_footprint": ["--events", "100000"],
     "bench_nats": ["--events", "100000", "--rounds", "1"],
     "bench_usage_read": ["--events", "200000", "--customers", "2000"],
     "bench_clickhouse": ["--events", "100000"],

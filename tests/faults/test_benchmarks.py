@@ -12,6 +12,7 @@ SMALLEST: dict[str, list[str]] = {
     "bench_rating": ["--lines", "2000"],
     "bench_hostile": ["--seconds", "1", "--rounds", "1", "--hostile", "1"],
     "bench_nats": ["--events", "2000", "--rounds", "1", "--seconds", "0.1"],
+    "bench_footprint": ["--events", "20000"],
     "bench_usage_read": ["--events", "20000", "--customers", "200", "--reads", "5"],
     "bench_billing_run": ["--subscriptions", "120", "--events", "12000"],
 }
