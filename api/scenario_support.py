@@ -13,6 +13,7 @@ import msgspec
 from api.scenario_file import Scenario, Step, as_sent
 from engine.journal import CHART
 from engine.money import is_currency
+from invoicing.credit_notes import CreditNoteDraft, CreditNoteVoid
 from invoicing.drafts import DraftEdit, FinalizeDraft
 from invoicing.losses import WriteOffDraft
 from invoicing.migration import MigrationDraft
@@ -58,6 +59,7 @@ VERB_BODIES: Final[Mapping[str, type]] = {
     "migrate": MigrationDraft,
     "apply_coupon": CouponGift,
     "invoice": OneOffDraft,
+    "credit_note": CreditNoteDraft,
     "pay": PaymentDraft,
     "refund": RefundDraft,
     "grant_credit": CreditGrantDraft,
@@ -89,6 +91,8 @@ POSTS: Final[Mapping[str, type]] = {
     r"/v1/subscriptions": SubscriptionDraft,
     r"/v1/subscriptions/[^/]+/cancel": CancelDraft,
     r"/v1/invoices": OneOffDraft,
+    r"/v1/credit_notes": CreditNoteDraft,
+    r"/v1/credit_notes/[^/]+/void": CreditNoteVoid,
     r"/v1/payments": PaymentDraft,
     r"/v1/payments/[^/]+/allocate": AllocateDraft,
     r"/v1/payments/[^/]+/return": ReturnDraft,

@@ -3,6 +3,7 @@
 from typing import Final
 
 from engine.audit_check import Check
+from engine.audit_credits import CREDIT_CHECKS
 from engine.audit_receipts import RECEIPT_CHECKS
 
 _DOCUMENTS: Final = """(
@@ -84,14 +85,14 @@ WHERE i.balance_applied_minor <> coalesce(s.amount, 0)""",
     ),
     Check(
         name="credit_note_applied",
-        sentence="What a credit note applied is what it settled on invoices.",
+        sentence="What a credit note applied is what it settled on invoices; a void one nothing.",
         sql="""
 SELECT n.seller, n.id, format('applied %s, settled %s', n.applied_minor, coalesce(s.amount, 0))
 FROM credit_notes n LEFT JOIN (
   SELECT seller, credit_note, sum(amount_minor) AS amount FROM settlements
   WHERE credit_note IS NOT NULL GROUP BY seller, credit_note
 ) s ON s.seller = n.seller AND s.credit_note = n.id
-WHERE n.applied_minor <> coalesce(s.amount, 0)""",
+WHERE CASE n.status WHEN 'void' THEN 0 ELSE n.applied_minor END <> coalesce(s.amount, 0)""",
     ),
     Check(
         name="invoice_status",
@@ -166,9 +167,9 @@ HAVING min(sequence) <> 1 OR max(sequence) <> count(*)""",
         sql="""
 SELECT l.seller, l.id, format('sequence %s adjusts %s', l.sequence, l.adjusts)
 FROM line_items l LEFT JOIN line_items e ON e.seller = l.seller AND e.id = l.adjusts
-WHERE l.adjusts IS NOT NULL AND NOT coalesce(e.price_interval = l.price_interval
-  AND e.charge_start_at = l.charge_start_at AND e.charge_group = l.charge_group
-  AND e.sequence < l.sequence, false)""",
+WHERE l.adjusts IS NOT NULL AND l.price_interval IS NOT NULL
+  AND NOT coalesce(e.price_interval = l.price_interval AND e.charge_start_at = l.charge_start_at
+    AND e.charge_group = l.charge_group AND e.sequence < l.sequence, false)""",
     ),
 )
 
@@ -280,6 +281,7 @@ FROM (
 WHERE coalesce(a.amount, 0) <> coalesce(b.amount_minor, 0)""",
     ),
     *RECEIPT_CHECKS,
+    *CREDIT_CHECKS,
     Check(
         name="prepaid_credits_control",
         sentence="Prepaid credits are what is left on prepaid grants, by customer and currency.",

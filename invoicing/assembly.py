@@ -28,7 +28,8 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True):
     """A document about to be posted: everything but its number and what settles it.
 
     `ids` are those of what belongs to the document, `parts` what identifies it, `edits` those of
-    the lines that were added to the draft by hand.
+    the lines that were added to the draft by hand. A credit note by hand names the `invoice` that
+    it credits, and pays at most `refund_minor` of it back as money.
     """
 
     parts: tuple[str | int, ...]
@@ -41,6 +42,8 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True):
     lines: tuple[Line, ...]
     group: str = ""
     reason: str = "adjustment"
+    invoice: str | None = None
+    refund_minor: int = 0
     discounts: tuple[LineDiscount, ...] = ()
     taxes: tuple[LineTax, ...] = ()
     draws: tuple[CreditDraw, ...] = ()
@@ -59,6 +62,8 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def refundable_minor(self) -> int:
         """What subscriptions that ended, and asked for their money, give back of it at most."""
+        if self.invoice is not None:
+            return self.refund_minor
         by_subscription: dict[str | None, int] = {}
         for line in self.lines:
             if line.is_refundable:
@@ -78,7 +83,9 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def adjusted_documents(self) -> tuple[str, ...]:
-        """The documents whose lines this one corrects, each once."""
+        """The documents whose lines this one corrects, each once; by hand the one it names."""
+        if self.invoice is not None:
+            return (self.invoice,)
         return tuple(dict.fromkeys(each.document for line in self.lines for each in line.adjusted))
 
 

@@ -11,9 +11,9 @@ from datetime import datetime
 import msgspec
 
 from engine.journal import PREPAID_CREDITS
-from engine.money import Rounding, round_ratio, split_largest_remainder
+from engine.money import Rounding, split_largest_remainder
 from invoicing.assembly import Draft, summed
-from invoicing.lines import CreditDraw, Line
+from invoicing.lines import CreditDraw, Line, taken_back
 
 PROMOTIONAL = "promotional"
 PREPAID = "prepaid"
@@ -202,12 +202,16 @@ def _given_back(
     for each in line.adjusted:
         for draw in posted.get(each.id, ()):
             sums[draw.credit_grant] = sums.get(draw.credit_grant, 0) + draw.amount_minor
-    whole = sum([each.amount_minor for each in line.adjusted])
-    found: list[CreditDraw] = []
-    for grant, amount in sums.items():
-        back = amount
-        if whole + line.amount_minor > 0:
-            back = min(amount, round_ratio(amount * -line.amount_minor, whole, rounding=rounding))
-        if back:
-            found.append(CreditDraw(line=index, grant=grant, kind=PROMOTIONAL, amount_minor=-back))
-    return found
+    charged = sum([each.amount_minor - each.discount_minor for each in line.adjusted])
+    backs = taken_back(
+        line=line,
+        sums=sums,
+        rounding=rounding,
+        fixed=None if line.reductions is None else line.reductions[1],
+        paid_minor=line.discount_minor - line.amount_minor,
+        net_minor=charged - sum(sums.values()),
+    )
+    return [
+        CreditDraw(line=index, grant=grant, kind=PROMOTIONAL, amount_minor=-back)
+        for grant, back in backs.items()
+    ]

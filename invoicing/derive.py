@@ -23,8 +23,9 @@ from invoicing.commitments import (
     shortfall,
 )
 from invoicing.difference import Difference, PostedLine, RatedCharge, differences_of
+from invoicing.posted_store import posted_lines
 from invoicing.rate_charges import rate_charges
-from invoicing.store import DueCustomer, posted_lines
+from invoicing.store import DueCustomer
 from metering.measure import sweep_inbox
 from plans.agreement import Agreement
 from plans.model import Seller

@@ -5,34 +5,52 @@ from datetime import datetime
 
 import msgspec
 
+from engine.money import Rounding, round_ratio, split_largest_remainder
 from engine.period import Period
 from invoicing.charges import Charge
 from invoicing.model import Reason
 
 
-class PostedLine(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """A line item already posted for a charge key; `counts` is False once its document is void.
+class StandingLine(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """A posted line as another one gives back of it; `credit_of` is the line that it credits.
 
-    `issued_at` and `voided_at` are those of the document.
+    Only a credit by hand has `credit_of`: it has no charge key, and its amount, below zero, is net
+    of discount and promotional credit.
     """
 
     id: str
     document: str
+    amount_minor: int
+    discount_minor: int = 0
+    promotional_minor: int = 0
+    credit_of: str | None = None
+
+    @property
+    def taxable_minor(self) -> int:
+        """What tax was taken on."""
+        return self.amount_minor - self.discount_minor - self.promotional_minor
+
+
+class PostedLine(StandingLine, frozen=True, kw_only=True, gc=False):
+    """A line item already posted for a charge key; `counts` is False once its document is void.
+
+    `issued_at` and `voided_at` are those of the document; `credits` are the standing credits by
+    hand of this line.
+    """
+
     price_interval: str
     charge_start_at: datetime
     group: str
     sequence: int
-    amount_minor: int
     quantity_nanos: int
     period: Period
     counts: bool
     reason: Reason
     issued_at: datetime
     voided_at: datetime | None
-    discount_minor: int = 0
-    promotional_minor: int = 0
     tax_minor: int = 0
     tax_included_minor: int = 0
+    credits: tuple[StandingLine, ...] = ()
 
 
 class RatedCharge(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -45,7 +63,11 @@ class RatedCharge(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Difference(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """A line to post: what one charge key owes beyond what is posted for it."""
+    """A line to post: what one charge key owes beyond what is posted for it.
+
+    `reductions` are the discount and the promotional credit that go back with it where credits by
+    hand leave less than its share to give back; None where it takes its share.
+    """
 
     charge: Charge
     group: str
@@ -55,7 +77,8 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     period: Period
     reason: Reason
     adjusts: str | None
-    adjusted: tuple[PostedLine, ...] = ()
+    adjusted: tuple[StandingLine, ...] = ()
+    reductions: tuple[int, int] | None = None
 
 
 def group_text(*, names: Sequence[str], values: Sequence[str]) -> str:
@@ -122,10 +145,14 @@ def difference_of(*, rated: RatedCharge, posted: Sequence[PostedLine]) -> Differ
     """should − already for one key; None when nothing is left to post.
 
     `posted` are all lines of the key in the order of their sequence, void ones too: they keep
-    their numbers but count nothing.
+    their numbers but count nothing. What was credited by hand is not given back again.
     """
     counting = [line for line in posted if line.counts]
     amount = rated.amount_minor - sum(line.amount_minor for line in counting)
+    by_hand = credits_of(posted)
+    reductions = None
+    if amount < 0 and by_hand:
+        amount, reductions = _at_most(amount, counting, by_hand)
     if amount == 0:
         return None
     sequence = max((line.sequence for line in posted), default=0) + 1
@@ -152,8 +179,42 @@ def difference_of(*, rated: RatedCharge, posted: Sequence[PostedLine]) -> Differ
         period=rated.charge.active if whole or freed else _changed(rated.charge.active, counting),
         reason=Reason.CORRECTION if freed else _later_reason(rated.charge, counting),
         adjusts=(freed or counting)[0].id,
-        adjusted=tuple(counting),
+        adjusted=(*counting, *by_hand),
+        reductions=reductions,
     )
+
+
+def credits_of(posted: Sequence[PostedLine]) -> tuple[StandingLine, ...]:
+    """The standing credits by hand of all lines of a key."""
+    return tuple([credit for line in posted for credit in line.credits])
+
+
+def _at_most(
+    amount: int, counting: Sequence[PostedLine], by_hand: Sequence[StandingLine]
+) -> tuple[int, tuple[int, int]]:
+    """What is given back (below zero) beside credits by hand, and the reductions that go with it.
+
+    Together they give back what was billed, net of reductions, and not a minor unit more: where
+    the difference is larger, what goes back of the reductions leaves exactly the rest.
+    """
+    whole = sum(line.amount_minor for line in counting)
+    discount = sum(line.discount_minor for line in counting)
+    promotional = sum(line.promotional_minor for line in counting)
+    reduced = discount + promotional
+    net = whole - reduced
+    rest = net + sum(credit.amount_minor for credit in by_hand)
+    if rest <= 0:
+        return 0, (0, 0)
+    most = rest + reduced * rest // net
+    given = min(-amount, most)
+    back = given - rest
+    if given == -amount and reduced:
+        share = round_ratio(reduced * given, whole, rounding=Rounding.HALF_UP)
+        back = max(back, share)
+    if not reduced:
+        return -given, (0, 0)
+    of_discount, of_promotional = split_largest_remainder(back, (discount, promotional))
+    return -given, (of_discount, of_promotional)
 
 
 def _freed(posted: Sequence[PostedLine]) -> list[PostedLine]:

@@ -13,7 +13,7 @@ from fractions import Fraction
 import msgspec
 
 from engine.money import Rounding, round_ratio, split_largest_remainder
-from invoicing.lines import Line, LineDiscount
+from invoicing.lines import Line, LineDiscount, taken_back
 
 
 class Application(msgspec.Struct, frozen=True, kw_only=True):
@@ -124,13 +124,16 @@ def _taken_back(
         for discount in posted.get(each.id, ()):
             known = sums.get(discount.application, 0)
             sums[discount.application] = known + discount.amount_minor
-    whole = sum(each.amount_minor for each in line.adjusted)
-    found: list[LineDiscount] = []
-    for application, amount in sums.items():
-        if whole + line.amount_minor <= 0:
-            back = amount
-        else:
-            back = min(amount, round_ratio(amount * -line.amount_minor, whole, rounding=rounding))
-        if back:
-            found.append(LineDiscount(line=index, application=application, amount_minor=-back))
-    return found
+    charged = sum(each.amount_minor for each in line.adjusted)
+    backs = taken_back(
+        line=line,
+        sums=sums,
+        rounding=rounding,
+        fixed=None if line.reductions is None else line.reductions[0],
+        paid_minor=-line.amount_minor,
+        net_minor=charged - sum(sums.values()),
+    )
+    return [
+        LineDiscount(line=index, application=application, amount_minor=-back)
+        for application, back in backs.items()
+    ]

@@ -27,7 +27,7 @@ _INVOICE_COLUMNS: Final = """id, number, customer, currency, status, issued_at, 
   series, sequence"""
 _CREDIT_NOTE_COLUMNS: Final = """id, number, customer, currency, status, reason, issued_at,
   subtotal_minor, discount_minor, promotional_minor, tax_minor, total_minor, applied_minor,
-  credited_minor, refunded_minor, series, sequence"""
+  credited_minor, refunded_minor, invoice, voided_at, series, sequence"""
 _ONE: Final = """
 SELECT d.*, c.key AS customer_key FROM {table} d
   JOIN customers c ON c.seller = d.seller AND c.id = d.customer
@@ -343,6 +343,8 @@ async def list_credit_notes(
             applied=format_amount(row.applied_minor, currency=row.currency),
             credited=format_amount(row.credited_minor, currency=row.currency),
             refunded=format_amount(row.refunded_minor, currency=row.currency),
+            invoice=row.invoice,
+            voided_at=row.voided_at,
             lines=tuple(lines.get(row.id, ())),
         )
         for row in rows

@@ -17,8 +17,8 @@ from invoicing.difference import PostedLine
 from invoicing.document_store import ExplainedLine, find_hand_line, find_line
 from invoicing.journal_store import postings_of_line
 from invoicing.model import EntryPosting, LineItem
+from invoicing.posted_store import posted_lines
 from invoicing.rate_charges import charge_windows
-from invoicing.store import posted_lines
 from metering.measure import measure_events, measure_groups
 from plans.agreement import Agreement, PriceInterval
 from plans.model import Aggregation, Meter, Seller

@@ -5,13 +5,15 @@ a tax do to it stands beside it, each rounded to minor units, so that every sum 
 Below zero a line gives back, and so do its discount, its promotional part and its tax.
 """
 
+from collections.abc import Mapping
 from datetime import datetime
 
 import msgspec
 
 from engine.journal import CONTRACT_BALANCE
+from engine.money import Rounding, round_ratio, split_largest_remainder
 from engine.period import Period
-from invoicing.difference import Difference, PostedLine
+from invoicing.difference import Difference, StandingLine
 from invoicing.model import Reason
 
 
@@ -21,10 +23,11 @@ class Line(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     A derived line has its charge key: `price_interval`, `charge_start_at`, `group` and `sequence`;
     one written by hand has none. `key` is what was sold, `contract` whose balance in the books it
     moves ("" for the document's own), and `account` where the books take it. `adjusts` names the
-    line it corrects and `adjusted` the lines that count for its key. What a refundable line gives
-    back was asked for as money. `name`, `unit_amount` (major units) and `revenue` (JSON: how it is
-    earned) are what was written by hand, and `customer` (id) whom that is about where another one
-    pays; `meter` is that of a usage price.
+    line it corrects and `adjusted` the lines that count for its key; `reductions` are the discount
+    and the promotional credit that go back with it, None its share of them. What a refundable line
+    gives back was asked for as money. `name`, `unit_amount` (major units) and `revenue` (JSON: how
+    it is earned) are what was written by hand, and `customer` (id) whom that is about where
+    another one pays; `meter` is that of a usage price.
     """
 
     key: str
@@ -39,7 +42,8 @@ class Line(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     group: str = ""
     sequence: int = 1
     adjusts: str | None = None
-    adjusted: tuple[PostedLine, ...] = ()
+    adjusted: tuple[StandingLine, ...] = ()
+    reductions: tuple[int, int] | None = None
     account: str = CONTRACT_BALANCE
     name: str | None = None
     customer: str | None = None
@@ -128,8 +132,45 @@ def line_of(difference: Difference, *, billed_at: datetime) -> Line:
         sequence=difference.sequence,
         adjusts=difference.adjusts,
         adjusted=difference.adjusted,
+        reductions=difference.reductions,
         meter=price.meter,
         is_refundable=charge.agreement.refund_unused
         and ends_at is not None
         and ends_at <= billed_at,
     )
+
+
+def taken_back(
+    *,
+    line: Line,
+    sums: Mapping[str, int],
+    rounding: Rounding,
+    fixed: int | None,
+    paid_minor: int,
+    net_minor: int,
+) -> dict[str, int]:
+    """What goes back of each reduction (its sum so far) with a line that gives back.
+
+    Each in proportion, all of it when nothing of the charge remains; but together `fixed` where
+    that is given, and never so much that the line, which gives back `paid_minor` before them, would
+    charge, nor so little that it gives back more than `net_minor`, what the charge comes to after
+    them.
+    """
+    if not sums:
+        return {}
+    given = -line.amount_minor
+    whole = sum([each.amount_minor for each in line.adjusted])
+    backs = dict(sums)
+    if given < whole:
+        backs = {
+            name: min(amount, round_ratio(amount * given, whole, rounding=rounding))
+            for name, amount in sums.items()
+        }
+    total = sum(backs.values())
+    wanted = min(max(total, paid_minor - net_minor), paid_minor) if fixed is None else fixed
+    if not wanted:
+        return {}
+    if wanted != total:
+        shares = split_largest_remainder(wanted, list(sums.values()))
+        backs = dict(zip(sums, shares, strict=True))
+    return {name: amount for name, amount in backs.items() if amount}

@@ -130,7 +130,7 @@ class CreditNote(Record, frozen=True, kw_only=True):
     """A credit note, as a draft without number; its amounts are positive in the customer's favour.
 
     `applied` reduced open invoices, `credited` became customer balance, `refunded` is owed as a
-    refund.
+    refund. `invoice` (id) is the one that a note by hand credits.
     """
 
     id: str
@@ -149,6 +149,8 @@ class CreditNote(Record, frozen=True, kw_only=True):
     applied: str
     credited: str
     refunded: str
+    invoice: str | None = None
+    voided_at: datetime | None = None
     lines: tuple[LineItem, ...]
 
 

@@ -13,8 +13,8 @@ from invoicing.conditions import complete
 from invoicing.conditions_store import load_conditions
 from invoicing.credits import Key
 from invoicing.difference import Difference, RatedCharge, differences_of
+from invoicing.posted_store import posted_lines
 from invoicing.rate_charges import rate_charges
-from invoicing.store import posted_lines
 from plans.agreement import Agreement
 from plans.model import Seller
 from plans.prices import Kind

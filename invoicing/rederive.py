@@ -16,8 +16,9 @@ from engine.money import format_amount
 from invoicing.charges import Charge, ProrationTerms, charges_due, vanished_charge
 from invoicing.commitments import Counted, counts_towards, is_counted, shortfall
 from invoicing.difference import Difference, PostedLine, RatedCharge, differences_of
+from invoicing.posted_store import posted_lines
 from invoicing.rate_charges import rate_charges
-from invoicing.store import customers_after, posted_lines
+from invoicing.store import customers_after
 from metering.measure import sweep_inbox
 from plans.agreement import Agreement
 from plans.model import Seller

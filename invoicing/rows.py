@@ -43,7 +43,7 @@ COLUMNS: Final[dict[str, tuple[str, ...]]] = {
 _REDUCED: Final = ("discount_minor", "promotional_minor", "tax_minor")
 MORE: Final[dict[str, tuple[str, ...]]] = {
     "invoices": (*_REDUCED, "invoice_group", "prepaid_applied_minor"),
-    "credit_notes": _REDUCED,
+    "credit_notes": (*_REDUCED, "invoice"),
     "line_items": (
         *_REDUCED,
         "tax_included_minor",
@@ -173,8 +173,13 @@ class Rows:
                 run,
                 1,
             ),
-            (-draft.discount_minor, -draft.promotional_minor, -draft.tax_minor),
-            plain=draft.is_plain,
+            (
+                -draft.discount_minor,
+                -draft.promotional_minor,
+                -draft.tax_minor,
+                draft.invoice,
+            ),
+            plain=draft.is_plain and draft.invoice is None,
         )
 
     def add_lines(self, *, draft: Draft) -> list[str]:
@@ -183,7 +188,7 @@ class Rows:
         Gives their ids. All lines of a document are rows of one kind: they come in one statement.
         """
         find, document = draft.ids.find, draft.id
-        plain = draft.is_plain and all(line.subscription is not None for line in draft.lines)
+        plain = draft.is_plain and all(line.price_interval is not None for line in draft.lines)
         rows = self._rows["line_items"] if plain else self._more["line_items"]
         ids = [find("li", ordinal) for ordinal in range(1, len(draft.lines) + 1)]
         for ordinal, (identity, line) in enumerate(zip(ids, draft.lines, strict=True), start=1):

@@ -9,11 +9,8 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from engine.db import copy_rows, loading
-from engine.period import Period
 from invoicing.assembly import BilledCustomer
-from invoicing.difference import PostedLine
 from invoicing.loss_store import losses_left
-from invoicing.model import Reason
 from invoicing.settlement import OpenInvoice
 
 _DUE: Final = text("""
@@ -68,20 +65,6 @@ FROM unnest(CAST(:customers AS bigint[]), CAST(:micros AS bigint[])) AS u (numbe
     SELECT timestamptz 'epoch' + u.micros * interval '1 microsecond' AS first_at) t
   JOIN customers c ON c.seller = current_seller() AND c.number = u.number
 WHERE s.seller = current_seller() AND s.customer = c.id AND s.derived_through_at > t.first_at
-""")
-_POSTED: Final = text("""
-SELECT l.id, l.document, l.price_interval, l.charge_start_at, l.charge_group, l.sequence,
-  l.amount_minor,
-  (coalesce(l.quantity, 0) * 1000000000)::numeric(33, 0)::text AS quantity_nanos,
-  l.period_start_at, l.period_end_at,
-  l.discount_minor, l.promotional_minor, l.tax_minor, l.tax_included_minor,
-  coalesce(i.status, n.status) <> 'void' AS counts, l.reason,
-  coalesce(i.issued_at, n.issued_at) AS issued_at, coalesce(i.voided_at, n.voided_at) AS voided_at
-FROM line_items l
-  LEFT JOIN invoices i ON i.seller = l.seller AND i.id = l.document
-  LEFT JOIN credit_notes n ON n.seller = l.seller AND n.id = l.document
-WHERE l.seller = current_seller() AND l.price_interval = ANY(:intervals)
-ORDER BY l.price_interval, l.charge_start_at, l.charge_group, l.sequence
 """)
 _ORDINALS: Final = text("""
 SELECT customer, billed_at, count(*) AS documents FROM (
@@ -245,37 +228,6 @@ async def touch_subscriptions(
     """Mark subscriptions whose derived past holds new usage: customer numbers, earliest times."""
     if customers:
         await connection.execute(_TOUCH, {"customers": list(customers), "micros": list(micros)})
-
-
-async def posted_lines(
-    *, connection: AsyncConnection, intervals: Sequence[str]
-) -> dict[tuple[str, datetime], list[PostedLine]]:
-    """All posted lines of the price intervals by interval and period, groups one after another."""
-    found: dict[tuple[str, datetime], list[PostedLine]] = {}
-    if not intervals:
-        return found
-    for row in await connection.execute(_POSTED, {"intervals": list(intervals)}):
-        line = PostedLine(
-            id=row.id,
-            document=row.document,
-            price_interval=row.price_interval,
-            charge_start_at=row.charge_start_at,
-            group=row.charge_group,
-            sequence=row.sequence,
-            amount_minor=row.amount_minor,
-            quantity_nanos=int(row.quantity_nanos),
-            period=Period(row.period_start_at, row.period_end_at),
-            counts=row.counts,
-            reason=Reason(row.reason),
-            issued_at=row.issued_at,
-            voided_at=row.voided_at,
-            discount_minor=row.discount_minor,
-            promotional_minor=row.promotional_minor,
-            tax_minor=row.tax_minor,
-            tax_included_minor=row.tax_included_minor,
-        )
-        found.setdefault((line.price_interval, line.charge_start_at), []).append(line)
-    return found
 
 
 async def document_counts(

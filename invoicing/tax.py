@@ -14,6 +14,7 @@ import msgspec
 
 from engine.journal import PREPAID_CREDITS
 from engine.money import Rounding, round_ratio, split_largest_remainder, split_signed
+from invoicing.difference import StandingLine
 from invoicing.lines import Line, LineTax
 from plans.model import TaxExempt, TaxRounding
 from plans.tax_rates import TaxCategory, TaxRate
@@ -207,33 +208,61 @@ def _spread(
 def _given_back(
     line: Line, terms: TaxTerms, posted: Mapping[str, Sequence[PostedTax]]
 ) -> list[tuple[_Part, int]]:
-    """The tax that goes back with a line: by the rates then, never more than is left of it."""
-    sums: dict[tuple[str, str, bool, str, str], int] = {}
-    for each in line.adjusted:
-        for tax in posted.get(each.id, ()):
-            key = (tax.rate, tax.percentage, tax.included, tax.jurisdiction, tax.category)
-            sums[key] = sums.get(key, 0) + tax.amount_minor
-    left = sum(
-        each.amount_minor - each.discount_minor - each.promotional_minor for each in line.adjusted
-    )
-    parts = [
-        _Part(
-            rate=rate,
-            percentage=percentage,
-            included=included,
-            jurisdiction=jurisdiction,
-            category=category,
-            share=Fraction(percentage) / 100,
-        )
-        for rate, percentage, included, jurisdiction, category in sums
-    ]
+    """The tax that goes back with a line: by the rates then, never more than is left of it.
+
+    A credit by hand goes by the line that it names, up to what is left of that and of its key.
+    """
+    known = _known(line.adjusted, posted)
+    if _left(line.adjusted) + line.taxable_minor <= 0:
+        return [(part, -amount) for part, amount in known.items()]
+    mine = [each for each in line.adjusted if line.adjusts in (each.id, each.credit_of)]
+    if line.price_interval is not None:
+        mine = list(line.adjusted)
+    taken = _known(mine, posted)
+    left = _left(mine)
     if left + line.taxable_minor <= 0:
-        return [(part, -amount) for part, amount in zip(parts, sums.values(), strict=True)]
-    known = dict(zip(parts, sums.values(), strict=True))
-    return [
-        (part, max(amount, -known[part]))
-        for part, amount in _rounded(parts, line.taxable_minor, terms.rounding)
-    ]
+        found = [(part, -amount) for part, amount in taken.items()]
+    elif _is_mixed(mine, posted):
+        found = [
+            (part, round_ratio(amount * line.taxable_minor, left, rounding=terms.rounding))
+            for part, amount in taken.items()
+        ]
+    else:
+        found = _rounded(list(taken), line.taxable_minor, terms.rounding)
+    return [(part, max(amount, -taken[part], -known[part])) for part, amount in found]
+
+
+def _left(lines: Sequence[StandingLine]) -> int:
+    return sum(each.taxable_minor for each in lines)
+
+
+def _known(
+    lines: Sequence[StandingLine], posted: Mapping[str, Sequence[PostedTax]]
+) -> dict[_Part, int]:
+    """What is left of each tax on the lines."""
+    sums: dict[_Part, int] = {}
+    for each in lines:
+        for tax in posted.get(each.id, ()):
+            part = _part_of(tax)
+            sums[part] = sums.get(part, 0) + tax.amount_minor
+    return sums
+
+
+def _is_mixed(lines: Sequence[StandingLine], posted: Mapping[str, Sequence[PostedTax]]) -> bool:
+    """Whether what was charged was not all taxed alike."""
+    charged = [each for each in lines if each.amount_minor > 0]
+    return len({frozenset(map(_part_of, posted.get(each.id, ()))) for each in charged}) > 1
+
+
+def _part_of(tax: PostedTax) -> _Part:
+    return _Part(
+        rate=tax.rate,
+        percentage=tax.percentage,
+        included=tax.included,
+        jurisdiction=tax.jurisdiction,
+        category=tax.category,
+        share=Fraction(tax.percentage) / 100,
+    )
 
 
 def _taxed(line: Line, found: Sequence[tuple[_Part, int]]) -> Line:

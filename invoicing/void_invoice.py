@@ -9,6 +9,7 @@ from engine.errors import BillingError, ErrorKind, not_found
 from engine.ids import DerivedIds, derived_body
 from engine.period import local_date
 from invoicing.close_grant import void_bought
+from invoicing.credit_note_store import is_credited_by_hand
 from invoicing.credit_store import prepaid_draws, reserve_voided
 from invoicing.entry_store import tell, write_entry
 from invoicing.model import InvoiceStatus
@@ -37,13 +38,16 @@ async def void_invoice(
     What a customer's balance or a credit note paid of it becomes customer balance again; grants get
     back what they paid, and credit that it sold is void. What its
     lines charged is owed as before: the customer's next document bills it once more. Errors:
-    `not_found`, `invoice_paid`, `already_void`, `invoice_not_open`.
+    `not_found`, `invoice_paid`, `invoice_credited`, `already_void`, `invoice_not_open`.
     """
     # A run that derived before this must derive again: to it the lines counted.
     await lock_billing(connection=connection, sweep=True)
     invoice = await lock_invoice(connection=connection, reference=reference)
     if invoice is None:
         raise not_found(noun="invoice", reference=reference)
+    if await is_credited_by_hand(connection=connection, invoice=invoice.id):
+        detail = f"the invoice {reference!r} was credited by hand: void its credit notes first"
+        raise BillingError("invoice_credited", detail, kind=ErrorKind.CONFLICT)
     status = InvoiceStatus(invoice.status)
     if await paid_of(connection=connection, invoices=[invoice.id]):
         status = InvoiceStatus.PAID

@@ -10,7 +10,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from engine.journal import Posting
 
 _LOCK: Final = text("""
-SELECT id, customer, currency, status, total_minor, amount_due_minor, version FROM invoices
+SELECT id, customer, currency, status, total_minor, amount_due_minor, po_number, version
+FROM invoices
 WHERE seller = current_seller() AND (id = :reference OR number = :reference)
 ORDER BY id = :reference DESC LIMIT 1 FOR UPDATE
 """)
@@ -44,6 +45,7 @@ class IssuedInvoice(msgspec.Struct, frozen=True, kw_only=True):
     status: str
     total_minor: int
     amount_due_minor: int
+    po_number: str | None
     version: int
 
 

@@ -12,9 +12,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from engine.db import Database
 from engine.ids import derived_body, derived_id
 from invoicing.charges import Charge, ProrationTerms, running_usage
+from invoicing.posted_store import posted_lines
 from invoicing.rate_charges import rate_charges
 from invoicing.spending_store import has_thresholds, seen, settle_seen
-from invoicing.store import posted_lines
 from invoicing.sweep_usage import sweep_waiting
 from plans.agreement import Agreement
 from plans.model import Seller

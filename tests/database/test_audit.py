@@ -7,6 +7,13 @@ from engine.audit import CHECKS, audit
 from engine.db import open_database
 from tests.books import write_books
 
+# The credit note as one by hand, on the first line of the first invoice.
+BY_HAND = (
+    "UPDATE credit_notes SET invoice = 'inv_1', reason = 'goodwill';"
+    " UPDATE line_items SET price_interval = NULL, charge_start_at = NULL, sequence = 1"
+    " WHERE id = 'li_4'"
+)
+
 # What is done to the books of seller 1 | the checks that tell | what they name.
 PLANTS = [
     (
@@ -171,6 +178,30 @@ PLANTS = [
         ),
         {"losses_left", "receivable_control"},
         "inv_2",
+    ),
+    (
+        "UPDATE credit_notes SET invoice = 'inv_2', reason = 'goodwill'",
+        {"credits_by_hand"},
+        "cn_1",
+    ),
+    (f"{BY_HAND}; UPDATE credit_notes SET invoice = 'inv_2'", {"credits_by_hand"}, "li_4"),
+    (
+        (
+            f"{BY_HAND}; UPDATE invoices SET amount_due_minor = 0, status = 'void',"
+            " voided_at = issued_at WHERE id = 'inv_1'"
+        ),
+        {"credits_by_hand", "credited_at_most", "void_entry", "receivable_control"},
+        "li_4",
+    ),
+    (
+        f"{BY_HAND}; UPDATE line_items SET amount_minor = -10001 WHERE id = 'li_4'",
+        {"credited_at_most", "credit_note_total", "entry_amount"},
+        "li_1",
+    ),
+    (
+        f"{BY_HAND}; UPDATE line_items SET tax_minor = -1 WHERE id = 'li_4'",
+        {"credited_at_most", "credit_note_total", "entry_amount", "line_parts"},
+        "pri_a",
     ),
     (
         "UPDATE refunds SET amount_minor = 101",

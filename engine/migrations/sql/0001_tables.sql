@@ -686,6 +686,7 @@ CREATE TABLE credit_notes (
   currency text NOT NULL,
   status text NOT NULL CHECK (status IN ('issued', 'void')),
   reason text NOT NULL,
+  invoice text, -- the one that a note by hand names; null for what billing gave back
   billed_at timestamptz NOT NULL,
   issued_at timestamptz NOT NULL,
   subtotal_minor bigint NOT NULL,
@@ -705,15 +706,19 @@ CREATE TABLE credit_notes (
   PRIMARY KEY (seller, id),
   UNIQUE (seller, series, sequence),
   CHECK (applied_minor + credited_minor + refunded_minor = total_minor),
-  CHECK ((status = 'void') = (voided_at IS NOT NULL))
+  CHECK ((status = 'void') = (voided_at IS NOT NULL)),
+  CHECK (invoice IS NULL OR reason IN (
+    'billing_error', 'price_concession', 'goodwill', 'unused_service', 'cancellation', 'service_credit'))
 );
 CREATE INDEX credit_notes_issued ON credit_notes (seller, issued_at, series, sequence);
 CREATE INDEX credit_notes_number ON credit_notes (seller, number);
 CREATE INDEX credit_notes_customer ON credit_notes (seller, customer, billed_at);
+CREATE INDEX credit_notes_invoice ON credit_notes (seller, invoice) WHERE invoice IS NOT NULL;
 
 -- amount_minor is what the charge adds (negative: what it gives back), on invoices and credit notes alike; discount,
 -- promotional credit and tax stand beside it with the same sign. tax_included_minor is the part of tax_minor that
--- amount_minor holds already. A line written by hand has no charge key.
+-- amount_minor holds already. A line written by hand has no charge key; one that credits another line names it in `adjusts`,
+-- and its subscription.
 CREATE TABLE line_items (
   seller integer NOT NULL DEFAULT current_seller(),
   id text NOT NULL,
@@ -744,7 +749,9 @@ CREATE TABLE line_items (
   PRIMARY KEY (seller, id),
   UNIQUE (seller, document, ordinal),
   UNIQUE (seller, price_interval, charge_start_at, charge_group, sequence),
-  CHECK ((subscription IS NULL) = (price_interval IS NULL)),
+  CHECK (price_interval IS NULL OR subscription IS NOT NULL),
+  CHECK (subscription IS NULL OR price_interval IS NOT NULL OR adjusts IS NOT NULL),
+  CHECK (price_interval IS NOT NULL OR adjusts IS NULL OR amount_minor < 0),
   CHECK ((price_interval IS NULL) = (charge_start_at IS NULL)),
   CHECK ((period_start_at IS NULL) = (period_end_at IS NULL)),
   CHECK (price_interval IS NULL OR period_start_at IS NOT NULL),
