@@ -237,6 +237,18 @@ ROWS: dict[tuple[str, str], Row] = {
     ),
     ("GET", "/v1/audit_log"): Row("admin"),
     ("GET", "/v1/credit_notes"): Row("read"),
+    ("POST", "/v1/credit_notes"): Row(
+        "billing",
+        body={
+            "invoice": "{credited}",
+            "lines": [{"line": "{credited_line}", "amount": "1.00"}],
+            "reason": "goodwill",
+        },
+        status=201,
+    ),
+    ("POST", "/v1/credit_notes/{reference}/void"): Row(
+        "billing", path={"reference": "note"}, body={"reason": "mistaken"}
+    ),
     ("GET", "/v1/credit_notes/{reference}"): Row("read", path={"reference": "credit_note"}),
     ("GET", "/v1/journal_entries"): Row("read"),
     ("GET", "/v1/journal_entries/{entry}"): Row("read", path={"entry": "entry"}),

@@ -240,6 +240,7 @@ async def bill(world: World, seller: Seller) -> None:
         if name is not None:
             seller.ids[name] = answer.json()["id"]
     await _give_back(world, seller, key)
+    await credit(world, seller)
     answer = await world.send("POST", "/v1/backfills", key=key, json={"key": "old"})
     seller.ids["backfill"] = answer.json()["id"]
     for name in ("event", "wrong_event"):
@@ -270,6 +271,19 @@ async def bill(world: World, seller: Seller) -> None:
         assert answer.is_success, answer.text
     listed = (await world.send("GET", "/v1/invoices?status=draft", key=key)).json()["data"]
     seller.ids["draft"] = next(each["id"] for each in listed if each["customer"] == "beta")
+
+
+async def credit(world: World, seller: Seller) -> None:
+    """An invoice by hand of which 1.00 is credited by hand."""
+    key = seller.keys["admin"]
+    made = (await world.send("POST", "/v1/invoices", key=key, json=BY_HAND)).json()
+    seller.ids["credited"] = made["id"]
+    seller.ids["credited_line"] = made["lines"][0]["id"]
+    lines = [{"line": made["lines"][0]["id"], "amount": "1.00"}]
+    body = {"invoice": made["id"], "lines": lines, "reason": "goodwill"}
+    answer = await world.send("POST", "/v1/credit_notes", key=key, json=body)
+    assert answer.status_code == 201, answer.text
+    seller.ids["note"] = answer.json()["id"]
 
 
 @asynccontextmanager
