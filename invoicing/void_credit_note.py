@@ -58,6 +58,29 @@ async def void_credit_note(
     assert invoice is not None, "a note by hand names its invoice"
     refund = await lock_refund(connection=connection, note=note.id)
     await _refuse_used(connection, note, invoice, refund)
+    await _take_back(connection, seller, note, invoice, refund, now)
+    entry = AuditEntry(
+        id=new_id(prefix="aud", now=wall_now),
+        at=now,
+        actor=actor,
+        action="credit_note.voided",
+        object=note.id,
+        reason=draft.reason,
+        detail={"invoice": invoice.id},
+    )
+    await record_act(connection=connection, entry=entry)
+    return note.id
+
+
+async def _take_back(
+    connection: AsyncConnection,
+    seller: Seller,
+    note: IssuedNote,
+    invoice: IssuedInvoice,
+    refund: StandingRefund | None,
+    now: datetime,
+) -> None:
+    """The mirror of the note's entry, and of what it settled, credited and refunded."""
     ids = DerivedIds(body=derived_body(at=now, parts=(seller.id, note.id, "voided")))
     issued = await issued_postings(connection=connection, invoice=note.id)
     await mark_note_void(connection=connection, note=note.id, now=now)
@@ -91,17 +114,6 @@ async def void_credit_note(
         await mark_refund_void(connection=connection, refund=refund.id)
         told.append((ids.find("evt", 2), "refund.voided", refund.id, refund.version + 1))
     await tell(connection=connection, events=told, now=now)
-    entry = AuditEntry(
-        id=new_id(prefix="aud", now=wall_now),
-        at=now,
-        actor=actor,
-        action="credit_note.voided",
-        object=note.id,
-        reason=draft.reason,
-        detail={"invoice": invoice.id},
-    )
-    await record_act(connection=connection, entry=entry)
-    return note.id
 
 
 async def _refuse_used(
