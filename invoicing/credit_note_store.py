@@ -14,7 +14,7 @@ from invoicing.difference import StandingLine, credits_of
 from invoicing.posted_store import credits_of_lines, posted_lines
 
 _LINES: Final = text("""
-SELECT l.id, l.document, l.price_key, coalesce(l.name, r.body ->> 'name') AS name, l.subscription,
+SELECT l.id, l.document, l.price_key, coalesce(l.name, r.body ->> 'name') AS name, l.subscription, l.customer,
   l.price_interval, l.charge_start_at, l.charge_group, l.period_start_at, l.period_end_at,
   l.amount_minor, l.discount_minor, l.promotional_minor, p.contract, p.account
 FROM line_items l
@@ -141,6 +141,7 @@ def _creditable(row: Row[Any], adjusted: tuple[StandingLine, ...]) -> Creditable
         key=row.price_key,
         name=row.name,
         subscription=row.subscription,
+        customer=row.customer,
         group=row.charge_group,
         period=None if start is None else Period(start, row.period_end_at),
         taxable_minor=_standing(row).taxable_minor,

@@ -67,13 +67,15 @@ class Creditable(msgspec.Struct, frozen=True, kw_only=True):
     """A posted line of an invoice, and what stands of it.
 
     `adjusted` are the lines that count for its charge key, itself among them, and all credits by
-    hand of them. `contract` and `account` are where the books have it.
+    hand of them. `contract` and `account` are where the books have it; `customer` (id) is whom
+    a line by hand is about where another one pays.
     """
 
     id: str
     key: str
     name: str | None
     subscription: str | None
+    customer: str | None
     group: str
     period: Period | None
     taxable_minor: int
@@ -149,6 +151,7 @@ def credit_lines(
             period=found.period,
             reason=Reason.CORRECTION,
             subscription=found.subscription,
+            customer=found.customer,
             group=found.group,
             adjusts=found.id,
             adjusted=found.adjusted,

@@ -58,7 +58,7 @@ async def void_credit_note(
     assert invoice is not None, "a note by hand names its invoice"
     refund = await lock_refund(connection=connection, note=note.id)
     await _refuse_used(connection, note, invoice, refund)
-    await _take_back(connection, seller, note, invoice, refund, now)
+    await _take_back(connection, seller, now, note=note, invoice=invoice, refund=refund)
     entry = AuditEntry(
         id=new_id(prefix="aud", now=wall_now),
         at=now,
@@ -75,10 +75,11 @@ async def void_credit_note(
 async def _take_back(
     connection: AsyncConnection,
     seller: Seller,
+    now: datetime,
+    *,
     note: IssuedNote,
     invoice: IssuedInvoice,
     refund: StandingRefund | None,
-    now: datetime,
 ) -> None:
     """The mirror of the note's entry, and of what it settled, credited and refunded."""
     ids = DerivedIds(body=derived_body(at=now, parts=(seller.id, note.id, "voided")))

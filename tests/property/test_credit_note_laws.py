@@ -157,6 +157,7 @@ class Key:
             key="seats",
             name=None,
             subscription="sub_a",
+            customer=None,
             group="",
             period=line.period,
             taxable_minor=line.taxable_minor,
