@@ -14,8 +14,9 @@ from invoicing.difference import StandingLine, credits_of
 from invoicing.posted_store import credits_of_lines, posted_lines
 
 _LINES: Final = text("""
-SELECT l.id, l.document, l.price_key, coalesce(l.name, r.body ->> 'name') AS name, l.subscription, l.customer,
-  l.price_interval, l.charge_start_at, l.charge_group, l.period_start_at, l.period_end_at,
+SELECT l.id, l.document, l.price_key, coalesce(l.name, r.body ->> 'name') AS name, l.subscription,
+  l.customer, l.price_interval, l.charge_start_at, l.charge_group, l.period_start_at,
+  l.period_end_at,
   l.amount_minor, l.discount_minor, l.promotional_minor, p.contract, p.account
 FROM line_items l
   JOIN journal_entries e ON e.seller = l.seller AND e.source = l.document AND e.kind = 'issued'
