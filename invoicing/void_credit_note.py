@@ -22,7 +22,7 @@ from invoicing.credit_note_store import (
 )
 from invoicing.credit_notes import CreditNoteVoid
 from invoicing.entry_store import tell, write_entry
-from invoicing.model import CreditNoteStatus, InvoiceStatus
+from invoicing.model import CreditNoteStatus
 from invoicing.store import add_balances, lock_balances, lock_billing
 from invoicing.void_store import IssuedInvoice, issued_postings, lock_invoice
 from plans.model import Seller
@@ -124,7 +124,7 @@ async def _refuse_used(
     refund: StandingRefund | None,
 ) -> None:
     """What the note gave must still be there to be taken back."""
-    if note.applied_minor and invoice.status == InvoiceStatus.UNCOLLECTIBLE:
+    if note.applied_minor and invoice.written_off_at is not None:
         reason = "what it reduced of its invoice would be open, and that was written off"
         raise _refusal("invoice_uncollectible", note, reason)
     if refund is not None and refund.status == _PAID_OUT:

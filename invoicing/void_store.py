@@ -10,7 +10,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from engine.journal import Posting
 
 _LOCK: Final = text("""
-SELECT id, customer, currency, status, total_minor, amount_due_minor, po_number, version
+SELECT id, customer, currency, status, total_minor, amount_due_minor, po_number,
+  written_off_at, version
 FROM invoices
 WHERE seller = current_seller() AND (id = :reference OR number = :reference)
 ORDER BY id = :reference DESC LIMIT 1 FOR UPDATE
@@ -46,6 +47,7 @@ class IssuedInvoice(msgspec.Struct, frozen=True, kw_only=True):
     total_minor: int
     amount_due_minor: int
     po_number: str | None
+    written_off_at: datetime | None
     version: int
 
 

@@ -151,11 +151,14 @@ async def test_an_invoice_written_off_keeps_its_notes(shop, database_url):
     fields = {"draft": WriteOffDraft(), "actor": "key", "wall_now": at("2026-01-11")}
     await act(shop, write_off, at("2026-01-11"), reference=FIRST, **fields)
     assert await violations(database_url) == []
-    for attempt in (void(shop, note), credit(shop, "1.00", now=at("2026-01-20"))):
+    with pytest.raises(BillingError) as refused:
+        await credit(shop, "1.00", now=VOIDED)
+    assert refused.value.code == "invoice_uncollectible"
+    for paid in ("0.01", "19.99"):
         with pytest.raises(BillingError) as refused:
-            await attempt
+            await void(shop, note)
         assert refused.value.code == "invoice_uncollectible"
-    await pay(shop, "20.00", allocations=[{"invoice": FIRST, "amount": "20.00"}])
-    await void(shop, note)
-    assert await shop.rows(DUE) == [("open", 1100)]
+        await pay(shop, paid, allocations=[{"invoice": FIRST, "amount": paid}])
+    assert await shop.rows(DUE) == [("paid", 0)]
+    await credit(shop, "20.00", now=VOIDED, settle="refund")
     assert await violations(database_url) == []
