@@ -196,11 +196,12 @@ class JetStream:
             for name, value in delivery.headers.items()
             if not name.startswith("nats-")  # those are orders to the server
         }
+        stored_at = delivery.stored_at.isoformat()
         told = {
             "Usance-Subject": delivery.subject,
             "Usance-Reason": reason,
-            "Usance-Stored-At": delivery.stored_at.isoformat(),
-            "Nats-Msg-Id": f"{delivery.stream}-{delivery.sequence}",
+            "Usance-Stored-At": stored_at,
+            "Nats-Msg-Id": f"{delivery.stream}-{delivery.sequence}-{stored_at}",
         }
         try:
             await self._context.publish(
