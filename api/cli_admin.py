@@ -11,6 +11,8 @@ from api.cli_start import FAILED, console, run_async, settings_from_environment,
 if TYPE_CHECKING:
     from api.runtime import Runtime
     from engine.db import Database
+    from engine.postgres_doctor import Finding
+    from engine.settings import Settings
     from metering.fold_usage import Folded
     from plans.create_seller import CreatedSeller
 
@@ -34,7 +36,7 @@ def doctor() -> None:
     from engine.postgres_doctor import doctor_report
 
     settings = settings_from_environment()
-    findings = doctor_report(settings=settings)
+    findings = [*doctor_report(settings=settings), _mail_finding(settings)]
     if settings.nats_urls:
         from api.cli_consume import nats_finding
 
@@ -48,6 +50,24 @@ def doctor() -> None:
             click.echo(f"{'':19}{finding.advice}")
     if any(finding.level == "fail" for finding in findings):
         sys.exit(FAILED)
+
+
+def _mail_finding(settings: "Settings") -> "Finding":
+    from dunning.notify import Postman
+    from engine.postgres_doctor import Finding
+
+    server = settings.smtp
+    if server is None:
+        detail = "USANCE_SMTP_URL is not set: mails are written down and held, none is sent"
+        advice = "Set USANCE_SMTP_URL and USANCE_SMTP_FROM, then send what is held by hand."
+        return Finding(name="e-mail", level="warn", detail=detail, advice=advice)
+    postman = Postman(server=server, deadline_seconds=5)
+    wrong = run_async(postman.look)
+    told = f"{server.host}:{server.port} ({server.security.value}), from {server.sender}"
+    if wrong is None:
+        return Finding(name="e-mail", level="ok", detail=told, advice="")
+    advice = "Check USANCE_SMTP_URL; mails wait and are tried again for two days."
+    return Finding(name="e-mail", level="fail", detail=f"{told}: {wrong}", advice=advice)
 
 
 @click.command()

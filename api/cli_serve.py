@@ -61,7 +61,10 @@ async def _serve(*, running: "Runtime", role: str, address: tuple[str, int]) -> 
             if role in {"all", "worker"}:
                 from api.worker import working
 
-                await stack.enter_async_context(working(database=database, clock=_now))
+                smtp = running.settings.smtp
+                if smtp is None:
+                    click.echo("USANCE_SMTP_URL is not set: mails are held, not sent.", err=True)
+                await stack.enter_async_context(working(database=database, clock=_now, smtp=smtp))
             await stack.enter_async_context(watch_server(running=running))
             if role in {"all", "api"}:
                 await _listen(running=running, database=database, address=address, stop=stop)

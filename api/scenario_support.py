@@ -15,6 +15,7 @@ from engine.journal import CHART
 from engine.money import is_currency
 from invoicing.credit_notes import CreditNoteDraft, CreditNoteVoid
 from invoicing.drafts import DraftEdit, FinalizeDraft
+from invoicing.emails import BounceDraft, Email, SendDraft
 from invoicing.losses import WriteOffDraft
 from invoicing.migration import MigrationDraft
 from invoicing.model import BillingRunDraft, CreditNote, Invoice, LineItem, VoidDraft
@@ -102,6 +103,8 @@ POSTS: Final[Mapping[str, type]] = {
     r"/v1/invoices/[^/]+/finalize": FinalizeDraft,
     r"/v1/invoices/[^/]+/write_off": WriteOffDraft,
     r"/v1/invoices/[^/]+/lines": DraftEdit,
+    r"/v1/(invoices|credit_notes|payments)/[^/]+/send": SendDraft,
+    r"/v1/emails/[^/]+/bounce": BounceDraft,
     r"/v1/backfills": BackfillDraft,
     r"/v1/backfills/[^/]+/(close|reverse)": BackfillStep,
     r"/v1/events/[^/]+/void(\?.*)?": EventVoidDraft,
@@ -117,7 +120,7 @@ GETS: Final = (
     r"/v1/customers/[^/?]+/entitlements",
     r"/v1/customers/[^/?]+/statement(\?.*)?",
     r"/v1/invoices/lines/[^/?]+/explain",
-    r"/v1/(events|usage|backfills|accounts|journal_entries|seller|audit_log|outbox)(\?.*)?",
+    r"/v1/(events|usage|backfills|accounts|journal_entries|seller|audit_log|outbox|emails)(\?.*)?",
     r"/v1/(billing_runs|backfills)/[^/?]+",
 )
 
@@ -127,6 +130,7 @@ EXPECTED_FIELDS: Final[Mapping[str, frozenset[str]]] = {
     "payments": frozenset(Payment.__struct_fields__),
     "refunds": frozenset(Refund.__struct_fields__),
     "customers": frozenset(Customer.__struct_fields__),
+    "emails": frozenset(Email.__struct_fields__),
     "credit_grants": frozenset(CreditGrant.__struct_fields__),
     "subscriptions": frozenset(Subscription.__struct_fields__),
     "outbox": frozenset(OutboxEvent.__struct_fields__),

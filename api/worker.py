@@ -14,9 +14,14 @@ from typing import Final
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from api.idempotency_store import forget_answers
+from dunning.notify import Postman
+from dunning.send_emails import send_emails
 from engine.db import Database
 from engine.errors import BillingError
+from engine.mail_address import SmtpServer
+from invoicing.email_store import list_mailing_sellers
 from invoicing.end_due_credits import end_due_credits
+from invoicing.queue_emails import queue_emails
 from invoicing.run_billing import run_billing
 from invoicing.top_up_credits import top_up_credits
 from invoicing.watch_spending import watch_spending
@@ -27,12 +32,14 @@ from plans.seller_directory_store import (
     list_due_sellers,
     list_sellers,
 )
+from plans.seller_store import load_seller
 
 TICK_SECONDS: Final = 5
 WATCH_SECONDS: Final = 1
 REST: Final = 4
 """How many times as long as it took does a look at usage alerts wait for the next one."""
 FOLD_STEPS: Final = 20
+MAILS_AT_ONCE: Final = 20
 _log: Final = logging.getLogger("usance.worker")
 
 
@@ -102,6 +109,64 @@ async def _end_credits(database: Database, seller: int, now: datetime) -> None:
         _log.error("seller %s: credit of %s customers could not end", seller, failed)
 
 
+async def mail(
+    *,
+    database: Database,
+    clock: Callable[[], datetime],
+    server: SmtpServer | None,
+    stopping: asyncio.Event | None = None,
+) -> int:
+    """Write down the mails that are due and send what waits; gives how many were tried.
+
+    Sellers take turns of 20 mails each until nothing is due, or until `stopping` after the mail
+    at hand. Without a server nothing is left waiting: it is held, with that reason.
+    """
+    postman = None if server is None else Postman(server=server)
+    total, tried = 0, -1
+    try:
+        while tried and not _must_stop(postman, stopping):
+            async with database.transaction(seller=None) as connection:
+                sellers = await list_mailing_sellers(connection=connection)
+            tried = 0
+            for seller in sellers:
+                try:
+                    tried += await _mail_of(database, seller, postman, clock, stopping)
+                except Exception:  # noqa: BLE001 logged; the next tick tries it again
+                    _log.exception("mails of seller %s were not sent", seller)
+            total += tried
+    finally:
+        if postman is not None:
+            await postman.close()
+    return total
+
+
+def _must_stop(postman: Postman | None, stopping: asyncio.Event | None) -> bool:
+    """Whether the next mail must wait for the next tick."""
+    asked = stopping is not None and stopping.is_set()
+    return asked or (postman is not None and postman.unreachable)
+
+
+async def _mail_of(
+    database: Database,
+    seller: int,
+    postman: Postman | None,
+    clock: Callable[[], datetime],
+    stopping: asyncio.Event | None,
+) -> int:
+    async with database.transaction(seller=seller) as connection:
+        found = await load_seller(connection=connection)
+    await queue_emails(database=database, seller=seller, now=found.clock_at or clock())
+    tried = 0
+    while tried < MAILS_AT_ONCE and not _must_stop(postman, stopping):
+        sent = await send_emails(
+            database=database, seller=seller, postman=postman, clock=clock, limit=1
+        )
+        if not sent:
+            break
+        tried += sent
+    return tried
+
+
 async def tidy_up(*, database: Database, now: datetime) -> int:
     """Forget the answers kept for idempotency keys past their 30 days; give how many."""
     async with database.transaction(seller=None) as connection:
@@ -139,7 +204,9 @@ def _alone(
 
 
 @asynccontextmanager
-async def working(*, database: Database, clock: Callable[[], datetime]) -> AsyncIterator[None]:
+async def working(
+    *, database: Database, clock: Callable[[], datetime], smtp: SmtpServer | None = None
+) -> AsyncIterator[None]:
     """Tick for the length of the block; a tick under way is finished before it ends."""
     # APScheduler cancels what it runs when it is shut down: a lock tells when a tick is over.
     ticking, folding, watching = asyncio.Lock(), asyncio.Lock(), asyncio.Lock()
@@ -164,7 +231,14 @@ async def working(*, database: Database, clock: Callable[[], datetime]) -> Async
         failed="usage alerts were not compared; the next second tries again",
         rest=REST,
     )
+    mailing, stopping = asyncio.Lock(), asyncio.Event()
+    run_mail = _alone(
+        mailing,
+        lambda: mail(database=database, clock=clock, server=smtp, stopping=stopping),
+        failed="mails were not sent; the next tick tries again",
+    )
     scheduler = AsyncIOScheduler(timezone="UTC")
+    scheduler.add_job(run_mail, "interval", seconds=TICK_SECONDS, coalesce=True, max_instances=1)
     scheduler.add_job(run_tidy_up, "interval", hours=1, coalesce=True, max_instances=1)
     scheduler.add_job(
         run_tick,
@@ -182,5 +256,6 @@ async def working(*, database: Database, clock: Callable[[], datetime]) -> Async
         yield
     finally:
         scheduler.pause()
-        async with ticking, folding, watching:
+        stopping.set()
+        async with ticking, folding, watching, mailing:
             scheduler.shutdown(wait=False)

@@ -9,6 +9,7 @@ from urllib.parse import SplitResult, urlsplit, urlunsplit
 import msgspec
 
 from engine.errors import BillingError
+from engine.mail_address import SmtpServer, read_smtp
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 ROOT_HOME = Path("/var/lib/usance")
@@ -55,6 +56,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Events of a seller come on `<prefix>.<seller id>.events`."""
     private_addresses: bool = False
     """Whether a tax provider that a seller names may lie in a private network, or without TLS."""
+    smtp: SmtpServer | None = None
+    """Where mails are handed over; without it they are held."""
 
     def __repr__(self) -> str:
         """All fields, with the password in the database's address left out."""
@@ -120,6 +123,7 @@ def load_settings(*, environ: Mapping[str, str], is_root: bool, user_data: Path)
                 most=1,
             )
         ),
+        smtp=_smtp(environ=environ),
     )
 
 
@@ -204,6 +208,17 @@ def _clickhouse_url(*, environ: Mapping[str, str]) -> str | None:
     if not named or _EVENTS_DATABASE.fullmatch(parts.path) is None:
         raise SettingError(variable=variable, detail=wanted)
     return text
+
+
+def _smtp(*, environ: Mapping[str, str]) -> SmtpServer | None:
+    variable = "USANCE_SMTP_URL"
+    url = environ.get(variable)
+    if not url:
+        return None
+    found = read_smtp(url=url, sender=environ.get("USANCE_SMTP_FROM") or None)
+    if isinstance(found, str):
+        raise SettingError(variable=variable, detail=found)
+    return found
 
 
 def _integer(

@@ -9,6 +9,7 @@ from engine.db import Database
 from engine.errors import BillingError, ErrorKind, invalid_field
 from invoicing.credit_store import next_credit_end
 from invoicing.end_credits import end_credits
+from invoicing.queue_emails import queue_emails
 from invoicing.run_billing import run_billing
 from invoicing.run_store import Unfinished, unfinished_runs
 from invoicing.store import next_due_instant
@@ -75,6 +76,7 @@ async def advance_clock(*, database: Database, seller: int, to: datetime) -> Clo
     await top_up_credits(database=database, seller=seller, now=to)
     async with database.transaction(seller=seller) as connection:
         await move_clock(connection=connection, now=to)
+    await queue_emails(database=database, seller=seller, now=to)
     return ClockAnswer(clock_at=to, due_instants=instants, documents=documents, parked=parked)
 
 

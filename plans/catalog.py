@@ -15,6 +15,7 @@ from engine.money import is_currency
 from plans.drafts import SellerDraft
 from plans.expression import ExpressionError, is_property, parse_expression
 from plans.letterhead import locale_errors
+from plans.mailing import is_address
 from plans.model import (
     Aggregation,
     CustomerAnswer,
@@ -29,7 +30,6 @@ from plans.prices import MatrixPrice, PercentagePrice, Price
 _ALL: Final = 100
 # Events of these name something, or move a level: no event has an amount to take a share of.
 _WITHOUT_AMOUNTS: Final = (Aggregation.UNIQUE_COUNT, Aggregation.WEIGHTED_SUM)
-_EMAIL_SIGNS: Final = frozenset('\r\n\t <>,;"')
 
 
 @functools.cache
@@ -72,8 +72,7 @@ def customer_errors(draft: CustomerDraft) -> list[FieldError]:
     errors = currency_errors(draft.currency) + timezone_errors(draft.timezone)
     errors += locale_errors(draft.locale)
     for index, email in enumerate(draft.emails):
-        local, at, domain = email.rpartition("@")
-        if not (local and at and domain) or _EMAIL_SIGNS & set(email):
+        if not is_address(email):
             detail = f"{email[:60]!r} is not an e-mail address"
             errors.append(FieldError(pointer=f"/emails/{index}", code="invalid", detail=detail))
     return errors

@@ -15,6 +15,7 @@ from plans.catalog import (
     timezone_errors,
 )
 from plans.letterhead import locale_errors, payment_errors
+from plans.mailing import mailing_errors
 from plans.model import Seller, SellerPatch
 from plans.seller_store import has_postings, load_seller, save_party, save_seller
 from plans.tax_ids import checked_tax_ids
@@ -47,6 +48,7 @@ async def change_seller(*, connection: AsyncConnection, patch: SellerPatch) -> S
             *timezone_errors(changed.timezone),
             *payment_errors(changed.payment_details),
             *tax_provider_errors(changed.tax_provider),
+            *mailing_errors(changed.emails),
             *locale_errors(changed.default_locale, pointer="/default_locale"),
         ]
     )

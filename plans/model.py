@@ -14,6 +14,7 @@ import msgspec
 from engine.money import CurrencyCode, Rounding, UnsignedText
 from engine.period import Alignment
 from plans.letterhead import Branding, LanguageTag, PaymentTerms
+from plans.mailing import Mailing
 from plans.prices import Dimension, Interval, Price, QuantityRounding, commitment_price
 from plans.shape import Body, DaysText, Key, Name, Record, ShortText
 from plans.tax_providers import TaxProviderTerms
@@ -251,7 +252,8 @@ class CustomerAnswer(Record, frozen=True, kw_only=True):
 
     `balances` is what the next invoices use, by currency; `balance` that in the customer's own
     currency, else in the only one there is, else in the seller's. `credit_balance` is likewise what
-    is left on active credit grants.
+    is left on active credit grants. `bounced_emails` are addresses that a mail came back from, with
+    the reasons: none goes there until somebody names them again.
     """
 
     id: str
@@ -270,6 +272,7 @@ class CustomerAnswer(Record, frozen=True, kw_only=True):
     parent: str | None
     invoice_group: str | None
     locale: str | None
+    bounced_emails: dict[str, str] = msgspec.field(default_factory=dict)
     balance: str
     balances: dict[str, str]
     credit_balance: str
@@ -314,6 +317,7 @@ class Seller(Record, frozen=True, kw_only=True):
     payment_details: PaymentTerms | None = None
     default_locale: str | None = None
     tax_provider: TaxProviderTerms | None = None
+    emails: Mailing | None = None
     grace_hours: int = 0
     created_at: datetime
     clock_at: datetime | None
@@ -353,3 +357,4 @@ class SellerPatch(Body, frozen=True, kw_only=True):
     payment_details: PaymentTerms | None | msgspec.UnsetType = msgspec.UNSET
     default_locale: LanguageTag | None | msgspec.UnsetType = msgspec.UNSET
     tax_provider: TaxProviderTerms | None | msgspec.UnsetType = msgspec.UNSET
+    emails: Mailing | None | msgspec.UnsetType = msgspec.UNSET

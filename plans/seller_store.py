@@ -16,7 +16,7 @@ from plans.model import Party, Seller
 _SELLER: Final = text("""
 SELECT id, legal_name, mode, country, currency, timezone, address, tax_ids, series, rounding,
   proration, last_day, net_terms_days, tax_rounding, grace_hours, branding, payment_details,
-  default_locale, tax_provider, created_at, clock_at
+  default_locale, tax_provider, emails, created_at, clock_at
 FROM sellers WHERE seller = current_seller()
 """)
 _UPDATE_SELLER: Final = text("""
@@ -27,7 +27,7 @@ UPDATE sellers SET legal_name = :legal_name, country = :country, currency = :cur
   tax_rounding = :tax_rounding, grace_hours = :grace_hours,
   branding = CAST(CAST(:branding AS text) AS jsonb),
   payment_details = CAST(CAST(:payment_details AS text) AS jsonb),
-  default_locale = :default_locale,
+  default_locale = :default_locale, emails = CAST(CAST(:emails AS text) AS jsonb),
   tax_provider = CAST(CAST(:tax_provider AS text) AS jsonb), party = :party
 WHERE seller = current_seller()
 """)
@@ -103,7 +103,8 @@ async def load_seller(*, connection: AsyncConnection) -> Seller:
 async def save_seller(*, connection: AsyncConnection, seller: Seller, party: str) -> None:
     """Write every changeable field; `party` is the id of what documents print from now on."""
     fields: dict[str, Any] = msgspec.to_builtins(seller)
-    for name in ("address", "tax_ids", "branding", "payment_details", "tax_provider"):
+    encoded = ("address", "tax_ids", "branding", "payment_details", "tax_provider", "emails")
+    for name in encoded:
         fields[name] = msgspec.json.encode(fields[name]).decode()
     await connection.execute(_UPDATE_SELLER, {**fields, "party": party})
 

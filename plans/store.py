@@ -25,7 +25,7 @@ from plans.prices import Interval, Price
 _CUSTOMERS: Final = """
 SELECT c.id, c.number, c.key, c.name, c.emails, c.currency, c.timezone, c.country, c.address,
   c.tax_ids, c.net_terms_days, c.po_number, c.tax_rates, c.tax_exempt, c.invoice_group, c.locale,
-  c.payer, c.created_at,
+  c.bounced_emails, c.payer, c.created_at,
   (SELECT p.key FROM customers p WHERE p.seller = c.seller AND p.id = c.parent) AS parent,
   coalesce(c.currency, CASE WHEN b.first = b.last THEN b.first END, s.currency) AS told_in,
   coalesce(b.amounts, '{}') AS amounts,
@@ -66,6 +66,9 @@ _UPDATE_CUSTOMER: Final = text("""
 UPDATE customers SET name = :name, emails = CAST(CAST(:emails AS text) AS jsonb),
   currency = :currency, timezone = :timezone, country = :country,
   address = CAST(CAST(:address AS text) AS jsonb),
+  bounced_emails = (SELECT coalesce(jsonb_object_agg(b.key, b.value), '{}')
+    FROM jsonb_each(bounced_emails) b WHERE b.key IN (
+      SELECT lower(e) FROM jsonb_array_elements_text(CAST(CAST(:emails AS text) AS jsonb)) e)),
   tax_ids = CAST(CAST(:tax_ids AS text) AS jsonb), net_terms_days = :net_terms_days,
   po_number = :po_number, tax_rates = :tax_rates, tax_exempt = :tax_exempt,
   invoice_group = :invoice_group, locale = :locale, party = :party

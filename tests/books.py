@@ -385,6 +385,12 @@ async def write_books(raw: Any, *, id: str = "sel_a") -> int:
         await insert(raw, "audit_log", act | {"object": "inv_1", "reason": "why", "detail": {}})
         told = {"question_hash": "0" * 64, "url": "https://tax.example", "answered_at": AT}
         await insert(raw, "tax_answers", told | {"question": {}, "answer": {}})
+        mail = {"id": "eml_a", "kind": "invoice", "customer": "cus_a", "document": "inv_1"}
+        mail |= {"cause": "inv_1", "locale": "en", "subject": "Invoice", "recipients": []}
+        await insert(raw, "emails", mail | {"status": "queued", "created_at": AT, "attempts": 0})
+        await insert(raw, "email_positions", {"source": "INV", "position": 1})
+        words = {"kind": "invoice", "locale": "en", "subject": "s", "text": "t"}
+        await insert(raw, "email_templates", words | {"updated_at": AT})
         reply = {"key": "k", "request_hash": "\\x00", "status": 200, "media_type": "x"}
         await insert(raw, "idempotency_keys", reply | {"body": "\\x00", "created_at": AT})
     return seller

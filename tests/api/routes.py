@@ -8,7 +8,8 @@ PUBLIC = None
 
 @dataclass(frozen=True)
 class Row:
-    """`scope` it declares; `path` names, for each parameter, one of `Seller.ids`.
+    """`scope` it declares; `path` names, for each parameter, one of `Seller.ids`; `fixed` has the
+    words of parameters that name no object.
 
     `query` and `body` are such that it succeeds on a filled seller; the text
     `{name}` in them becomes that id.
@@ -17,11 +18,13 @@ class Row:
 
     scope: str | None
     path: dict[str, str] = field(default_factory=dict)
+    fixed: dict[str, str] = field(default_factory=dict)
     query: dict[str, str] = field(default_factory=dict)
     body: Any = None
     status: int = 200
 
 
+WORDS = {"kind": "invoice", "locale": "de"}
 ROWS: dict[tuple[str, str], Row] = {
     ("GET", "/healthz"): Row(PUBLIC),
     ("GET", "/readyz"): Row(PUBLIC),
@@ -204,6 +207,26 @@ ROWS: dict[tuple[str, str], Row] = {
         path={"payment": "payment"},
         body={"allocations": [{"invoice": "{written}", "amount": "1.00"}]},
     ),
+    ("GET", "/v1/emails"): Row("read"),
+    ("GET", "/v1/emails/{email}"): Row("read", path={"email": "email"}),
+    ("POST", "/v1/emails/{email}/bounce"): Row(
+        "billing", path={"email": "email"}, body={"reason": "550 no such user"}
+    ),
+    ("POST", "/v1/email_bounces"): Row("billing", body={}, status=415),
+    ("POST", "/v1/invoices/{reference}/send"): Row(
+        "billing", path={"reference": "invoice"}, body={"to": ["x@acme.example"]}, status=201
+    ),
+    ("POST", "/v1/credit_notes/{reference}/send"): Row(
+        "billing", path={"reference": "credit_note"}, body={"to": ["x@acme.example"]}, status=201
+    ),
+    ("POST", "/v1/payments/{reference}/send"): Row(
+        "billing", path={"reference": "payment"}, body={"to": ["x@acme.example"]}, status=201
+    ),
+    ("GET", "/v1/email_templates/{kind}/{locale}"): Row("read", fixed=WORDS),
+    ("PUT", "/v1/email_templates/{kind}/{locale}"): Row(
+        "admin", fixed=WORDS, body={"subject": "Invoice {number}", "text": "Over {total}"}
+    ),
+    ("DELETE", "/v1/email_templates/{kind}/{locale}"): Row("admin", fixed=WORDS, status=204),
     ("POST", "/v1/payments/{payment}/return"): Row(
         "billing", path={"payment": "payment"}, body={"code": "AC04"}
     ),
@@ -279,4 +302,6 @@ def address(path: str, row: Row, ids: dict[str, str]) -> str:
     """The path with the ids put in."""
     for parameter, name in row.path.items():
         path = path.replace("{" + parameter + "}", ids[name])
+    for parameter, word in row.fixed.items():
+        path = path.replace("{" + parameter + "}", word)
     return path

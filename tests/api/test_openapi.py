@@ -153,7 +153,8 @@ def test_whatever_is_sent_is_answered_as_described(
     method, path = operation
     strategy = schema[path][method].as_strategy()
     key, ids = background.world.ours.keys["admin"], background.world.ours.ids
-    names, query = ROWS[operation].path, filled(ROWS[operation].query, ids)
+    row = ROWS[operation]
+    names, query = row.path, filled(row.query, ids)
 
     @settings(
         max_examples=EXAMPLES,
@@ -166,10 +167,11 @@ def test_whatever_is_sent_is_answered_as_described(
     @given(case=strategy)
     def run(case: Any) -> None:
         checks = list(CHECKS)
-        if (names or query) and seen.total() % 2:
+        if (names or row.fixed or query) and seen.total() % 2:
             # Every other time it is about an object that is there.
             for parameter, name in names.items():
                 case.path_parameters[parameter] = ids[name]
+            case.path_parameters.update(row.fixed)
             case.query = {**(case.query or {}), **(query or {})}
             checks.remove(negative_data_rejection)
         sent = case.as_transport_kwargs(base_url="http://usance")

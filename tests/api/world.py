@@ -274,11 +274,14 @@ async def bill(world: World, seller: Seller) -> None:
 
 
 async def credit(world: World, seller: Seller) -> None:
-    """An invoice by hand of which 1.00 is credited by hand."""
+    """An invoice by hand that is sent, and of which 1.00 is credited by hand."""
     key = seller.keys["admin"]
     made = (await world.send("POST", "/v1/invoices", key=key, json=BY_HAND)).json()
     seller.ids["credited"] = made["id"]
     seller.ids["credited_line"] = made["lines"][0]["id"]
+    told = {"to": ["ap@acme.example"]}
+    mail = await world.send("POST", f"/v1/invoices/{made['id']}/send", key=key, json=told)
+    seller.ids["email"] = mail.json()["id"]
     lines = [{"line": made["lines"][0]["id"], "amount": "1.00"}]
     body = {"invoice": made["id"], "lines": lines, "reason": "goodwill"}
     answer = await world.send("POST", "/v1/credit_notes", key=key, json=body)

@@ -20,6 +20,7 @@ LOOK_UPS = {
     "event_inbox",
     "usage_alerts",
     "usage_alert_marks",
+    "emails",
 }
 WITHOUT_SELLER = {"alembic_version"}
 

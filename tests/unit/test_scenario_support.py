@@ -50,7 +50,7 @@ def test_what_is_built_has_no_reasons() -> None:
         (steps("subscribe: {key: s, customer: a, plan: p, dog: 1}"), "subscribe.dog"),
         (steps("post: {path: /v1/dogs/rex/walk, body: {}}"), "post /v1/dogs/…/walk"),
         (steps("expect: {get: {path: /v1/dogs, body: {}}}"), "get /v1/dogs"),
-        (steps("expect: {emails: []}"), "expect emails"),
+        (steps("expect: {dunning_cases: []}"), "expect dunning_cases"),
         (steps("expect: {invoices: [{dog: 1}]}"), "invoices.dog"),
         (steps("expect: {invoices: [{lines: [{dog: 1}]}]}"), "line.dog"),
         (steps("expect: {journal: {dogs: 1}}"), "account dogs"),

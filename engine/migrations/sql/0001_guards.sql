@@ -194,6 +194,14 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     OR EXISTS (SELECT FROM usage_alert_marks m WHERE m.seller = s.seller))
 $$;
 
+-- Sellers that send mails by themselves, and those where one waits that somebody asked for.
+CREATE FUNCTION mailing_sellers() RETURNS TABLE (seller integer)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+  SELECT s.seller FROM sellers s
+  WHERE s.emails IS NOT NULL OR EXISTS (SELECT FROM emails m WHERE m.seller = s.seller AND m.status = 'queued')
+  ORDER BY s.seller
+$$;
+
 -- After a run that posted much the planner must know of it at once: what it believes of an empty table makes the
 -- first lists after a month's end slow. Whoever analyses already, does it for us too.
 CREATE FUNCTION refresh_statistics() RETURNS void
@@ -217,7 +225,8 @@ BEGIN
     EXECUTE format('CREATE POLICY audit ON %I FOR SELECT TO usance_auditor USING (true)', name);
     EXECUTE format('GRANT SELECT ON %I TO usance_auditor', name);
   END LOOP;
-  FOREACH name IN ARRAY ARRAY['api_keys', 'sellers', 'subscriptions', 'credit_grants', 'event_inbox', 'usage_alerts', 'usage_alert_marks']
+  FOREACH name IN ARRAY ARRAY['api_keys', 'sellers', 'subscriptions', 'credit_grants', 'event_inbox', 'usage_alerts',
+    'usage_alert_marks', 'emails']
   LOOP
     EXECUTE format('CREATE POLICY look_up ON %I FOR SELECT TO usance_owner USING (true)', name);
   END LOOP;
@@ -238,7 +247,7 @@ BEGIN
 END $$;
 CREATE POLICY make ON sellers FOR INSERT TO usance_owner WITH CHECK (true);
 
-GRANT SELECT, INSERT, UPDATE ON draft_edits, sellers, api_keys, customers, tax_rates, coupons, coupon_applications, credit_grants, credit_reservations, customer_balances, subscriptions, price_intervals,
+GRANT SELECT, INSERT, UPDATE ON emails, email_positions, email_templates, draft_edits, sellers, api_keys, customers, tax_rates, coupons, coupon_applications, credit_grants, credit_reservations, customer_balances, subscriptions, price_intervals,
   subscription_changes, number_series, billing_state, billing_runs, parked_accounts, invoices, credit_notes, payments, refunds, idempotency_keys,
   event_inbox, backfills, usage_alerts, usage_alert_marks TO usance_app;
 GRANT SELECT, INSERT ON audit_log, parties, logos, meters, plans, prices, accounts, line_items, line_taxes, line_discounts, credit_draws, credit_moves, settlements, journal_entries, postings,
@@ -249,7 +258,8 @@ GRANT SELECT, INSERT ON intake_errors TO usance_app;
 GRANT UPDATE (status, refused_at, code, detail, rejected) ON intake_errors TO usance_app;
 GRANT SELECT ON credit_grant_sums, credit_reservation_sums TO usance_app, usance_auditor;
 GRANT UPDATE (meters) ON event_batches TO usance_app;
-GRANT DELETE ON event_measures, event_chunks, event_inbox, idempotency_keys, parked_accounts, usage_alerts, usage_alert_marks TO usance_app;
+GRANT DELETE ON event_measures, event_chunks, event_inbox, idempotency_keys, parked_accounts, usage_alerts, usage_alert_marks,
+  email_templates TO usance_app;
 GRANT USAGE ON SEQUENCE event_batch_numbers TO usance_app;
 REVOKE INSERT ON sellers FROM usance_app;
 
@@ -268,6 +278,6 @@ BEGIN
   END LOOP;
 END $$;
 REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA public FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION find_api_key, find_seller, list_sellers, due_sellers, alerted_sellers, create_seller, refresh_statistics TO usance_app;
+GRANT EXECUTE ON FUNCTION find_api_key, find_seller, list_sellers, due_sellers, alerted_sellers, mailing_sellers, create_seller, refresh_statistics TO usance_app;
 GRANT EXECUTE ON FUNCTION current_seller TO usance_app, usance_loader, usance_auditor;
 GRANT EXECUTE ON FUNCTION write_events TO usance_app, usance_loader;

@@ -23,6 +23,7 @@ CREATE TABLE sellers (
   tax_rounding text NOT NULL DEFAULT 'line' CHECK (tax_rounding IN ('line', 'invoice')),
   branding jsonb,
   payment_details jsonb,
+  emails jsonb, -- which documents go out by e-mail, and how; null: none
   default_locale text,
   tax_provider jsonb,
   party text NOT NULL,
@@ -69,6 +70,7 @@ CREATE TABLE customers (
   key text NOT NULL,
   name text NOT NULL,
   emails jsonb NOT NULL,
+  bounced_emails jsonb NOT NULL DEFAULT '{}', -- addresses in lower case, each with the reason
   currency text,
   timezone text,
   country text,
@@ -1032,6 +1034,61 @@ CREATE TABLE outbox (
   UNIQUE (seller, object, version)
 );
 CREATE INDEX outbox_in_order ON outbox (seller, position);
+
+-- Receipts are found by the events of money that came in.
+CREATE INDEX outbox_payments ON outbox (seller, occurred_at)
+  WHERE type IN ('payment.received', 'payment.succeeded');
+
+-- What customers are told by e-mail. An automatic mail has its document for a cause, one asked for by hand itself; each
+-- recipient has an address, a status and the last reply. next_attempt_at is wall time, null: at once.
+CREATE TABLE emails (
+  seller integer NOT NULL DEFAULT current_seller() REFERENCES sellers,
+  id text NOT NULL,
+  number bigint GENERATED ALWAYS AS IDENTITY,
+  kind text NOT NULL CHECK (kind IN ('invoice', 'credit_note', 'receipt')),
+  customer text NOT NULL,
+  document text NOT NULL,
+  cause text NOT NULL,
+  locale text NOT NULL,
+  subject text NOT NULL,
+  recipients jsonb NOT NULL,
+  status text NOT NULL CHECK (status IN ('queued', 'sent', 'failed', 'bounced', 'held')),
+  reason text,
+  error text,
+  attempts integer NOT NULL DEFAULT 0,
+  next_attempt_at timestamptz,
+  message_id text,
+  created_at timestamptz NOT NULL,
+  sent_at timestamptz,
+  PRIMARY KEY (seller, id),
+  UNIQUE (seller, kind, cause),
+  UNIQUE (seller, number),
+  CHECK ((status = 'held') <= (reason IS NOT NULL)),
+  FOREIGN KEY (seller, customer) REFERENCES customers (seller, id)
+);
+CREATE INDEX emails_queued ON emails (seller, next_attempt_at) WHERE status = 'queued';
+CREATE INDEX emails_document ON emails (seller, document);
+
+-- Up to which number of a series, or since when payments, customers were told.
+CREATE TABLE email_positions (
+  seller integer NOT NULL DEFAULT current_seller() REFERENCES sellers,
+  source text NOT NULL,
+  position integer NOT NULL DEFAULT 0,
+  since_at timestamptz,
+  PRIMARY KEY (seller, source)
+);
+
+-- The seller's own words for a kind of mail in a language.
+CREATE TABLE email_templates (
+  seller integer NOT NULL DEFAULT current_seller() REFERENCES sellers,
+  kind text NOT NULL CHECK (kind IN ('invoice', 'credit_note', 'receipt')),
+  locale text NOT NULL,
+  subject text NOT NULL,
+  text text NOT NULL,
+  html text,
+  updated_at timestamptz NOT NULL,
+  PRIMARY KEY (seller, kind, locale)
+);
 
 CREATE TABLE idempotency_keys (
   seller integer NOT NULL DEFAULT current_seller() REFERENCES sellers,
