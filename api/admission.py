@@ -4,8 +4,7 @@ Everything is bounded per process, and whoever is turned away is told at once wh
 """
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Final
 
 from api.auth import Principal
@@ -77,13 +76,21 @@ class Admission:
         self._requests_of_a_key = requests_of_a_key
         self._body_bytes = body_bytes
         self._inside = 0
+        self._place = _Place(self)
         self._inside_by_key: dict[str, int] = {}
         self._held_bytes = 0
         self._buckets: dict[str, Bucket] = {}
 
-    @contextmanager
-    def request(self) -> Iterator[None]:
+    def request(self) -> AbstractContextManager[None]:
         """A request for the length of the block. Raises Refusal when there are too many."""
+        return self._place
+
+    def of_key(self, *, key_id: str) -> AbstractContextManager[None]:
+        """A request of that key for the length of the block. Raises Refusal for too many."""
+        return _PlaceOfKey(self, key_id)
+
+    def enter(self) -> None:
+        """Take a place. Raises Refusal when all are taken."""
         if self._inside >= self._requests:
             raise Refusal(
                 _come_again(
@@ -94,14 +101,13 @@ class Admission:
                 )
             )
         self._inside += 1
-        try:
-            yield
-        finally:
-            self._inside -= 1
 
-    @contextmanager
-    def of_key(self, *, key_id: str) -> Iterator[None]:
-        """A request of that key for the length of the block. Raises Refusal for too many."""
+    def leave(self) -> None:
+        """Give the place back."""
+        self._inside -= 1
+
+    def enter_of_key(self, key_id: str) -> None:
+        """Take a place of the key. Raises Refusal when all of them are taken."""
         inside = self._inside_by_key.get(key_id, 0)
         if inside >= self._requests_of_a_key:
             raise Refusal(
@@ -113,14 +119,14 @@ class Admission:
                 )
             )
         self._inside_by_key[key_id] = inside + 1
-        try:
-            yield
-        finally:
-            left = self._inside_by_key[key_id] - 1
-            if left:
-                self._inside_by_key[key_id] = left
-            else:
-                del self._inside_by_key[key_id]
+
+    def leave_of_key(self, key_id: str) -> None:
+        """Give a place of the key back."""
+        left = self._inside_by_key[key_id] - 1
+        if left:
+            self._inside_by_key[key_id] = left
+        else:
+            del self._inside_by_key[key_id]
 
     def hold(self, size: int) -> None:
         """Count bytes of a body that have arrived. Raises Refusal when they are too many."""
@@ -161,3 +167,34 @@ class Admission:
                 )
             )
         bucket.take(events)
+
+
+class _Place:
+    """A place among all requests; written out, for a generator costs three times as much."""
+
+    __slots__ = ("_admission",)
+
+    def __init__(self, admission: Admission) -> None:
+        self._admission = admission
+
+    def __enter__(self) -> None:
+        self._admission.enter()
+
+    def __exit__(self, *_: object) -> None:
+        self._admission.leave()
+
+
+class _PlaceOfKey:
+    """A place among the requests of one key."""
+
+    __slots__ = ("_admission", "_key_id")
+
+    def __init__(self, admission: Admission, key_id: str) -> None:
+        self._admission = admission
+        self._key_id = key_id
+
+    def __enter__(self) -> None:
+        self._admission.enter_of_key(self._key_id)
+
+    def __exit__(self, *_: object) -> None:
+        self._admission.leave_of_key(self._key_id)

@@ -15,6 +15,7 @@ BODY_LIMIT_BYTES: Final = 10_000_000
 """Of a body as it was sent, and of what it is when inflated."""
 DRAIN_BYTES: Final = 20_000_000
 DRAIN_SECONDS: Final = 2.0
+_SOON_SECONDS: Final = 0.002
 
 
 def too_large() -> BillingError:
@@ -31,8 +32,7 @@ class Body:
         self._admission = admission
         self._inflater = zlib.decompressobj(wbits=31) if gzip else None
         self._parts: list[bytes] = []
-        self._arrived = 0
-        self._held = 0
+        self._arrived = self._held = 0
 
     def add(self, part: bytes) -> None:
         """One more part. Errors: `body_too_large`, `malformed_gzip`; Refusal: `overloaded`."""
@@ -109,8 +109,7 @@ class Receiver:
                     size += len((await self()).get("body", b""))
 
 
-async def read_body(receive: Receiver, body: Body) -> bytes | None:
-    """The whole body; None when the client went away. Errors: those of `Body`."""
+async def _read_body(receive: Receiver, body: Body) -> bytes | None:
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
@@ -118,3 +117,50 @@ async def read_body(receive: Receiver, body: Body) -> bytes | None:
         body.add(cast("bytes", message.get("body", b"")))
         if not message.get("more_body", False):
             return body.whole()
+
+
+class Patience:
+    """Reads bodies and gives up those that take too long.
+
+    One timer serves all that are being read, since a timer for each costs as much as its decoding.
+    """
+
+    def __init__(self) -> None:
+        """Nothing is being read."""
+        self._ends: dict[asyncio.Task[Any], float] = {}  # in the order in which they began
+        self._late: set[asyncio.Task[Any]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def read(self, receive: Receiver, body: Body, *, seconds: float) -> bytes | None:
+        """The whole body; None when the client went away.
+
+        `seconds` are the same each time. Raises TimeoutError; errors: those of `Body`.
+        """
+        loop = asyncio.get_running_loop()
+        task = asyncio.current_task(loop)
+        assert task is not None
+        end = self._ends[task] = loop.time() + seconds
+        if self._timer is None:
+            self._timer = loop.call_at(end, self._look, loop)
+        try:
+            return await _read_body(receive, body)
+        except asyncio.CancelledError:
+            if task in self._late and task.uncancel() == 0:
+                raise TimeoutError from None
+            raise
+        finally:
+            self._ends.pop(task, None)
+            self._late.discard(task)
+
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        """End what is late and come again when the next one may be."""
+        self._timer = None
+        now = loop.time() + _SOON_SECONDS
+        while self._ends:
+            task, end = next(iter(self._ends.items()))
+            if end > now:
+                self._timer = loop.call_at(end, self._look, loop)
+                return
+            del self._ends[task]
+            self._late.add(task)
+            task.cancel()

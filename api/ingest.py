@@ -5,11 +5,10 @@ one for routing and for the description; a middleware of its own answers in its 
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
-from functools import partial
-from typing import Any, ClassVar, Final, cast
-from weakref import WeakKeyDictionary
+from functools import lru_cache, partial
+from typing import Any, Final, cast
 
 import msgspec
 from litestar import Litestar, post
@@ -22,7 +21,7 @@ from prometheus_client import Counter
 from api.admission import Admission, Refusal
 from api.auth import INGEST_KEY_AGE, Authenticator, Principal
 from api.body_form import BodyForm, body_form
-from api.event_body import BODY_LIMIT_BYTES, Body, Receiver, read_body, too_large
+from api.event_body import BODY_LIMIT_BYTES, Body, Patience, Receiver, too_large
 from api.problems import MEDIA_TYPE, RenderedProblem, render, render_any
 from engine.db import Database
 from metering.ingest import Ingester
@@ -36,6 +35,7 @@ PATH: Final = "/v1/events"
 BODY_SECONDS: Final = 10.0
 _DRAINED: Final = frozenset({400, 413, 429})
 _KNOWN_KEYS: Final = 1_000
+_LONG_LENGTH: Final = len(str(BODY_LIMIT_BYTES))
 _encode: Final = msgspec.json.Encoder().encode
 _EVENTS: Final = Counter("usance_events", "Usage events by what became of them.", ["outcome"])
 _ACCEPTED: Final = _EVENTS.labels("accepted")
@@ -46,67 +46,54 @@ _ANSWERED: Final = _REQUESTS.labels("200")
 _JSON: Final = (b"content-type", b"application/json")
 
 
-class _Intent(msgspec.Struct, frozen=True):
-    """What the headers say."""
-
-    authorization: str | None
-    form: BodyForm
-    length: int | None
-
-
-def _read_headers(headers: Mapping[bytes, bytes]) -> _Intent | RenderedProblem:
+@lru_cache(maxsize=256)
+def _form(content_type: bytes, content_encoding: bytes) -> BodyForm | RenderedProblem:
+    """What the headers say of the body; senders say the same again and again."""
     form = body_form(
-        content_type=headers.get(b"content-type", b"").decode("latin-1"),
-        content_encoding=headers.get(b"content-encoding", b"").decode("latin-1"),
+        content_type=content_type.decode("latin-1"),
+        content_encoding=content_encoding.decode("latin-1"),
     )
     if isinstance(form, str):
         return render(status=415, code="unsupported_media_type", detail=form)
-    length = headers.get(b"content-length", b"")
-    authorization = headers.get(b"authorization")
-    return _Intent(
-        authorization=None if authorization is None else authorization.decode("latin-1"),
-        form=form,
-        length=int(length) if length.isdigit() else None,
-    )
+    return form
 
 
-async def _seller_now(principal: Principal, state: Any) -> datetime:
-    """The seller's clock: wall time, or where a test seller's own clock stands."""
-    if principal.mode is Mode.TEST:
-        database = cast("Database", state.database)
-        async with database.transaction(seller=principal.seller) as connection:
-            seller = await load_seller(connection=connection)
-        assert seller.clock_at is not None
-        return seller.clock_at
-    return cast("datetime", state.clock())
+async def _test_now(database: Database, *, seller: int) -> datetime:
+    """Where a test seller's own clock stands."""
+    async with database.transaction(seller=seller) as connection:
+        found = await load_seller(connection=connection)
+    assert found.clock_at is not None
+    return found.clock_at
 
 
 class _KnownKeys:
     """Principals by header, for as long as a look-up may be old."""
 
-    def __init__(self) -> None:
-        self._seen: dict[str, tuple[Principal, float]] = {}
-        self._asked: dict[str, asyncio.Task[Principal]] = {}
+    def __init__(self, authenticator: Authenticator) -> None:
+        self._authenticator = authenticator
+        self._seen: dict[bytes, tuple[Principal, float]] = {}
+        self._asked: dict[bytes, asyncio.Task[Principal]] = {}
 
-    async def find(self, *, authorization: str | None, authenticator: Authenticator) -> Principal:
-        """The principal of the header. Errors: those of `Authenticator.authenticate`."""
-        header = authorization or ""
+    def known(self, header: bytes, *, now_seconds: float) -> Principal | None:
+        """The principal of the header, unless it is to be looked up."""
         seen = self._seen.get(header)
-        if seen is not None and _monotonic() < seen[1]:
-            return seen[0]
+        return seen[0] if seen is not None and now_seconds < seen[1] else None
+
+    async def find(self, header: bytes) -> Principal:
+        """The principal of the header. Errors: those of `Authenticator.authenticate`."""
         # Whoever comes while the key is looked up waits for that: a key grows too old for
         # all that use it at once.
         asked = self._asked.get(header)
         if asked is None:
-            asked = asyncio.create_task(self._ask(header, authenticator))
+            asked = asyncio.create_task(self._ask(header))
             self._asked[header] = asked
             asked.add_done_callback(lambda _: self._asked.pop(header, None))
         return await asyncio.shield(asked)
 
-    async def _ask(self, header: str, authenticator: Authenticator) -> Principal:
+    async def _ask(self, header: bytes) -> Principal:
         now = _monotonic()
-        principal = await authenticator.authenticate(
-            authorization=header or None, scope=Scope.INGEST
+        principal = await self._authenticator.authenticate(
+            authorization=header.decode("latin-1") or None, scope=Scope.INGEST
         )
         if len(self._seen) >= _KNOWN_KEYS:
             self._seen.clear()
@@ -115,12 +102,16 @@ class _KnownKeys:
 
 
 class _Door:
-    """What one application remembers of those who send events."""
+    """What one application has at hand for those who send events."""
 
-    def __init__(self) -> None:
+    def __init__(self, state: Any) -> None:
         """Nobody came yet."""
-        self.keys = _KnownKeys()
+        self.database = cast("Database", state.database)
+        self.clock = cast("Callable[[], datetime]", state.clock)
+        self.ingester = cast("Ingester", state.ingester)
+        self.keys = _KnownKeys(cast("Authenticator", state.authenticator))
         self.admission = Admission()
+        self.patience = Patience()
         self._large = asyncio.Lock()
 
     async def read(self, reading: Callable[[], Intake]) -> Intake:
@@ -130,40 +121,50 @@ class _Door:
 
 
 async def _answer(
-    scope: ConnectionScope, receive: Receiver, door: _Door
+    headers: Iterable[tuple[bytes, bytes]], receiver: Receiver, door: _Door
 ) -> EventAnswer | RenderedProblem | None:
-    intent = _read_headers(dict(cast("list[tuple[bytes, bytes]]", scope["headers"])))
-    if isinstance(intent, RenderedProblem):
-        return intent
-    state = cast("Any", scope["litestar_app"]).state
-    authenticator = cast("Authenticator", state.authenticator)
-    principal = await door.keys.find(
-        authorization=intent.authorization, authenticator=authenticator
-    )
-    if intent.length is not None and intent.length > BODY_LIMIT_BYTES:
+    given = dict(headers)
+    form = _form(given.get(b"content-type", b""), given.get(b"content-encoding", b""))
+    if isinstance(form, RenderedProblem):
+        return form
+    authorization = given.get(b"authorization", b"")
+    principal = door.keys.known(authorization, now_seconds=_monotonic())
+    if principal is None:
+        principal = await door.keys.find(authorization)
+    length = given.get(b"content-length", b"")
+    if len(length) >= _LONG_LENGTH and length.isdigit() and int(length) > BODY_LIMIT_BYTES:
         raise too_large()
     admission = door.admission
-    admission.check_rate(principal=principal, now_seconds=_monotonic(), events=0)
+    limited = principal.events_per_second is not None
+    if limited:
+        admission.check_rate(principal=principal, now_seconds=_monotonic(), events=0)
     with admission.of_key(key_id=principal.key_id):
-        read = Body(gzip=intent.form.gzip, admission=admission)
         try:
-            async with asyncio.timeout(BODY_SECONDS):
-                body = await read_body(receive, read)
-            if body is None:
-                return None
-            form = intent.form
-            reading = partial(read_events, body, lines=form.lines, cloudevents=form.cloudevents)
-            del body
-            intake = await door.read(reading) if read.is_large else reading()
+            body = Body(gzip=form.gzip, admission=admission)
+            try:
+                text = await door.patience.read(receiver, body, seconds=BODY_SECONDS)
+                if text is None:
+                    return None
+                if body.is_large:
+                    reading = partial(
+                        read_events, text, lines=form.lines, cloudevents=form.cloudevents
+                    )
+                    del text
+                    intake = await door.read(reading)
+                else:
+                    intake = read_events(text, lines=form.lines, cloudevents=form.cloudevents)
+            finally:
+                body.release()
         except TimeoutError:
             return _too_slow()
-        finally:
-            read.release()
-        count = len(intake.events) + len(intake.rejected)
-        admission.check_rate(principal=principal, now_seconds=_monotonic(), events=count)
-        now = await _seller_now(principal, state)
-        ingester = cast("Ingester", state.ingester)
-        return await ingester.submit(seller=principal.seller, intake=intake, now=now)
+        if limited:
+            count = len(intake.events) + len(intake.rejected)
+            admission.check_rate(principal=principal, now_seconds=_monotonic(), events=count)
+        if principal.mode is Mode.TEST:
+            now = await _test_now(door.database, seller=principal.seller)
+        else:
+            now = door.clock()
+        return await door.ingester.submit(seller=principal.seller, intake=intake, now=now)
 
 
 def _monotonic() -> float:
@@ -205,48 +206,34 @@ _BODY: Final = {
 }
 
 
-class TakeEvents(ASGIMiddleware):
-    """Answers `POST /v1/events` itself, after the commit."""
-
-    scopes = (ScopeType.HTTP,)
-
-    def __init__(self) -> None:
-        """Has a door for each application, told by its authenticator."""
-        self._doors: WeakKeyDictionary[Authenticator, _Door] = WeakKeyDictionary()
-
-    async def handle(
-        self, scope: ConnectionScope, receive: Receive, send: Send, next_app: ASGIApp
-    ) -> None:
-        """Read, store, answer; the route's own handler is never reached."""
-        del next_app
-        authenticator = cast("Any", scope["litestar_app"]).state.authenticator
-        door = self._doors.get(authenticator)
-        if door is None:
-            door = self._doors[authenticator] = _Door()
-        receiver = Receiver(receive)
-        try:
-            with door.admission.request():
-                answer = await _answer(scope, receiver, door)
-        except Refusal as refusal:
-            answer = refusal.problem
-        except Exception as error:  # noqa: BLE001 - whatever fails, the caller is told in one form
-            answer = render_any(error)
-        if isinstance(answer, EventAnswer):
-            _ACCEPTED.inc(answer.accepted)
-            if answer.duplicates:
-                _DUPLICATES.inc(answer.duplicates)
-            if answer.rejected:
-                _REJECTED.inc(len(answer.rejected))
-            _ANSWERED.inc()
-            body = _encode(answer)
-            pairs = [_JSON, (b"content-length", b"%d" % len(body))]
-            await _send_pairs(send, status=200, pairs=pairs, body=body)
-        elif answer is not None:
-            _REQUESTS.labels(str(answer.status)).inc()
-            if answer.status in _DRAINED:
-                await receiver.drain()
-            headers = {**answer.headers, "content-type": MEDIA_TYPE}
-            await _send(send, status=answer.status, headers=headers, body=answer.body)
+async def _take_events(
+    headers: Iterable[tuple[bytes, bytes]], receive: Receive, send: Send, door: _Door
+) -> None:
+    """Read, store, answer."""
+    receiver = Receiver(receive)
+    try:
+        with door.admission.request():
+            answer = await _answer(headers, receiver, door)
+    except Refusal as refusal:
+        answer = refusal.problem
+    except Exception as error:  # noqa: BLE001 - whatever fails, the caller is told in one form
+        answer = render_any(error)
+    if isinstance(answer, EventAnswer):
+        _ACCEPTED.inc(answer.accepted)
+        if answer.duplicates:
+            _DUPLICATES.inc(answer.duplicates)
+        if answer.rejected:
+            _REJECTED.inc(len(answer.rejected))
+        _ANSWERED.inc()
+        body = _encode(answer)
+        pairs = [_JSON, (b"content-length", b"%d" % len(body))]
+        await _send_pairs(send, status=200, pairs=pairs, body=body)
+    elif answer is not None:
+        _REQUESTS.labels(str(answer.status)).inc()
+        if answer.status in _DRAINED:
+            await receiver.drain()
+        told = {**answer.headers, "content-type": MEDIA_TYPE}
+        await _send(send, status=answer.status, headers=told, body=answer.body)
 
 
 class EventsFirst(Litestar):
@@ -255,15 +242,36 @@ class EventsFirst(Litestar):
     Routing and the middlewares of the other routes cost a single event more than storing it does.
     """
 
-    _take_events: ClassVar[TakeEvents] = TakeEvents()
+    _door: _Door | None = None
+
+    @property
+    def door(self) -> _Door:
+        """Where events come in."""
+        if self._door is None:
+            self._door = _Door(self.state)
+        return self._door
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """One connection."""
         if scope["type"] == "http" and scope["path"] == PATH and scope["method"] == "POST":
-            scope["litestar_app"] = self
-            await self._take_events.handle(scope, receive, send, self)
+            await _take_events(scope["headers"], receive, send, self._door or self.door)
             return
         await super().__call__(scope, receive, send)
+
+
+class TakeEvents(ASGIMiddleware):
+    """Answers the route itself, however the framework came to it."""
+
+    scopes = (ScopeType.HTTP,)
+
+    async def handle(
+        self, scope: ConnectionScope, receive: Receive, send: Send, next_app: ASGIApp
+    ) -> None:
+        """The route's own handler is never reached."""
+        del next_app
+        headers = cast("list[tuple[bytes, bytes]]", scope["headers"])
+        door = cast("EventsFirst", scope["litestar_app"]).door
+        await _take_events(headers, receive, send, door)
 
 
 @post(

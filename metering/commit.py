@@ -37,7 +37,8 @@ from metering.payload import encode_payload
 from plans.model import Meter
 
 _TRIES: Final = 12
-_DAY_MICROS: Final = 86_400_000_000
+_WINDOW_MICROS: Final = OLDEST_DAYS * 86_400_000_000
+_AHEAD_MICROS: Final = AHEAD_SECONDS * 1_000_000
 _REMEMBERED: Final = 200_000
 _FACTS_SECONDS: Final = 1.0
 _LOOK_FIRST: Final = 4
@@ -106,12 +107,19 @@ class Group:
 
     def _outside(self) -> NDArray[np.int8]:
         """The verdict of each event's time, seen from the seller's clock when it came."""
-        sizes = [len(job.events) for job in self.jobs]
-        now = np.repeat([micros_of(job.now) for job in self.jobs], sizes)
         verdicts = np.zeros(len(self.times), dtype=np.int8)
+        earliest, latest = micros_of(min(job.now for job in self.jobs)), micros_of(self.received_at)
+        if (
+            int(self.times.min()) >= latest - _WINDOW_MICROS
+            and int(self.times.max()) <= earliest + _AHEAD_MICROS
+        ):
+            return verdicts
+        now = np.repeat(
+            [micros_of(job.now) for job in self.jobs], [len(job.events) for job in self.jobs]
+        )
         if self.backfill is None:
-            verdicts[self.times < now - OLDEST_DAYS * _DAY_MICROS] = Verdict.TOO_OLD
-        verdicts[self.times > now + AHEAD_SECONDS * 1_000_000] = Verdict.TOO_FAR_AHEAD
+            verdicts[self.times < now - _WINDOW_MICROS] = Verdict.TOO_OLD
+        verdicts[self.times > now + _AHEAD_MICROS] = Verdict.TOO_FAR_AHEAD
         return verdicts
 
     def stream_names(self) -> tuple[list[str], list[tuple[str, str]]]:
@@ -123,6 +131,10 @@ class Group:
 
     def set_streams(self, sources: Sequence[str], numbers: Mapping[tuple[str, str], int]) -> None:
         """Name each event's stream by its number, then sort."""
+        if len(numbers) == 1:
+            self.streams = np.full(len(self.events), *numbers.values(), dtype=np.int32)
+            self._sort(one_stream=True)
+            return
         codes = {source: code for code, source in enumerate(sorted(set(sources)))}
         table = np.array(
             [[numbers.get((each, form), 0) for form in ("text", "uuid")] for each in codes],
@@ -130,12 +142,12 @@ class Group:
         )
         code = np.array([codes[each] for each in sources] if len(codes) > 1 else 0, dtype=np.intp)
         self.streams = np.ascontiguousarray(table[code, self.is_uuid.astype(np.intp)])
-        self._sort()
+        self._sort(one_stream=bool((self.streams == self.streams[0]).all()))
 
-    def _sort(self) -> None:
+    def _sort(self, *, one_stream: bool) -> None:
         """Order the events by key, so that no two committers wait for each other crosswise."""
         high, low = self.words[:, 0], self.words[:, 1]
-        if (self.streams == self.streams[0]).all() and self._sort_by(high):
+        if one_stream and self._sort_by(high):
             return
         self.order = np.lexsort((low, high, self.streams))
         same = np.zeros(len(self.order), dtype=np.bool_)
@@ -191,27 +203,29 @@ class Committer:
         self._batch_numbers = numbers
         self._sellers = sellers
         self._connection: AsyncConnection | None = None
+        self._driver: Any = None
         self._collisions = 0
 
     async def _raw(self) -> Any:
         if self._connection is None:
             self._connection = await self._database.engine.connect()
-        return await driver(self._connection)
+            self._driver = await driver(self._connection)
+        return self._driver
 
     async def drop(self) -> None:
         """Give the connection up; a transaction that was open on it ends with it."""
         connection, self._connection = self._connection, None
         if connection is None:
             return
-        raw = await driver(connection)
-        if not raw.is_closed():
+        raw, self._driver = self._driver, None
+        if raw is not None and not raw.is_closed():
             raw.terminate()
         await connection.invalidate()
         await connection.close()
 
     async def _roll_back(self) -> None:
         if self._connection is not None:
-            await batch_store.roll_back(await driver(self._connection))
+            await batch_store.roll_back(self._driver)
 
     async def commit(self, group: Group) -> None:
         """Write the group and answer it.
@@ -340,14 +354,17 @@ def _rows(
     group: Group, *, chosen: NDArray[np.intp], batch: int
 ) -> tuple[BatchRow, KeyRows, list[MeterColumns]]:
     """The rows of one commit: `chosen` are the places of the new events, in order."""
-    ordinals = np.full(len(group.events), -1, dtype=np.int32)
-    ordinals[chosen] = np.arange(len(chosen), dtype=np.int32)
-    sorted_places = group.order[ordinals[group.order] >= 0]
-    whole = len(chosen) == len(group.events)
-    places = range(0) if whole else chosen.tolist()
-    events = group.events if whole else [group.events[each] for each in places]
-    datas = group.datas if whole else [group.datas[each] for each in places]
-    times = group.times[chosen]
+    events, datas, times, order = group.events, group.datas, group.times, group.order
+    ordinals = order
+    if len(chosen) < len(group.events):
+        places = chosen.tolist()
+        events = [group.events[each] for each in places]
+        datas = [group.datas[each] for each in places]
+        times = group.times[chosen]
+        new = np.full(len(group.events), -1, dtype=np.intp)
+        new[chosen] = np.arange(len(chosen))
+        order = order[new[order] >= 0]
+        ordinals = new[order]
     subjects = [each.subject for each in events]
     known = group.known
     find = known.customers.get
@@ -378,8 +395,8 @@ def _rows(
         payload=encode_payload(events),
     )
     keys = KeyRows(
-        streams=group.streams[sorted_places],
-        words=group.words[sorted_places],
-        ordinals=ordinals[sorted_places],
+        streams=group.streams[order],
+        words=group.words[order],
+        ordinals=ordinals.astype(np.int32),
     )
     return row, keys, measures

@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from metering.model import EventIn, StoredEvent
 
 _UUID_LENGTH: Final = 36
-_HYPHENS: Final = np.array([8, 13, 18, 23])
-_HEX: Final = np.array([each for each in range(_UUID_LENGTH) if each not in {8, 13, 18, 23}])
+_DASHES: Final = (8, 13, 18, 23)
+_HYPHENS: Final = np.array(_DASHES)
+_HEX: Final = np.array([each for each in range(_UUID_LENGTH) if each not in _DASHES])
 _NIBBLES: Final = np.full(256, 255, dtype=np.uint8)
 _NIBBLES[np.frombuffer(b"0123456789abcdef", dtype=np.uint8)] = np.arange(16)
 _exact: Final = msgspec.json.Decoder(float_hook=Decimal)
@@ -50,13 +51,16 @@ class StoredKey(msgspec.Struct, frozen=True, gc=False):
 def _uuid_words(ids: Sequence[str]) -> tuple[NDArray[np.bool_], NDArray[np.uint64]]:
     """(is canonical, two words) of n texts of 36 characters."""
     raw = "".join(ids).encode("ascii", "replace")
-    matrix = np.frombuffer(raw, dtype=np.uint8).reshape(len(ids), _UUID_LENGTH)
-    if (matrix[:, _HYPHENS] == ord("-")).all() and raw.count(b"-") == len(ids) * len(_HYPHENS):
+    dashes = b"-" * len(ids)
+    if raw.count(b"-") == len(ids) * len(_DASHES) and all(
+        raw[at::_UUID_LENGTH] == dashes for at in _DASHES
+    ):
         with suppress(ValueError):
             packed = bytes.fromhex(raw.replace(b"-", b"").decode("ascii"))
             if len(packed) == 16 * len(ids) and raw == raw.lower():  # fromhex steps over spaces
                 words = np.frombuffer(packed, dtype=">u8").reshape(len(ids), 2)
                 return np.ones(len(ids), dtype=np.bool_), words.astype(np.uint64)
+    matrix = np.frombuffer(raw, dtype=np.uint8).reshape(len(ids), _UUID_LENGTH)
     nibbles = _NIBBLES[matrix[:, _HEX]]
     valid = (matrix[:, _HYPHENS] == ord("-")).all(axis=1) & (nibbles < 16).all(axis=1)
     packed = (nibbles[:, 0::2] << 4) | (nibbles[:, 1::2] & 15)
