@@ -82,11 +82,12 @@ async def _listen(
     from granian.http import HTTP1Settings
     from granian.server.embed import Server
 
-    from api.app import create_app
+    from api.app import create_app, keep_what_was_started
 
     host, port = address
     _refuse_taken(host=host, port=port)
     application = create_app(database=database, clock=_now)
+    keep_what_was_started()
     server = Server(
         application,
         address=host,

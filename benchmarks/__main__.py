@@ -10,6 +10,7 @@ SHORT: dict[str, list[str]] = {
     "bench_ingest": ["--seconds", "3", "--rounds", "1"],
     "bench_footprint": ["--events", "100000"],
     "bench_nats": ["--events", "100000", "--rounds", "1"],
+    "bench_ingest_load": ["--seconds", "10", "--overload", "5", "--reads", "50"],
     "bench_usage_read": ["--events", "200000", "--customers", "2000"],
     "bench_clickhouse": ["--events", "100000"],
     "bench_billing_run": ["--subscriptions", "4000", "--events", "400000"],
