@@ -66,6 +66,8 @@ def _refused(intake: Intake, verdicts: bytes) -> list[Rejection]:
 def _jobs(intake: Intake, *, now: datetime) -> list[Job]:
     """The events in parts of a group's size at most, each of one backfill or of none."""
     count = len(intake.events)
+    if count <= GROUP_EVENTS and not intake.backfilled:
+        return [Job(events=intake.events, datas=intake.datas, now=now)]
     bounds = [0, count]
     if intake.backfilled:
         named = [each.backfill for each in intake.events]
