@@ -108,15 +108,11 @@ class Group:
     def _outside(self) -> NDArray[np.int8]:
         """The verdict of each event's time, seen from the seller's clock when it came."""
         verdicts = np.zeros(len(self.times), dtype=np.int8)
-        earliest, latest = micros_of(min(job.now for job in self.jobs)), micros_of(self.received_at)
-        if (
-            int(self.times.min()) >= latest - _WINDOW_MICROS
-            and int(self.times.max()) <= earliest + _AHEAD_MICROS
-        ):
+        nows = [job.now for job in self.jobs]
+        young = int(self.times.min()) >= micros_of(max(nows)) - _WINDOW_MICROS
+        if young and int(self.times.max()) <= micros_of(min(nows)) + _AHEAD_MICROS:
             return verdicts
-        now = np.repeat(
-            [micros_of(job.now) for job in self.jobs], [len(job.events) for job in self.jobs]
-        )
+        now = np.repeat([micros_of(each) for each in nows], [len(job.events) for job in self.jobs])
         if self.backfill is None:
             verdicts[self.times < now - _WINDOW_MICROS] = Verdict.TOO_OLD
         verdicts[self.times > now + _AHEAD_MICROS] = Verdict.TOO_FAR_AHEAD
@@ -209,6 +205,7 @@ class Committer:
     async def _raw(self) -> Any:
         if self._connection is None:
             self._connection = await self._database.engine.connect()
+        if self._driver is None:
             self._driver = await driver(self._connection)
         return self._driver
 
@@ -224,7 +221,7 @@ class Committer:
         await connection.close()
 
     async def _roll_back(self) -> None:
-        if self._connection is not None:
+        if self._driver is not None:
             await batch_store.roll_back(self._driver)
 
     async def commit(self, group: Group) -> None:
