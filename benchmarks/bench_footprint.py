@@ -16,7 +16,7 @@ from pathlib import Path
 
 import asyncpg
 import uvloop
-from bench_ingest import TUNED, bodies, prepare_database
+from ingest_client import TUNED, bodies, prepare_database
 
 from engine.db import open_database
 from engine.postgres import start_or_join

@@ -31,7 +31,7 @@ from typing import Any
 
 import asyncpg
 import numpy as np
-from ingest_client import load, prepare_database, served
+from ingest_client import TUNED, load, prepare_database, served
 from ingest_references import copy_reference, insert_reference, make_copied
 
 from engine.db import open_database
@@ -40,7 +40,6 @@ from metering.intake import micros_of
 from metering.measure import measure
 from metering.model import Windows
 
-TUNED = {"shared_buffers": "512MB", "max_wal_size": "4GB"}
 SHAPES = {"1000": (1000, 16), "100": (100, 32), "single": (1, 64)}
 REFERENCES = {"handler": "handler_application", "bare": "insert_application"}
 

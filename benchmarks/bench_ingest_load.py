@@ -34,13 +34,21 @@ import asyncpg
 import msgspec
 import uvloop
 from billing_world import SECOND_RUN, build_world
-from ingest_client import Connection, Refused, bodies, load, percentiles, prepare_database, served
+from ingest_client import (
+    TUNED,
+    Connection,
+    Refused,
+    bodies,
+    load,
+    percentiles,
+    prepare_database,
+    served,
+)
 
 from engine.db import open_database
 from engine.postgres import start_or_join
 from invoicing.run_billing import run_billing
 
-TUNED = {"shared_buffers": "512MB", "max_wal_size": "4GB"}
 STEADY_MS, BILLING_MS, VISIBLE_MS, LAG_MS = 50.0, 150.0, 2_000.0, 5.0
 GOODPUT, OVERLOAD, LEAST_OFFERED = 0.7, 3, 2.5
 RECOVERY_SECONDS = 10

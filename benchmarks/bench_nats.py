@@ -23,7 +23,7 @@ from typing import Any
 
 import asyncpg
 import uvloop
-from bench_ingest import TUNED, bodies, load, prepare_database, served
+from ingest_client import TUNED, bodies, load, prepare_database, served
 from nats.aio.client import Client
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -117,14 +117,14 @@ async def run(options: argparse.Namespace, admin: str, cluster: Nodes) -> None:
         [entry] = await list_sellers(connection=connection)
     await database.close()
     found: dict[tuple[str, str], list[float]] = {}
-    async with served(dsn, "application", 20_000 + os.getpid() % 20_000) as port:
+    async with served(dsn, "ingest_client:application", 20_000 + os.getpid() % 20_000) as port:
         for number in range(options.rounds):
             for shape, size in SHAPES.items():
                 total = options.events // FEWER.get(size, 1)
                 rates = await measure(cluster, dsn, entry.id, size, total)
                 arguments: dict[str, Any] = {"port": port, "key": key, "size": size}
                 arguments |= {"connections": {1: 64, 100: 32}.get(size, 16), "ids": "time"}
-                http, _, _ = await load(arguments | {"seconds": options.seconds})
+                http, _, _, _ = await load(arguments | {"seconds": options.seconds})
                 ways = zip(
                     ("published", "pulled", "committed", "http"), (*rates, http), strict=True
                 )

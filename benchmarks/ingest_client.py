@@ -30,6 +30,7 @@ from plans.register_customer import register_customer
 
 ROOT = Path(__file__).resolve().parents[1]
 CUSTOMERS = 200
+TUNED = {"shared_buffers": "512MB", "max_wal_size": "4GB"}
 _A_MILLISECOND = 100
 """Events that share the time in their ids: what 100,000 events a second look like."""
 
