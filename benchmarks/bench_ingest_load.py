@@ -108,6 +108,9 @@ class Generator:
                 known = refused.status in {429, 503} and refused.tells_when and refused.known
                 outcome.told[f"{refused.status}" if known else f"{refused} (no target)"] += 1
                 outcome.unknown += self._size if refused.status == 503 else 0
+                if refused.ends:
+                    connection.close()
+                    return
             except OSError as error:
                 outcome.told[f"{type(error).__name__} (no target)"] += 1
                 outcome.unknown += self._size

@@ -75,6 +75,7 @@ class Refused(Exception):  # noqa: N818 - an answer, not an error
         super().__init__(f"{status}: {content[:200]!r}")
         self.status = status
         self.tells_when = b"retry-after:" in head.lower()
+        self.ends = b"connection: close" in head.lower()
         self.known = content[:1] == b"{" and b'"code"' in content
 
 
