@@ -123,11 +123,11 @@ def operations() -> list[tuple[str, str]]:
     """(method, path) of every described route; no database is asked for this."""
     idle = open_database(dsn="postgresql://nobody@/none", role=None)
     app = create_app(database=idle, clock=lambda: pytest.fail("nobody asks for the time"))
-    return [
+    return sorted(
         (method, path)
         for method, path, handler in handlers_of(app)
         if declared_scope(handler) is not None and method != "*"
-    ]
+    )
 
 
 def test_what_succeeds_is_answered_as_described(background: Background, schema: Any) -> None:
