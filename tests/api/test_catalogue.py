@@ -33,6 +33,7 @@ async def test_the_seller_and_its_defaults(world: World) -> None:
         "payment_details": None,
         "default_locale": None,
         "tax_provider": None,
+        "emails": None,
         "grace_hours": 0,
         "created_at": "2026-03-01T12:00:00Z",
         "clock_at": "2026-03-01T12:00:00Z",
