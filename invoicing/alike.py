@@ -14,17 +14,23 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.ids import derived_body, unix_micros
+from engine.ids import derived_body
 from engine.money import parse_scaled
+from invoicing.assembly import document_parts
 from invoicing.charges import Charge, ProrationTerms, charges_due, may_be_posted, touched_from
 from invoicing.commitments import has_commitment
-from invoicing.rate_charges import NANO_DIGITS, closes_at_of, feed_of_charge
+from invoicing.rate_charges import (
+    NANO_DIGITS,
+    charge_windows,
+    feed_of_charge,
+    priced_charges,
+)
 from metering.model import Measured, Windows
 from plans.agreement import Agreement
 from plans.model import Meter
 from plans.timeline import next_change_at, next_due_at
 from rating.rate import Quantities
-from rating.tables import PriceTables, compile_prices
+from rating.tables import PriceTables
 
 _Ints = NDArray[np.int64]
 _INT64: Final = 2**63 - 1
@@ -153,17 +159,8 @@ def asked(
     measured = np.flatnonzero(usage[charge]) if charges else np.empty(0, dtype=np.intp)
     windows = None
     if len(measured):
-        table = _window_table(charges, meters)
-        of = table[charge[measured]]
-        windows = Windows(
-            meter=of[:, 0].astype(np.int32),
-            customer=np.array(customers, dtype=np.int64)[member[measured]],
-            start_micros=of[:, 1],
-            end_micros=of[:, 2],
-            closes_micros=of[:, 3],
-            since_micros=of[:, 4],
-            whole_micros=of[:, 5],
-        )
+        numbers = np.array(customers, dtype=np.int64)[member[measured]]
+        windows = _windows_asked(charges, meters, charge[measured], numbers)
     return Ask(
         terms=terms,
         charges=charges,
@@ -176,26 +173,15 @@ def asked(
     )
 
 
-def _window_table(charges: Sequence[Charge], meters: Mapping[str, Meter]) -> _Ints:
-    """(meter, start, end, closes, since, whole) of every charge; zeros where none is measured."""
-    rows: list[tuple[int, ...]] = []
-    for charge in charges:
-        key = charge.stretch.price.meter
-        if not charge.is_usage or key is None:
-            rows.append((0,) * 6)
-            continue
-        begin, end = unix_micros(charge.period.start), unix_micros(charge.period.end)
-        rows.append(
-            (
-                meters[key].number,
-                unix_micros(charge.active.start),
-                unix_micros(charge.active.end),
-                unix_micros(closes_at_of(charge)),
-                begin,
-                end - begin,
-            )
-        )
-    return np.array(rows, dtype=np.int64)
+def _windows_asked(
+    charges: Sequence[Charge], meters: Mapping[str, Meter], charge: _Ints, customer: _Ints
+) -> Windows:
+    """What is asked of the meters for lines of `charge`, each of its own customer."""
+    usage = [index for index, each in enumerate(charges) if each.is_usage]
+    found = charge_windows(meters=meters, charges=[charges[index] for index in usage])
+    row = np.zeros(len(charges), dtype=np.intp)
+    row[usage] = np.arange(len(usage))
+    return found.of(rows=row[charge], customer=customer)
 
 
 class ToRate(msgspec.Struct, frozen=True, kw_only=True):
@@ -225,26 +211,13 @@ def to_rate(ask: Ask, measured: Measured | None) -> ToRate | None:
         if found.dtype != np.int64 or int(np.abs(found).max(initial=0)) > most // scale:
             return None
         values[ask.measured] = found * scale
-    rows: dict[tuple[str, str], int] = {}
-    chosen: list[Charge] = []
-    row: list[int] = []
-    for charge in ask.charges:
-        name = (charge.stretch.price_id, charge.agreement.currency)
-        if name not in rows:
-            rows[name] = len(chosen)
-            chosen.append(charge)
-        row.append(rows[name])
+    priced = priced_charges(ask.charges)
     return ToRate(
-        tables=compile_prices(
-            prices=[charge.stretch.price for charge in chosen],
-            currencies=[charge.agreement.currency for charge in chosen],
-        ),
-        price=np.array(row, dtype=np.int32)[ask.charge],
+        tables=priced.tables,
+        price=priced.row[ask.charge],
         quantity=Quantities(mantissa=values, digits=digits),
-        numerator=np.array([each.numerator for each in ask.charges], dtype=np.int64)[ask.charge],
-        denominator=np.array([each.denominator for each in ask.charges], dtype=np.int64)[
-            ask.charge
-        ],
+        numerator=priced.numerator[ask.charge],
+        denominator=priced.denominator[ask.charge],
         nanos=values // 10 ** (digits - NANO_DIGITS),
     )
 
@@ -278,7 +251,12 @@ def document_bodies(
     """The 128 bits of each customer's first document of its due instant, in no group."""
     told = {at: at.isoformat() for at in set(instants)}
     return [
-        derived_body(at=at, parts=(seller, customer, told[at], currency, "", 0))
+        derived_body(
+            at=at,
+            parts=document_parts(
+                seller_id=seller, customer=customer, billed_at=told[at], currency=currency
+            ),
+        )
         for customer, at, currency in zip(customers, instants, currencies, strict=True)
     ]
 

@@ -89,6 +89,19 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True):
         return tuple(dict.fromkeys(each.document for line in self.lines for each in line.adjusted))
 
 
+def document_parts(
+    *,
+    seller_id: str,
+    customer: str,
+    billed_at: str,
+    currency: str,
+    group: str = "",
+    ordinal: int | str = 0,
+) -> tuple[str | int, ...]:
+    """What identifies a document; `billed_at` in ISO format."""
+    return seller_id, customer, billed_at, currency, group, ordinal
+
+
 def document_ids(
     *,
     seller_id: str,
@@ -99,7 +112,14 @@ def document_ids(
     ordinal: int | str,
 ) -> tuple[tuple[str | int, ...], DerivedIds]:
     """What identifies a document, and the ids that follow from it."""
-    parts = (seller_id, customer, billed_at.isoformat(), currency, group, ordinal)
+    parts = document_parts(
+        seller_id=seller_id,
+        customer=customer,
+        billed_at=billed_at.isoformat(),
+        currency=currency,
+        group=group,
+        ordinal=ordinal,
+    )
     return parts, DerivedIds(body=derived_body(at=billed_at, parts=parts))
 
 

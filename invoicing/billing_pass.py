@@ -10,9 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from engine.db import Database
 from invoicing.alike import Due, Sheaf, following_of
-from invoicing.alike_store import due_with_terms
 from invoicing.ask_taxes import TaxDesk
-from invoicing.assembly import BilledCustomer
 from invoicing.blame import is_of_an_account, reason_of
 from invoicing.derive import (
     Derived,
@@ -25,25 +23,22 @@ from invoicing.derive import (
 from invoicing.derive_alike import FEW, derive_alike
 from invoicing.post import Posted, post
 from invoicing.post_alike import Chunk, NotAlikeError, post_alike
-from invoicing.run_store import (
-    park,
-)
-from invoicing.store import (
-    DueCustomer,
-    count_run,
-    due_customers,
-)
+from invoicing.run_store import park
+from invoicing.store import count_run
 from invoicing.sweep_usage import sweep_usage
 from invoicing.tax_provider import TaxUnknownError
+from invoicing.work_store import (
+    DueCustomer,
+    due_customer,
+    due_with_terms,
+    pending_customers,
+)
 from plans.model import Seller
 from plans.subscription_store import PriceBook
 
 MOST: Final = 100_000
 SEGMENT: Final = 20_000
 CHUNK: Final = 2_000
-ATTEMPTS: Final = 20
-LOCK_WAIT_SECONDS: Final = 30
-MANY_DOCUMENTS: Final = 1_000
 
 
 class Portions(msgspec.Struct, frozen=True, kw_only=True):
@@ -119,13 +114,12 @@ class BillingPass:
         due: list[DueCustomer] = []
         try:
             async with self._snapshot() as connection:
-                due = await due_customers(
+                due = await pending_customers(
                     connection=connection,
                     as_of=self.as_of,
                     due_by=self.as_of - self.seller.grace,
                     limit=self.portions.segment,
                     parked=list(self.parked),
-                    pending=True,
                     customers=self.customers_wanted,
                 )
                 work = await load_work(connection=connection, due=due, book=PriceBook())
@@ -346,19 +340,6 @@ class BillingPass:
                 detail=detail,
                 now=self.now,
             )
-
-
-def due_customer(due: Due) -> DueCustomer:
-    """One unit of work, told as those that are derived one by one."""
-    customer = BilledCustomer(
-        id=due.customer,
-        key=due.key,
-        number=due.number,
-        party=due.party,
-        net_terms_days=due.net_terms_days,
-        po_number=due.po_number,
-    )
-    return DueCustomer(customer=customer, due_at=due.due_at)
 
 
 def apart(due: Sequence[Due], sheaf: Sheaf | None, most: int) -> tuple[int, list[DueCustomer]]:

@@ -25,7 +25,7 @@ from invoicing.commitments import (
 from invoicing.difference import Difference, PostedLine, RatedCharge, differences_of
 from invoicing.posted_store import posted_lines
 from invoicing.rate_charges import rate_charges
-from invoicing.store import DueCustomer
+from invoicing.work_store import DueCustomer
 from metering.measure import sweep_inbox
 from plans.agreement import Agreement
 from plans.model import Seller

@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from invoicing.derive import derive, load_work, up_to_following
 from invoicing.post import Posted, post
-from invoicing.store import due_customers
+from invoicing.work_store import DueCustomer, due_customers, pending_customers
 from plans.model import Seller
 from plans.subscription_store import PriceBook
 
@@ -33,15 +33,7 @@ async def post_due(
     """
     documents = lines = 0
     for waiting in (False, True) if pending else (False,):
-        while due := await due_customers(
-            connection=connection,
-            as_of=as_of,
-            due_by=due_by,
-            limit=SEGMENT,
-            parked=[],
-            pending=waiting,
-            customers=customers,
-        ):
+        while due := await _next_due(connection, as_of, due_by, customers, waiting=waiting):
             work = await load_work(connection=connection, due=due, book=PriceBook())
             derived = await derive(
                 connection=connection, seller=seller, work=up_to_following(work=work)
@@ -57,3 +49,20 @@ async def post_due(
             documents += posted.documents
             lines += posted.lines
     return Posted(documents=documents, lines=lines)
+
+
+async def _next_due(
+    connection: AsyncConnection,
+    as_of: datetime,
+    due_by: datetime,
+    customers: Sequence[str],
+    *,
+    waiting: bool,
+) -> list[DueCustomer]:
+    if waiting:
+        return await pending_customers(
+            connection=connection, as_of=as_of, due_by=due_by, limit=SEGMENT, customers=customers
+        )
+    return await due_customers(
+        connection=connection, due_by=due_by, limit=SEGMENT, customers=customers
+    )

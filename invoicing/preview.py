@@ -24,8 +24,9 @@ from invoicing.rehearse import (
     post_on_trial,
 )
 from invoicing.run_report_store import list_posted
-from invoicing.store import customer_names, due_customers
+from invoicing.store import customer_names
 from invoicing.tax_provider import TaxUnknownError
+from invoicing.work_store import due_customers
 from plans.agreement import SubscriptionDraft
 from plans.cancel import cancel
 from plans.change import change
@@ -79,10 +80,8 @@ async def _rehearse(
     through, told = draft.as_of or EVER, 0
     while due := await due_customers(
         connection=connection,
-        as_of=through,
         due_by=through,
         limit=1,
-        parked=[],
         customers=[customer.bill_to],
     ):
         if told == INSTANTS:

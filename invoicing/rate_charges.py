@@ -32,7 +32,7 @@ _LIMIT_NANOS: Final = 10 ** (15 + NANO_DIGITS)
 _Ints = NDArray[np.int64]
 
 
-class _Priced(msgspec.Struct, frozen=True, kw_only=True):
+class Priced(msgspec.Struct, frozen=True, kw_only=True):
     """Charges with their prices compiled once; `row` is each charge's row in `tables`."""
 
     charges: Sequence[Charge]
@@ -50,7 +50,8 @@ class _Lines(msgspec.Struct, frozen=True, kw_only=True):
     offsets: list[int]
 
 
-def _priced(charges: Sequence[Charge]) -> _Priced:
+def priced_charges(charges: Sequence[Charge]) -> Priced:
+    """The charges with their prices compiled, each price and currency once."""
     rows: dict[tuple[str, str], int] = {}
     prices: list[Price] = []
     currencies: list[str] = []
@@ -63,7 +64,7 @@ def _priced(charges: Sequence[Charge]) -> _Priced:
             prices.append(charge.stretch.price)
             currencies.append(charge.agreement.currency)
         index.append(row)
-    return _Priced(
+    return Priced(
         charges=charges,
         tables=compile_prices(prices=prices, currencies=currencies),
         row=np.array(index, dtype=np.int32),
@@ -92,7 +93,7 @@ async def rate_charges(
             by_feed.setdefault(feed_of_charge(charge), []).append(index)
     found: list[tuple[int, RatedCharge]] = []
     for feed, chosen in by_feed.items():
-        priced = _priced([charges[index] for index in chosen])
+        priced = priced_charges([charges[index] for index in chosen])
         if feed is None:
             rated = await _whole(connection, seller, meters, priced)
         else:
@@ -111,7 +112,7 @@ def feed_of_charge(charge: Charge) -> Feed | None:
 
 
 async def _whole(
-    connection: AsyncConnection, seller: Seller, meters: Mapping[str, Meter], priced: _Priced
+    connection: AsyncConnection, seller: Seller, meters: Mapping[str, Meter], priced: Priced
 ) -> list[tuple[int, RatedCharge]]:
     """One quantity a charge: agreed, or measured as a whole."""
     charges = priced.charges
@@ -153,7 +154,7 @@ async def _parts(
     connection: AsyncConnection,
     seller: Seller,
     meters: Mapping[str, Meter],
-    priced: _Priced,
+    priced: Priced,
     feed: Feed,
 ) -> list[tuple[int, RatedCharge]]:
     """Usage kept apart by dimensions or by event, gathered into a line per group."""
@@ -251,7 +252,7 @@ def _open(lines: _Lines, charge: int, group: str, offset: int) -> None:
 
 def _amounts(
     seller: Seller,
-    priced: _Priced,
+    priced: Priced,
     feed: Feed,
     lines: _Lines,
     usage: GroupedUsage | EventUsage,
@@ -293,7 +294,7 @@ def _amounts(
     ).tolist()
 
 
-def _cells(priced: _Priced, usage: GroupedUsage | EventUsage) -> NDArray[np.int32]:
+def _cells(priced: Priced, usage: GroupedUsage | EventUsage) -> NDArray[np.int32]:
     """The matrix row that each measured combination is priced by."""
     known: dict[tuple[int, int], int] = {}
     cells: list[int] = []
@@ -310,7 +311,7 @@ def _cells(priced: _Priced, usage: GroupedUsage | EventUsage) -> NDArray[np.int3
 
 def _rated(
     seller: Seller,
-    priced: _Priced,
+    priced: Priced,
     lines: _Lines,
     totals: Sequence[int],
     amounts: Sequence[int],

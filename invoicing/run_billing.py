@@ -28,16 +28,11 @@ from invoicing.run_store import (
     unfinished_runs,
     unpark_all,
 )
-from invoicing.store import (
-    lock_billing,
-)
+from invoicing.store import lock_billing
 from invoicing.sweep_usage import billing_lock
 from plans.model import Seller
 from plans.seller_store import load_seller
 
-MOST: Final = 100_000
-SEGMENT: Final = 20_000
-CHUNK: Final = 2_000
 ATTEMPTS: Final = 20
 LOCK_WAIT_SECONDS: Final = 30
 MANY_DOCUMENTS: Final = 1_000

@@ -1,4 +1,4 @@
-"""SQL of billing: the work list, what is posted, numbers, and the bulk writing of documents."""
+"""SQL of billing: what is posted, numbers, and the bulk writing of documents."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
@@ -9,35 +9,9 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from engine.db import copy_rows, loading
-from invoicing.assembly import BilledCustomer
 from invoicing.loss_store import losses_left
 from invoicing.settlement import OpenInvoice
 
-_DUE: Final = text("""
-SELECT c.id, c.key, c.number, c.party, c.net_terms_days, c.po_number, d.due_at
-FROM (
-  SELECT coalesce(s.payer, s.customer) AS customer, min(s.next_due_at) AS due_at
-  FROM subscriptions s WHERE s.seller = current_seller() AND s.next_due_at <= :due_by
-    AND coalesce(s.payer, s.customer) <> ALL(:parked) AND (CAST(:customers AS text[]) IS NULL
-      OR coalesce(s.payer, s.customer) = ANY(:customers))
-  GROUP BY 1
-) d JOIN customers c ON c.seller = current_seller() AND c.id = d.customer
-ORDER BY d.due_at, c.key COLLATE "C" LIMIT :limit
-""")
-_PENDING: Final = text("""
-SELECT c.id, c.key, c.number, c.party, c.net_terms_days, c.po_number,
-  CAST(:as_of AS timestamptz) AS due_at
-FROM customers c
-WHERE c.seller = current_seller() AND c.id <> ALL(:parked)
-  AND (CAST(:customers AS text[]) IS NULL OR c.id = ANY(:customers)) AND c.id IN (
-  SELECT coalesce(s.payer, s.customer) FROM subscriptions s
-  WHERE s.seller = current_seller() AND s.derived_through_at IS NOT NULL
-    AND (s.dirty_from_at IS NOT NULL OR s.next_change_at <= :as_of))
-  AND c.id NOT IN (
-  SELECT coalesce(s.payer, s.customer) FROM subscriptions s
-  WHERE s.seller = current_seller() AND s.next_due_at > :due_by AND s.next_due_at <= :as_of)
-ORDER BY c.key COLLATE "C" LIMIT :limit
-""")
 _NEXT_DUE: Final = text("""
 SELECT min(next_due_at) FROM subscriptions
 WHERE seller = current_seller() AND next_due_at <= :through
@@ -133,58 +107,12 @@ WHERE seller = current_seller() AND id = :run
 """)
 
 
-class DueCustomer(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """One unit of work: a customer and the due instant to bill."""
-
-    customer: BilledCustomer
-    due_at: datetime
-
-
 class BilledName(msgspec.Struct, frozen=True, kw_only=True):
     """Who gets documents: its id and key, and the numbers in the event store of all it pays for."""
 
     id: str
     key: str
     numbers: tuple[int, ...]
-
-
-async def due_customers(
-    *,
-    connection: AsyncConnection,
-    as_of: datetime,
-    limit: int,
-    due_by: datetime,
-    parked: Sequence[str],
-    pending: bool = False,
-    customers: Sequence[str] | None = None,
-) -> list[DueCustomer]:
-    """Customers with something due by `due_by`, in the order of (due instant, key).
-
-    With `pending`, those whose posted charges were touched since, all at `as_of`: what is due
-    between the two is a draft that will hold the difference. `customers` (ids) leaves out others.
-    """
-    parameters = {
-        "as_of": as_of,
-        "due_by": due_by,
-        "limit": limit,
-        "parked": list(parked),
-        "customers": None if customers is None else list(customers),
-    }
-    rows = await connection.execute(_PENDING if pending else _DUE, parameters)
-    return [
-        DueCustomer(
-            customer=BilledCustomer(
-                id=row.id,
-                key=row.key,
-                number=row.number,
-                party=row.party,
-                net_terms_days=row.net_terms_days,
-                po_number=row.po_number,
-            ),
-            due_at=row.due_at,
-        )
-        for row in rows
-    ]
 
 
 async def customers_after(

@@ -92,6 +92,20 @@ class Windows(msgspec.Struct, frozen=True, kw_only=True):
     since_micros: NDArray[np.int64] | None = None
     whole_micros: NDArray[np.int64] | None = None
 
+    def of(self, *, rows: NDArray[np.intp], customer: NDArray[np.int64]) -> "Windows":
+        """What is asked of each of these rows, for as many other customers."""
+        optional = (self.closes_micros, self.since_micros, self.whole_micros)
+        closes, since, whole = (None if each is None else each[rows] for each in optional)
+        return Windows(
+            meter=self.meter[rows],
+            customer=customer,
+            start_micros=self.start_micros[rows],
+            end_micros=self.end_micros[rows],
+            closes_micros=closes,
+            since_micros=since,
+            whole_micros=whole,
+        )
+
 
 class Measured(msgspec.Struct, frozen=True, kw_only=True):
     """The quantities of n lines, in their order: mantissa × 10^-digits, exact.

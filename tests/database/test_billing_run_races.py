@@ -11,8 +11,9 @@ from invoicing.derive import derive, load_work
 from invoicing.post import StaleDerivationError, post
 from invoicing.run_billing import Portions, run_billing
 from invoicing.run_store import Unfinished, begin_run
-from invoicing.store import due_customers, lock_billing
+from invoicing.store import lock_billing
 from invoicing.sweep_usage import sweep_usage
+from invoicing.work_store import due_customers
 from plans.seller_store import load_seller
 from plans.subscription_store import PriceBook
 from tests.billing_world import at, shop, violations
@@ -41,9 +42,7 @@ class Halves:
         self.sweeps = await self.sweep()
         async with self.begin(snapshot=True) as connection:
             self.seller = await load_seller(connection=connection)
-            due = await due_customers(
-                connection=connection, as_of=self.as_of, due_by=self.as_of, limit=100, parked=[]
-            )
+            due = await due_customers(connection=connection, due_by=self.as_of, limit=100)
             work = await load_work(connection=connection, due=due, book=PriceBook())
             self.derived = await derive(connection=connection, seller=self.seller, work=work)
 

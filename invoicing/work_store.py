@@ -1,0 +1,182 @@
+"""SQL of the work list: what is due or pending, and of subscriptions what decides it."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Final
+
+import msgspec
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from engine.db import driver
+from invoicing.alike import Due
+from invoicing.alike_store import are_plain
+from invoicing.assembly import BilledCustomer
+
+# Besides the work list: of a customer whose only subscription falls due, and of which nothing but
+# its terms decides what is owed, those terms as two hashes. Everything that deriving reads of a
+# subscription is hashed, or else the subscription is told apart here.
+_DUE: Final = """
+SELECT c.id, c.key, c.number, c.party, c.net_terms_days, c.po_number, d.due_at,
+  s.id AS subscription, s.key AS contract, s.revision, t.intervals, t.one, t.other
+FROM (
+  SELECT coalesce(s.payer, s.customer) AS customer, min(s.next_due_at) AS due_at,
+    CASE WHEN count(*) = 1 AND bool_and(s.payer IS NULL) THEN min(s.id) END AS only
+  FROM subscriptions s WHERE s.seller = current_seller() AND s.next_due_at <= $1
+    AND coalesce(s.payer, s.customer) <> ALL($2::text[]) AND ($3::text[] IS NULL
+      OR coalesce(s.payer, s.customer) = ANY($3::text[]))
+  GROUP BY 1
+) d JOIN customers c ON c.seller = current_seller() AND c.id = d.customer
+  LEFT JOIN subscriptions s ON s.seller = current_seller() AND s.id = d.only AND $5
+    AND s.dirty_from_at IS NULL AND s.interim_at IS NULL AND s.spend_thresholds = '{}'
+    AND (s.next_change_at IS NULL OR s.next_change_at > d.due_at)
+    AND s.cancelled_at IS NULL AND NOT s.refund_unused
+    AND s.invoice_group IS NULL AND c.invoice_group IS NULL
+    AND (s.derived_through_at IS NULL OR s.derived_through_at < d.due_at)
+    AND NOT EXISTS (SELECT FROM subscriptions o
+      WHERE o.seller = s.seller AND o.customer = c.id AND o.id <> s.id)
+    AND NOT EXISTS (SELECT FROM subscriptions o WHERE o.seller = s.seller AND o.payer = c.id)
+  LEFT JOIN LATERAL (
+    SELECT string_agg(i.id, '' ORDER BY i.number) AS intervals,
+      hash_record_extended(ROW(s.currency, s.timezone, s.starts_at, s.ends_at, s.anchor_at,
+        s.anchor_day, s.alignment, s.net_terms_days, s.next_due_at, s.derived_through_at,
+        s.next_change_at, bit_xor(hash_record_extended(ROW(i.number, i.price, i.quantity,
+          i.start_at, i.end_at, i.end_is_cancellation, i.credit_unused, i.agreed_end_at,
+          i.closed_at, i.start_is_due, i.anchor_at, i.anchor_day, i.alignment), 0))), 0) AS one,
+      hash_record_extended(ROW(s.currency, s.timezone, s.starts_at, s.ends_at, s.anchor_at,
+        s.anchor_day, s.alignment, s.net_terms_days, s.next_due_at, s.derived_through_at,
+        s.next_change_at, bit_xor(hash_record_extended(ROW(i.number, i.price, i.quantity,
+          i.start_at, i.end_at, i.end_is_cancellation, i.credit_unused, i.agreed_end_at,
+          i.closed_at, i.start_is_due, i.anchor_at, i.anchor_day, i.alignment), 1))), 1) AS other
+    FROM price_intervals i WHERE i.seller = s.seller AND i.subscription = s.id
+  ) t ON s.id IS NOT NULL
+ORDER BY d.due_at, c.key COLLATE "C" LIMIT $4
+"""
+_PENDING: Final = text("""
+SELECT c.id, c.key, c.number, c.party, c.net_terms_days, c.po_number,
+  CAST(:as_of AS timestamptz) AS due_at
+FROM customers c
+WHERE c.seller = current_seller() AND c.id <> ALL(:parked)
+  AND (CAST(:customers AS text[]) IS NULL OR c.id = ANY(:customers)) AND c.id IN (
+  SELECT coalesce(s.payer, s.customer) FROM subscriptions s
+  WHERE s.seller = current_seller() AND s.derived_through_at IS NOT NULL
+    AND (s.dirty_from_at IS NOT NULL OR s.next_change_at <= :as_of))
+  AND c.id NOT IN (
+  SELECT coalesce(s.payer, s.customer) FROM subscriptions s
+  WHERE s.seller = current_seller() AND s.next_due_at > :due_by AND s.next_due_at <= :as_of)
+ORDER BY c.key COLLATE "C" LIMIT :limit
+""")
+
+
+class DueCustomer(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """One unit of work: a customer and the due instant to bill."""
+
+    customer: BilledCustomer
+    due_at: datetime
+
+
+async def due_with_terms(
+    *,
+    connection: AsyncConnection,
+    due_by: datetime,
+    limit: int,
+    parked: Sequence[str],
+    customers: Sequence[str] | None,
+) -> list[Due]:
+    """Customers with something due by `due_by`, in the order of (due instant, key)."""
+    plain = await are_plain(connection=connection)
+    return await _find_due(connection, due_by, limit, parked, customers, terms=plain)
+
+
+async def due_customers(
+    *,
+    connection: AsyncConnection,
+    due_by: datetime,
+    limit: int,
+    parked: Sequence[str] = (),
+    customers: Sequence[str] | None = None,
+) -> list[DueCustomer]:
+    """The same, to be derived one by one. `customers` (ids) leaves out others."""
+    found = await _find_due(connection, due_by, limit, parked, customers, terms=False)
+    return [due_customer(each) for each in found]
+
+
+async def pending_customers(
+    *,
+    connection: AsyncConnection,
+    as_of: datetime,
+    due_by: datetime,
+    limit: int,
+    parked: Sequence[str] = (),
+    customers: Sequence[str] | None = None,
+) -> list[DueCustomer]:
+    """Customers whose posted charges were touched since, all at `as_of`, in the order of keys.
+
+    What is due between `due_by` and `as_of` is a draft that will hold the difference.
+    """
+    parameters = {
+        "as_of": as_of,
+        "due_by": due_by,
+        "limit": limit,
+        "parked": list(parked),
+        "customers": None if customers is None else list(customers),
+    }
+    rows = await connection.execute(_PENDING, parameters)
+    return [
+        DueCustomer(
+            customer=BilledCustomer(
+                id=row.id,
+                key=row.key,
+                number=row.number,
+                party=row.party,
+                net_terms_days=row.net_terms_days,
+                po_number=row.po_number,
+            ),
+            due_at=row.due_at,
+        )
+        for row in rows
+    ]
+
+
+def due_customer(due: Due) -> DueCustomer:
+    """One unit of work, told as those that are derived one by one."""
+    customer = BilledCustomer(
+        id=due.customer,
+        key=due.key,
+        number=due.number,
+        party=due.party,
+        net_terms_days=due.net_terms_days,
+        po_number=due.po_number,
+    )
+    return DueCustomer(customer=customer, due_at=due.due_at)
+
+
+async def _find_due(
+    connection: AsyncConnection,
+    due_by: datetime,
+    limit: int,
+    parked: Sequence[str],
+    customers: Sequence[str] | None,
+    *,
+    terms: bool,
+) -> list[Due]:
+    raw = await driver(connection)
+    wanted = None if customers is None else list(customers)
+    rows = await raw.fetch(_DUE, due_by, list(parked), wanted, limit, terms)
+    return [
+        Due(
+            customer=row[0],
+            key=row[1],
+            number=row[2],
+            party=row[3],
+            net_terms_days=row[4],
+            po_number=row[5],
+            due_at=row[6],
+            subscription=row[7],
+            contract=row[8],
+            revision=row[9],
+            intervals=row[10],
+            terms=None if row[11] is None else (row[11], row[12]),
+        )
+        for row in rows
+    ]
