@@ -197,7 +197,7 @@ async def load_events(
         size = part.stop - part.start
         batches.append((world.seller, batch, last, size, first, last, numbers, b"[]", b""))
         measures.extend(
-            _measure_row(world.seller, batch, each)
+            measure_row(world.seller, batch, each)
             for each in measured_batch(world.meters, customers[part], times[part], batch)
         )
         if len(batches) == BATCHES_A_COPY or part.stop == events:
@@ -207,7 +207,8 @@ async def load_events(
             batches, measures = [], []
 
 
-def _measure_row(seller: int, batch: int, columns: MeterColumns) -> tuple[object, ...]:
+def measure_row(seller: int, batch: int, columns: MeterColumns) -> tuple[object, ...]:
+    """A row of `event_measures`."""
     return (
         seller,
         columns.meter,

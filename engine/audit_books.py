@@ -5,6 +5,7 @@ from typing import Final
 from engine.audit_check import Check
 from engine.audit_credits import CREDIT_CHECKS
 from engine.audit_receipts import RECEIPT_CHECKS
+from engine.audit_sums import ACCOUNT_SUMS, DOCUMENT_SUMS
 
 _DOCUMENTS: Final = """(
   SELECT seller, id, series, sequence, number, customer, currency, issued_at, run, billed_from,
@@ -12,32 +13,29 @@ _DOCUMENTS: Final = """(
   UNION ALL
   SELECT seller, id, series, sequence, number, customer, currency, issued_at, run, billed_from,
     billed_to, status FROM credit_notes)"""
-_SUMS: Final = """(
-  SELECT seller, document, sum(amount_minor) AS amount, sum(discount_minor) AS discount,
-    sum(promotional_minor) AS promotional, sum(tax_minor) AS tax,
-    sum(amount_minor - discount_minor - promotional_minor + tax_minor - tax_included_minor) AS total
-  FROM line_items GROUP BY seller, document)"""
 
 _ARITHMETIC: Final = (
     Check(
         name="invoice_total",
         sentence="The sums of an invoice are those of its lines.",
-        sql=f"""
+        given=DOCUMENT_SUMS,
+        sql="""
 SELECT i.seller, i.id, format('total %s, subtotal %s, discount %s, promotional %s, tax %s; lines'
   ' %s, %s, %s, %s, %s', i.total_minor, i.subtotal_minor, i.discount_minor, i.promotional_minor,
   i.tax_minor, l.total, l.amount, l.discount, l.promotional, l.tax)
-FROM invoices i LEFT JOIN {_SUMS} l ON l.seller = i.seller AND l.document = i.id
+FROM invoices i LEFT JOIN line_sums l ON l.seller = i.seller AND l.document = i.id
 WHERE (i.total_minor, i.subtotal_minor, i.discount_minor, i.promotional_minor, i.tax_minor)
   IS DISTINCT FROM (l.total, l.amount, l.discount, l.promotional, l.tax)""",
     ),
     Check(
         name="credit_note_total",
         sentence="The sums of a credit note are what its lines give back.",
-        sql=f"""
+        given=DOCUMENT_SUMS,
+        sql="""
 SELECT n.seller, n.id, format('total %s, subtotal %s, discount %s, promotional %s, tax %s; lines'
   ' %s, %s, %s, %s, %s', n.total_minor, n.subtotal_minor, n.discount_minor, n.promotional_minor,
   n.tax_minor, -l.total, -l.amount, -l.discount, -l.promotional, -l.tax)
-FROM credit_notes n LEFT JOIN {_SUMS} l ON l.seller = n.seller AND l.document = n.id
+FROM credit_notes n LEFT JOIN line_sums l ON l.seller = n.seller AND l.document = n.id
 WHERE (n.total_minor, n.subtotal_minor, n.discount_minor, n.promotional_minor, n.tax_minor)
   IS DISTINCT FROM (-l.total, -l.amount, -l.discount, -l.promotional, -l.tax)""",
     ),
@@ -105,12 +103,10 @@ WHERE status IN ('open', 'paid') AND (status = 'paid') <> (amount_due_minor = 0)
     Check(
         name="document_lines",
         sentence="A document has lines, numbered 1 to n.",
+        given=DOCUMENT_SUMS,
         sql=f"""
 SELECT d.seller, d.id, format('%s lines, numbered %s to %s', coalesce(l.lines, 0), l.first, l.last)
-FROM {_DOCUMENTS} d LEFT JOIN (
-  SELECT seller, document, count(*) AS lines, min(ordinal) AS first, max(ordinal) AS last
-  FROM line_items GROUP BY seller, document
-) l ON l.seller = d.seller AND l.document = d.id
+FROM {_DOCUMENTS} d LEFT JOIN line_sums l ON l.seller = d.seller AND l.document = d.id
 WHERE (l.first, l.last) IS DISTINCT FROM (1, l.lines)""",
     ),
 )
@@ -177,19 +173,21 @@ _JOURNAL: Final = (
     Check(
         name="entry_balanced",
         sentence="The postings of a journal entry sum to zero in each currency.",
+        given=DOCUMENT_SUMS,
         sql="""
-SELECT seller, entry, format('%s %s too much', sum(amount_minor), currency) FROM postings
-GROUP BY seller, entry, currency HAVING sum(amount_minor) <> 0""",
+SELECT seller, entry, format('%s %s too much', amount, currency) FROM entry_sums
+WHERE amount <> 0""",
     ),
     Check(
         name="entry_whole",
         sentence="A journal entry has at least two postings, numbered 1 to n.",
+        given=DOCUMENT_SUMS,
         sql="""
 SELECT e.seller, e.id, format('%s postings, numbered %s to %s', coalesce(p.postings, 0), p.first,
   p.last)
 FROM journal_entries e LEFT JOIN (
-  SELECT seller, entry, count(*) AS postings, min(ordinal) AS first, max(ordinal) AS last
-  FROM postings GROUP BY seller, entry
+  SELECT seller, entry, sum(postings) AS postings, min(first) AS first, max(last) AS last
+  FROM entry_sums GROUP BY seller, entry
 ) p ON p.seller = e.seller AND p.entry = e.id
 WHERE coalesce(p.postings, 0) < 2 OR p.first <> 1 OR p.last <> p.postings""",
     ),
@@ -237,29 +235,27 @@ GROUP BY e.seller, e.source, p.contract, p.line, p.currency HAVING sum(p.amount_
     Check(
         name="entry_amount",
         sentence="The entry of a document's issue moves each line's net, and its tax.",
+        given=DOCUMENT_SUMS,
         sql=f"""
-SELECT d.seller, d.id, format('lines move %s and tax %s, the document says %s and %s', p.net, p.tax,
-  -(l.total - l.tax), -l.tax)
+SELECT d.seller, d.id, format('lines move %s and tax %s, the document says %s and %s',
+  coalesce(p.net, 0), coalesce(p.tax, 0), -(l.total - l.tax), -l.tax)
 FROM {_DOCUMENTS} d
   JOIN journal_entries e ON e.seller = d.seller AND e.source = d.id AND e.kind = 'issued'
-  JOIN {_SUMS} l ON l.seller = d.seller AND l.document = d.id
-  CROSS JOIN LATERAL (
-    SELECT coalesce(sum(amount_minor) FILTER (
-      WHERE line <> '' AND account IN ('contract_balance', 'prepaid_credits')), 0) AS net,
-      coalesce(sum(amount_minor) FILTER (WHERE account = 'tax_payable'), 0) AS tax
-    FROM postings p WHERE p.seller = e.seller AND p.entry = e.id AND p.currency = d.currency) p
-WHERE (p.net, p.tax) IS DISTINCT FROM (-(l.total - l.tax), -l.tax)""",
+  JOIN line_sums l ON l.seller = d.seller AND l.document = d.id
+  LEFT JOIN entry_sums p ON p.seller = e.seller AND p.entry = e.id AND p.currency = d.currency
+WHERE (coalesce(p.net, 0), coalesce(p.tax, 0)) IS DISTINCT FROM (-(l.total - l.tax), -l.tax)""",
     ),
     Check(
         name="receivable_control",
         sentence="Accounts receivable are what is due of open invoices, by customer and currency.",
+        given=ACCOUNT_SUMS,
         sql="""
 SELECT coalesce(a.seller, i.seller), coalesce(a.customer, i.customer) || ' '
   || coalesce(a.currency, i.currency),
   format('account %s, invoices %s', coalesce(a.amount, 0), coalesce(i.amount, 0))
 FROM (
-  SELECT seller, customer, currency, sum(amount_minor) AS amount FROM postings
-  WHERE account = 'accounts_receivable' GROUP BY seller, customer, currency
+  SELECT seller, customer, currency, amount FROM account_sums
+  WHERE account = 'accounts_receivable'
 ) a FULL JOIN (
   SELECT seller, customer, currency, sum(amount_due_minor) AS amount FROM invoices
   WHERE status = 'open' GROUP BY seller, customer, currency
@@ -269,13 +265,14 @@ WHERE coalesce(a.amount, 0) <> coalesce(i.amount, 0)""",
     Check(
         name="customer_balance_control",
         sentence="A customer's balance is what the account of that name holds for it.",
+        given=ACCOUNT_SUMS,
         sql="""
 SELECT coalesce(a.seller, b.seller), coalesce(a.customer, b.customer) || ' '
   || coalesce(a.currency, b.currency),
   format('account %s, balance %s', coalesce(a.amount, 0), coalesce(b.amount_minor, 0))
 FROM (
-  SELECT seller, customer, currency, -sum(amount_minor) AS amount FROM postings
-  WHERE account = 'customer_balance' GROUP BY seller, customer, currency
+  SELECT seller, customer, currency, -amount AS amount FROM account_sums
+  WHERE account = 'customer_balance'
 ) a FULL JOIN customer_balances b
   ON b.seller = a.seller AND b.customer = a.customer AND b.currency = a.currency
 WHERE coalesce(a.amount, 0) <> coalesce(b.amount_minor, 0)""",
@@ -285,13 +282,14 @@ WHERE coalesce(a.amount, 0) <> coalesce(b.amount_minor, 0)""",
     Check(
         name="prepaid_credits_control",
         sentence="Prepaid credits are what is left on prepaid grants, by customer and currency.",
+        given=ACCOUNT_SUMS,
         sql="""
 SELECT coalesce(a.seller, g.seller), coalesce(a.customer, g.customer) || ' '
   || coalesce(a.currency, g.currency),
   format('account %s, grants %s', coalesce(a.amount, 0), coalesce(g.amount, 0))
 FROM (
-  SELECT seller, customer, currency, -sum(amount_minor) AS amount FROM postings
-  WHERE account = 'prepaid_credits' GROUP BY seller, customer, currency
+  SELECT seller, customer, currency, -amount AS amount FROM account_sums
+  WHERE account = 'prepaid_credits'
 ) a FULL JOIN (
   SELECT c.seller, c.customer, c.currency, sum(s.left_minor) AS amount FROM credit_grants c
     JOIN credit_grant_sums s ON s.seller = c.seller AND s.id = c.id
@@ -323,13 +321,14 @@ WHERE g.id IS NULL OR (d.kind, o.currency) IS DISTINCT FROM (g.kind, g.currency)
     Check(
         name="refunds_payable_control",
         sentence="Refunds payable are the refunds that are not confirmed, by customer.",
+        given=ACCOUNT_SUMS,
         sql="""
 SELECT coalesce(a.seller, n.seller), coalesce(a.customer, n.customer) || ' '
   || coalesce(a.currency, n.currency),
   format('account %s, refunds %s', coalesce(a.amount, 0), coalesce(n.amount, 0))
 FROM (
-  SELECT seller, customer, currency, -sum(amount_minor) AS amount FROM postings
-  WHERE account = 'refunds_payable' GROUP BY seller, customer, currency
+  SELECT seller, customer, currency, -amount AS amount FROM account_sums
+  WHERE account = 'refunds_payable'
 ) a FULL JOIN (
   SELECT seller, customer, currency, sum(amount_minor) AS amount FROM refunds
   WHERE status = 'pending' GROUP BY seller, customer, currency

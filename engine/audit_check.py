@@ -10,3 +10,5 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
     sentence: str
     """The invariant in words."""
     sql: str
+    given: str = ""
+    """A common table expression that `sql` reads: checks with the same one share one reading."""

@@ -3,6 +3,7 @@
 from typing import Final
 
 from engine.audit_check import Check
+from engine.audit_sums import ACCOUNT_SUMS
 
 RECEIPT_CHECKS: Final = (
     Check(
@@ -35,13 +36,14 @@ WHERE (p.amount_minor, p.currency) IS DISTINCT FROM (e.amount, e.currency)""",
     Check(
         name="unapplied_control",
         sentence="Unapplied cash is what of payments waits, by customer and currency.",
+        given=ACCOUNT_SUMS,
         sql="""
 SELECT coalesce(a.seller, p.seller), coalesce(a.customer, p.customer) || ' '
   || coalesce(a.currency, p.currency),
   format('account %s, payments %s', coalesce(a.amount, 0), coalesce(p.amount, 0))
 FROM (
-  SELECT seller, customer, currency, -sum(amount_minor) AS amount FROM postings
-  WHERE account = 'unapplied_cash' GROUP BY seller, customer, currency
+  SELECT seller, customer, currency, -amount AS amount FROM account_sums
+  WHERE account = 'unapplied_cash'
 ) a FULL JOIN (
   SELECT seller, customer, currency, sum(unapplied_minor) AS amount FROM payments
   GROUP BY seller, customer, currency
@@ -51,13 +53,14 @@ WHERE coalesce(a.amount, 0) <> coalesce(p.amount, 0)""",
     Check(
         name="cash_control",
         sentence="Cash is what payments brought in less the refunds that went out, by customer.",
+        given=ACCOUNT_SUMS,
         sql="""
 SELECT coalesce(a.seller, p.seller), coalesce(a.customer, p.customer) || ' '
   || coalesce(a.currency, p.currency),
   format('account %s, payments less refunds %s', coalesce(a.amount, 0), coalesce(p.amount, 0))
 FROM (
-  SELECT seller, customer, currency, sum(amount_minor) AS amount FROM postings
-  WHERE account = 'cash' GROUP BY seller, customer, currency
+  SELECT seller, customer, currency, amount FROM account_sums
+  WHERE account = 'cash'
 ) a FULL JOIN (
   SELECT seller, customer, currency, sum(amount_minor) AS amount FROM (
     SELECT seller, customer, currency, amount_minor FROM payments WHERE status <> 'returned'

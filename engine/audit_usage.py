@@ -3,6 +3,7 @@
 from typing import Final
 
 from engine.audit_check import Check
+from engine.audit_sums import KEY_SUMS
 
 # (table, what identifies its row, its column, the table it points to, the column there)
 _REFERENCES: Final = (
@@ -27,8 +28,6 @@ _REFERENCES: Final = (
     ("postings", "entry || ' ' || c.ordinal", "account", "accounts", "code"),
     ("postings", "entry || ' ' || c.ordinal", "customer", "customers", "id"),
     ("postings", "entry || ' ' || c.ordinal", "document", "documents", "id"),
-    ("event_keys", "key", "stream", "event_streams", "stream"),
-    ("event_keys", "key", "batch", "event_batches", "batch"),
     ("event_measures", "batch || ' ' || c.meter", "batch", "event_batches", "batch"),
     ("event_measures", "batch || ' ' || c.meter", "meter", "meters", "number"),
     ("event_chunks", "chunk", "meter", "meters", "number"),
@@ -67,21 +66,44 @@ def _dangling(table: str, identity: str, column: str, parent: str, key: str) -> 
     )
 
 
-def _strangers(table: str) -> str:
+def _dangling_keys(column: str, parent: str) -> str:
+    """As `_dangling`; the identities are too many to ask for each of them."""
     return (
-        f"SELECT DISTINCT c.seller, '{table}', 'no such seller' FROM {table} c"
-        " WHERE NOT EXISTS (SELECT FROM sellers s WHERE s.seller = c.seller)"
+        f"SELECT k.seller, 'event_keys ' || k.key, '{column} ' || k.{column} || ' is no row of"
+        f" {parent}' FROM (SELECT DISTINCT seller, {column} FROM key_sums c WHERE NOT EXISTS ("
+        f"SELECT FROM {parent} p WHERE p.seller = c.seller AND p.{column} = c.{column})) lost"
+        f" JOIN event_keys k ON k.seller = lost.seller AND k.{column} = lost.{column}"
     )
+
+
+def _strangers(table: str) -> str:
+    """One look at the index for each seller that the table has."""
+    return f"""(
+WITH RECURSIVE met AS (
+  SELECT min(seller) AS seller FROM {table}
+  UNION ALL
+  SELECT (SELECT min(c.seller) FROM {table} c WHERE c.seller > met.seller) FROM met
+  WHERE met.seller IS NOT NULL
+)
+SELECT m.seller, '{table}', 'no such seller' FROM met m
+WHERE m.seller IS NOT NULL AND NOT EXISTS (SELECT FROM sellers s WHERE s.seller = m.seller))"""
 
 
 USAGE_CHECKS: Final[tuple[Check, ...]] = (
     Check(
         name="references",
         sentence="What a row points to exists, and belongs to the same seller.",
+        given=KEY_SUMS,
         sql="WITH documents AS (SELECT seller, id FROM invoices UNION ALL"
         " SELECT seller, id FROM credit_notes UNION ALL SELECT seller, id FROM payments UNION ALL"
         " SELECT seller, id FROM refunds UNION ALL SELECT seller, id FROM credit_grants) "
-        + " UNION ALL ".join(_dangling(*reference) for reference in _REFERENCES),
+        + " UNION ALL ".join(
+            [
+                *(_dangling(*reference) for reference in _REFERENCES),
+                _dangling_keys("stream", "event_streams"),
+                _dangling_keys("batch", "event_batches"),
+            ]
+        ),
     ),
     Check(
         name="sellers",
@@ -91,12 +113,16 @@ USAGE_CHECKS: Final[tuple[Check, ...]] = (
     Check(
         name="event_batches",
         sentence="The identities of a batch are as many as its events, at places 0 to n - 1.",
+        given=KEY_SUMS,
         sql="""
 SELECT b.seller, CAST(b.batch AS text), format('%s events, %s identities at %s places, %s to %s',
   b.events, coalesce(k.keys, 0), k.places, k.first, k.last)
 FROM event_batches b LEFT JOIN (
-  SELECT seller, batch, count(*) AS keys, count(DISTINCT ordinal) AS places,
-    min(ordinal) AS first, max(ordinal) AS last FROM event_keys GROUP BY seller, batch
+  SELECT seller, batch, sum(keys) AS keys, sum(bit_count(places)) AS places,
+    min(first) AS first, max(last) AS last
+  FROM (SELECT seller, batch, block, sum(keys) AS keys, min(first) AS first, max(last) AS last,
+      CAST(bit_or(places) AS bit(64)) AS places
+    FROM key_sums GROUP BY seller, batch, block) b GROUP BY seller, batch
 ) k ON k.seller = b.seller AND k.batch = b.batch
 WHERE b.payload IS NOT NULL AND (k.keys, k.places, k.first, k.last, octet_length(b.ends))
   IS DISTINCT FROM (CAST(b.events AS bigint), CAST(b.events AS bigint), 0, b.events - 1,

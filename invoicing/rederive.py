@@ -13,18 +13,26 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from engine.ids import unix_micros
 from engine.money import format_amount
+from engine.period import Period
 from invoicing.charges import Charge, ProrationTerms, charges_due, vanished_charge
 from invoicing.commitments import Counted, counts_towards, is_counted, shortfall
 from invoicing.difference import Difference, PostedLine, RatedCharge, differences_of
+from invoicing.posted_columns import Late
+from invoicing.posted_columns_store import last_of_page, members_between, posted_between
 from invoicing.posted_store import posted_lines
 from invoicing.rate_charges import rate_charges
-from invoicing.store import customers_after
+from invoicing.rederive_alike import FEW, SharedTerms
 from metering.measure import sweep_inbox
 from plans.agreement import Agreement
 from plans.model import Seller
-from plans.subscription_store import PriceBook, agreements_of
+from plans.prices import Kind
+from plans.subscription_store import PriceBook, find_agreements
 
-PAGE: Final = 10_000
+PAGE: Final = 20_000
+FEWER: Final = 2_000
+"""So many subscriptions are derived together when each is looked at by itself."""
+TOLD: Final = 1_000
+FIRST_NUMBER: Final = -1
 
 
 class Mismatch(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,8 +50,12 @@ class Rederived(msgspec.Struct, frozen=True, kw_only=True):
     """How many charges were derived again, how many are waiting to be billed, and what differs."""
 
     charges: int
+    together: int
+    """Of the charges, those of subscriptions that were derived at once."""
     pending: int
+    differing: int
     mismatches: tuple[Mismatch, ...]
+    """Of those that differ the first, up to TOLD."""
 
 
 async def rederive(
@@ -51,27 +63,52 @@ async def rederive(
     connection: AsyncConnection,
     seller: Seller,
     report: Callable[[int], None] | None = None,
+    page: int = PAGE,
+    few: int = FEW,
 ) -> Rederived:
     """Derive all posted charges of the seller named in the transaction; memory is bounded.
 
     Works in any role that may read, in a snapshot transaction. `report` hears how many charges
-    are done.
+    are done; `page` is how many customers are looked at together. Subscriptions of the same terms
+    are derived and compared at once, unless fewer than `few` share theirs on average; whoever
+    differs there, or is out of the ordinary, one by one.
     """
     customers, micros = await sweep_inbox(connection=connection, take=False)
-    late = dict(zip(customers.tolist(), micros.tolist(), strict=True))
-    book = PriceBook()
-    charges = pending = 0
+    late, waiting = Late(customer=customers, micros=micros), dict[int, int]()
+    shared, book = SharedTerms(seller=seller, few=few), PriceBook()
+    charges = pending = together = differing = 0
     mismatches: list[Mismatch] = []
-    after: str | None = None
-    while page := await customers_after(connection=connection, after=after, limit=PAGE):
-        after = page[-1]
-        agreements = await agreements_of(connection=connection, customers=page, book=book)
-        done, waiting, wrong = await _compare(connection, seller, agreements, late)
-        charges, pending = charges + done, pending + waiting
-        mismatches += wrong
+    after = FIRST_NUMBER
+    while last := await last_of_page(connection=connection, after=after, customers=page):
+        between = {"after": after, "last": last}
+        members = await members_between(connection=connection, **between)
+        posted = await posted_between(connection=connection, **between)
+        found = await shared.compare(
+            connection=connection, members=members, late=late, posted=posted
+        )
+        charges, pending = charges + found.charges, pending + found.pending
+        together += found.charges
+        if found.one_by_one and len(customers) and not waiting:
+            waiting = dict(zip(customers.tolist(), micros.tolist(), strict=True))
+        for begin in range(0, len(found.one_by_one), FEWER):
+            some = [members[place].id for place in found.one_by_one[begin : begin + FEWER]]
+            agreements = await find_agreements(connection=connection, subscriptions=some, book=book)
+            done, left, wrong = await _compare(connection, seller, agreements, waiting)
+            charges, pending = charges + done, pending + left
+            differing += len(wrong)
+            mismatches += wrong[: TOLD - len(mismatches)]
+            if report is not None:
+                report(charges)
+        after = last
         if report is not None:
             report(charges)
-    return Rederived(charges=charges, pending=pending, mismatches=tuple(mismatches))
+    return Rederived(
+        charges=charges,
+        together=together,
+        pending=pending,
+        differing=differing,
+        mismatches=tuple(mismatches),
+    )
 
 
 async def _compare(
@@ -153,7 +190,7 @@ def _all_charges(
     """Every charge due up to where the subscription is derived, and every other key posted."""
     through = agreement.derived_through_at
     if through is None:
-        return []
+        return _never_due(agreement, starts)
     fresh = msgspec.structs.replace(agreement, derived_through_at=None, dirty_from_at=None)
     charges = charges_due(agreement=fresh, through=through, terms=terms)
     if agreement.dirty_from_at is not None:
@@ -174,6 +211,27 @@ def _all_charges(
             if gone is not None:
                 charges.append(msgspec.structs.replace(gone, agreement=agreement))
     return charges
+
+
+def _never_due(agreement: Agreement, starts: dict[str, list[datetime]]) -> list[Charge]:
+    """Posted keys of a subscription of which nothing was ever derived: nothing is owed of them.
+
+    Only spending thresholds bill usage before it falls due.
+    """
+    return [
+        Charge(
+            agreement=agreement,
+            stretch=stretch,
+            period=Period(start, start),
+            active=Period(start, start),
+            due_at=start,
+            numerator=0,
+            denominator=1,
+        )
+        for stretch in agreement.intervals
+        for start in starts.get(stretch.id, ())
+        if not (agreement.spend_thresholds and stretch.price.kind is Kind.USAGE)
+    ]
 
 
 def _is_pending(charge: Charge, dirty: datetime | None, late: dict[int, int]) -> bool:

@@ -17,10 +17,6 @@ SELECT min(next_due_at) FROM subscriptions
 WHERE seller = current_seller() AND next_due_at <= :through
   AND (CAST(:after AS timestamptz) IS NULL OR next_due_at > :after)
 """)
-_CUSTOMERS: Final = text("""
-SELECT id FROM customers WHERE seller = current_seller()
-  AND (CAST(:after AS text) IS NULL OR id > :after) ORDER BY id LIMIT :limit
-""")
 _NAMES: Final = text("""
 SELECT c.id, c.key, array_prepend(c.number, ARRAY(
   SELECT k.number FROM customers k WHERE k.seller = c.seller AND k.payer = c.id)) AS numbers
@@ -113,14 +109,6 @@ class BilledName(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     key: str
     numbers: tuple[int, ...]
-
-
-async def customers_after(
-    *, connection: AsyncConnection, after: str | None, limit: int
-) -> list[str]:
-    """Up to `limit` customer ids beyond `after`, in order."""
-    found = await connection.execute(_CUSTOMERS, {"after": after, "limit": limit})
-    return list(found.scalars())
 
 
 async def customer_names(

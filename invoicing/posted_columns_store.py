@@ -1,0 +1,88 @@
+"""SQL of subscriptions by the page, with hashes of their terms, and of their posted lines."""
+
+import io
+from typing import Final
+
+import msgspec
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from engine.columns import decode_copy
+from engine.db import driver
+from invoicing.posted_columns import PostedColumns
+
+_EPOCH_MICROS: Final = 946_684_800_000_000
+"""From 1970 to 2000, from where PostgreSQL counts."""
+
+_CUSTOMERS: Final = """
+SELECT max(number) FROM (
+  SELECT number FROM customers WHERE seller = current_seller() AND number > $1
+  ORDER BY number LIMIT $2) page
+"""
+# All that deriving reads of a subscription from its beginning is hashed.
+_HASHED: Final = """
+  hash_record_extended(ROW(s.currency, s.timezone, s.starts_at, s.ends_at, s.anchor_at,
+    s.anchor_day, s.alignment, s.cancelled_at, s.refund_unused, s.derived_through_at,
+    count(*), bit_xor(hash_record_extended(ROW(i.number, i.price, i.quantity, i.start_at, i.end_at,
+      i.end_is_cancellation, i.credit_unused, i.agreed_end_at, i.closed_at, i.start_is_due,
+      i.anchor_at, i.anchor_day, i.alignment), {seed}))), {seed})"""
+_MEMBERS: Final = f"""
+SELECT c.number, s.id, s.dirty_from_at IS NULL AND s.spend_thresholds = '{{}}' AS plain,
+  t.one, t.other
+FROM customers c JOIN subscriptions s ON s.seller = c.seller AND s.customer = c.id
+  CROSS JOIN LATERAL (
+    SELECT {_HASHED.format(seed=0)} AS one, {_HASHED.format(seed=1)} AS other
+    FROM price_intervals i WHERE i.seller = s.seller AND i.subscription = s.id) t
+WHERE c.seller = current_seller() AND c.number > $1 AND c.number <= $2
+ORDER BY c.number, s.id
+"""
+_POSTED: Final = """
+SELECT m.place, CAST(i.number AS bigint) AS number, l.charge_start_at,
+  CASE WHEN coalesce(v.status, n.status) <> 'void' THEN l.amount_minor ELSE 0 END AS amount_minor,
+  CAST(CAST(l.charge_group <> '' AS integer) AS bigint) AS grouped
+FROM (
+  SELECT s.id, row_number() OVER (ORDER BY c.number, s.id) - 1 AS place
+  FROM customers c JOIN subscriptions s ON s.seller = c.seller AND s.customer = c.id
+  WHERE c.seller = current_seller() AND c.number > $1 AND c.number <= $2
+) m JOIN price_intervals i ON i.seller = current_seller() AND i.subscription = m.id
+  JOIN line_items l ON l.seller = current_seller() AND l.price_interval = i.id
+  LEFT JOIN invoices v ON v.seller = current_seller() AND v.id = l.document
+  LEFT JOIN credit_notes n ON n.seller = current_seller() AND n.id = l.document
+"""
+
+
+class Member(msgspec.Struct, frozen=True, gc=False):
+    """One subscription of a page; `plain` where its terms alone decide what it owes."""
+
+    customer: int
+    id: str
+    plain: bool
+    terms: tuple[int, int]
+
+
+async def last_of_page(*, connection: AsyncConnection, after: int, customers: int) -> int | None:
+    """The number of the last of so many customers beyond the number `after`; None of none."""
+    raw = await driver(connection)
+    last: int | None = await raw.fetchval(_CUSTOMERS, after, customers)
+    return last
+
+
+async def members_between(*, connection: AsyncConnection, after: int, last: int) -> list[Member]:
+    """The subscriptions of the customers with numbers in (after, last], in order."""
+    raw = await driver(connection)
+    rows = await raw.fetch(_MEMBERS, after, last)
+    return [Member(row[0], row[1], row[2], (row[3], row[4])) for row in rows]
+
+
+async def posted_between(*, connection: AsyncConnection, after: int, last: int) -> PostedColumns:
+    """The posted lines of those subscriptions; places are those in `members_between`."""
+    raw = await driver(connection)
+    target = io.BytesIO()
+    await raw.copy_from_query(_POSTED, after, last, output=target, format="binary")
+    place, number, start, amount, grouped = decode_copy(target.getvalue(), columns=5)
+    return PostedColumns(
+        place=place,
+        number=number,
+        start_micros=start + _EPOCH_MICROS,
+        amount_minor=amount,
+        grouped=grouped,
+    )
