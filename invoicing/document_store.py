@@ -64,17 +64,6 @@ FROM line_items l LEFT JOIN subscriptions s ON s.seller = l.seller AND s.id = l.
 WHERE l.seller = current_seller() AND l.document = ANY(:documents)
 ORDER BY l.document, l.ordinal
 """)
-_PRINTED: Final = text("""
-SELECT l.id, p.body AS price, l.unit_amount, a.document AS adjusted,
-  coalesce(i.number, n.number) AS adjusted_number
-FROM line_items l
-  LEFT JOIN price_intervals v ON v.seller = l.seller AND v.id = l.price_interval
-  LEFT JOIN prices p ON p.seller = v.seller AND p.id = v.price
-  LEFT JOIN line_items a ON a.seller = l.seller AND a.id = l.adjusts
-  LEFT JOIN invoices i ON i.seller = a.seller AND i.id = a.document
-  LEFT JOIN credit_notes n ON n.seller = a.seller AND n.id = a.document
-WHERE l.seller = current_seller() AND l.document = :document
-""")
 _LINE: Final = text(f"""
 SELECT {_LINE_COLUMNS}, c.id AS customer_id, l.price_interval, l.charge_start_at,
   p.key AS plan, p.version, coalesce(i.currency, n.currency) AS currency,
@@ -122,14 +111,6 @@ class ExplainedLine(msgspec.Struct, frozen=True, kw_only=True):
     plan: str
     version: int
     issued_at: datetime
-
-
-class PrintedLine(msgspec.Struct, frozen=True, kw_only=True):
-    """What a line's printing needs beyond the answer: its price and the number it adjusts."""
-
-    price: Any
-    adjusted_number: str | None
-    unit_amount: str | None = None
 
 
 async def _lines_of(
@@ -355,14 +336,3 @@ async def parties_of(*, connection: AsyncConnection, document: str) -> tuple[Par
     """The seller and the customer as the document prints them."""
     row = (await connection.execute(_PARTIES, {"document": document})).one()
     return msgspec.convert(row.issuer, Party), msgspec.convert(row.recipient, Party)
-
-
-async def printed_lines(*, connection: AsyncConnection, document: str) -> dict[str, PrintedLine]:
-    """For each line id of the document: the price body and the number of what it adjusts."""
-    rows = await connection.execute(_PRINTED, {"document": document})
-    return {
-        row.id: PrintedLine(
-            price=row.price, adjusted_number=row.adjusted_number, unit_amount=row.unit_amount
-        )
-        for row in rows
-    }

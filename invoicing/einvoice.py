@@ -25,13 +25,13 @@ CREDIT_NOTE_TYPE: Final = "381"
 EACH: Final = "C62"
 SEPA_TRANSFER: Final = "58"
 CREDIT_TRANSFER: Final = "30"
-_REASONS: Final[Mapping[VatCategory, tuple[str | None, str]]] = MappingProxyType(
+EXEMPTION_CODES: Final[Mapping[VatCategory, str | None]] = MappingProxyType(
     {
-        VatCategory.EXEMPT: (None, "Exempt from tax"),
-        VatCategory.REVERSE_CHARGE: ("VATEX-EU-AE", "Reverse charge"),
-        VatCategory.INTRA_COMMUNITY: ("VATEX-EU-IC", "Intra-Community supply"),
-        VatCategory.EXPORT: ("VATEX-EU-G", "Export outside the EU"),
-        VatCategory.NOT_TAXED: ("VATEX-EU-O", "Not subject to VAT"),
+        VatCategory.EXEMPT: None,
+        VatCategory.REVERSE_CHARGE: "VATEX-EU-AE",
+        VatCategory.INTRA_COMMUNITY: "VATEX-EU-IC",
+        VatCategory.EXPORT: "VATEX-EU-G",
+        VatCategory.NOT_TAXED: "VATEX-EU-O",
     }
 )
 
@@ -56,12 +56,16 @@ class TradeParty(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TradeAllowance(msgspec.Struct, frozen=True, kw_only=True):
-    """A deduction, positive; on the document it belongs to a category and rate."""
+    """A deduction; on the document it belongs to a category and rate.
+
+    `amount` is positive; with `is_charge` it adds: what gives back takes its discount along.
+    """
 
     amount: str
     reason: str
     category: VatCategory = VatCategory.STANDARD
     percentage: str | None = None
+    is_charge: bool = False
 
 
 class TradeLine(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,6 +103,7 @@ class TradeTotals(msgspec.Struct, frozen=True, kw_only=True):
 
     lines: str
     allowances: str
+    charges: str
     without_tax: str
     tax: str
     with_tax: str
@@ -137,7 +142,6 @@ class TradeDocument(msgspec.Struct, frozen=True, kw_only=True):
     buyer_reference: str | None = None
     preceding: tuple[str, ...] = ()
     period: tuple[date, date] | None = None
-    notes: tuple[str, ...] = ()
 
 
 def refuse(code: str, message: str) -> BillingError:
@@ -185,11 +189,3 @@ def trade_party(*, party: Party, role: str) -> TradeParty:
         legal_scheme=None if other is None else registration_scheme(other.type),
         email=party.emails[0] if party.emails else None,
     )
-
-
-def exemption(*, category: VatCategory, reason: str | None) -> tuple[str | None, str | None]:
-    """Code and words of why nothing is taxed; none for a taxed or zero-rated category."""
-    if category not in _REASONS:
-        return None, None
-    code, words = _REASONS[category]
-    return code, reason or words

@@ -11,6 +11,7 @@ from engine.money import currency_digits, format_amount, format_plain, parse_amo
 from engine.period import local_date
 from invoicing.einvoice import (
     CREDIT_TRANSFER,
+    EXEMPTION_CODES,
     SEPA_TRANSFER,
     TradeAccount,
     TradeAllowance,
@@ -19,7 +20,6 @@ from invoicing.einvoice import (
     TradeParty,
     TradeTax,
     TradeTotals,
-    exemption,
     refuse,
     trade_party,
 )
@@ -27,11 +27,12 @@ from invoicing.figures import QUANTITY_DIGITS
 from invoicing.model import CreditNote, Invoice, InvoiceStatus
 from invoicing.paper_frame import PaymentDetails
 from invoicing.paper_lines import PaperLine
-from invoicing.paper_sums import PaperSums, PaperTax, VatCategory
+from invoicing.paper_sums import PaperSums, PaperTax, VatCategory, legend_of
+from invoicing.words.en import WORDS as ENGLISH
+from invoicing.words.phrases import Words
 from plans.model import Party
 
 ONE: Final = "1"
-CREDIT_TERMS: Final = "Nothing is to be paid for this document."
 _NO_SUMS: Final = PaperSums()
 _NEEDS_SELLER_VAT: Final = frozenset(VatCategory) - {VatCategory.NOT_TAXED}
 _NEEDS_BUYER_VAT: Final = {VatCategory.REVERSE_CHARGE, VatCategory.INTRA_COMMUNITY}
@@ -97,7 +98,7 @@ def _priced(line: PaperLine, gross: int, currency: str) -> tuple[str, str, str |
     return f"{sign}{ONE}", format_amount(abs(gross), currency=currency), None
 
 
-def _line(taxed: TaxedLine, *, index: int, currency: str, timezone: str) -> TradeLine:
+def _line(taxed: TaxedLine, *, index: int, currency: str, timezone: str, words: Words) -> TradeLine:
     line, tax = taxed.line, _only_tax(taxed)
     inside = parse_amount(tax.amount, currency=currency) if tax.inclusive else 0
     gross = parse_amount(line.amount, currency=currency) - inside
@@ -113,15 +114,20 @@ def _line(taxed: TaxedLine, *, index: int, currency: str, timezone: str) -> Trad
         base_quantity=base,
         net_amount=format_amount(gross - sum(minor for minor, _ in taken), currency=currency),
         allowances=tuple(
-            TradeAllowance(
-                amount=format_amount(minor, currency=currency), reason=label or "Discount"
-            )
+            _allowance(minor, label or words.discount, currency=currency)
             for minor, label in taken
+            if minor
         ),
         category=tax.category,
         percentage=_rate(tax.category, tax.percentage),
         period=_days(line.period, timezone) if line.period is not None else None,
     )
+
+
+def _allowance(minor: int, reason: str, *, currency: str) -> TradeAllowance:
+    """What is taken off; what is below zero adds, and is told as a charge."""
+    amount = format_amount(abs(minor), currency=currency)
+    return TradeAllowance(amount=amount, reason=reason, is_charge=minor < 0)
 
 
 def _by_rate(taxes: Sequence[PaperTax], currency: str) -> tuple[PaperTax, ...]:
@@ -143,25 +149,30 @@ def _by_rate(taxes: Sequence[PaperTax], currency: str) -> tuple[PaperTax, ...]:
     return tuple(found.values())
 
 
-def _trade_tax(tax: PaperTax) -> TradeTax:
-    code, reason = exemption(category=tax.category, reason=tax.reason)
+def _trade_tax(tax: PaperTax, words: Words) -> TradeTax:
+    is_told = tax.category in EXEMPTION_CODES
     return TradeTax(
         category=tax.category,
         percentage=_rate(tax.category, tax.percentage),
         taxable=tax.taxable,
         amount=tax.amount,
-        reason=reason,
-        reason_code=code,
+        reason=legend_of(tax, words=words) if is_told else None,
+        reason_code=EXEMPTION_CODES[tax.category] if is_told else None,
     )
 
 
 def _allowances(
-    lines: Sequence[TradeLine], taxes: Sequence[TradeTax], currency: str
+    lines: Sequence[TradeLine],
+    taxes: Sequence[TradeTax],
+    promotional_minor: int,
+    currency: str,
+    words: Words,
 ) -> tuple[TradeAllowance, ...]:
-    """What was taken off the document before tax, by category and rate.
+    """What promotional credit took off the document before tax, by category and rate.
 
-    `einvoice_does_not_add_up` when a rate is told that no line has, twice, or for more than its
-    lines hold.
+    Lines that give back may bring more of it than the others take: that is a charge.
+    `einvoice_does_not_add_up` when a rate is told that no line has, or twice, or when the rates
+    tell of another sum than was taken.
     """
     found: list[TradeAllowance] = []
     groups = [(tax.category, tax.percentage) for tax in taxes]
@@ -175,17 +186,14 @@ def _allowances(
             if (line.category, line.percentage) == (tax.category, tax.percentage)
         )
         taken = net - parse_amount(tax.taxable, currency=currency)
-        if taken < 0:
-            raise refuse("does_not_add_up", "more is taxed at a rate than its lines hold")
+        promotional_minor -= taken
         if taken:
+            told = _allowance(taken, words.promotional_credit, currency=currency)
             found.append(
-                TradeAllowance(
-                    amount=format_amount(taken, currency=currency),
-                    reason="Promotional credit",
-                    category=tax.category,
-                    percentage=tax.percentage,
-                )
+                msgspec.structs.replace(told, category=tax.category, percentage=tax.percentage)
             )
+    if promotional_minor:
+        raise refuse("does_not_add_up", "the rates are of other amounts than the lines")
     return tuple(found)
 
 
@@ -234,9 +242,11 @@ def _totals(
     def minor(texts: Sequence[str]) -> int:
         return sum(parse_amount(text, currency=currency) for text in texts)
 
-    net, taken = minor([line.net_amount for line in lines]), minor([a.amount for a in allowances])
+    net = minor([line.net_amount for line in lines])
+    taken = minor([each.amount for each in allowances if not each.is_charge])
+    charged = minor([each.amount for each in allowances if each.is_charge])
     tax, total = minor([each.amount for each in taxes]), minor([document.total])
-    if net - taken + tax != total:
+    if net - taken + charged + tax != total:
         raise refuse("does_not_add_up", "lines, allowances and taxes are not the total")
     due = document.amount_due if isinstance(document, Invoice) else document.total
     paid = total - minor([due])
@@ -247,7 +257,8 @@ def _totals(
     return TradeTotals(
         lines=text(net),
         allowances=text(taken),
-        without_tax=text(net - taken),
+        charges=text(charged),
+        without_tax=text(net - taken + charged),
         tax=text(tax),
         with_tax=text(total),
         paid=text(paid),
@@ -264,10 +275,11 @@ def build_trade_document(
     sums: PaperSums = _NO_SUMS,
     timezone: str = "UTC",
     payment: PaymentDetails | None = None,
-    notes: Sequence[str] = (),
+    words: Words = ENGLISH,
 ) -> TradeDocument:
     """The document for both writers; every error is named `einvoice_…` and says what is missing.
 
+    `words` are those of its paper: reasons and terms are told in them.
     Prepaid credit and balance applied count as paid, as the standard has no other place for them.
     """
     currency = document.currency
@@ -278,14 +290,15 @@ def build_trade_document(
     issuer = trade_party(party=seller, role="seller")
     buyer = trade_party(party=customer, role="buyer")
     traded = tuple(
-        _line(each, index=index, currency=currency, timezone=timezone)
+        _line(each, index=index, currency=currency, timezone=timezone, words=words)
         for index, each in enumerate(lines, start=1)
     )
     if not traded:
         raise refuse("no_lines", "an e-invoice has at least one line")
     issuer, buyer = _allowed_parties(issuer, buyer, {line.category for line in traded})
-    taxes = tuple(_trade_tax(tax) for tax in _by_rate(sums.taxes, currency))
-    allowances = _allowances(traded, taxes, currency)
+    taxes = tuple(_trade_tax(tax, words) for tax in _by_rate(sums.taxes, currency))
+    promotional_minor = parse_amount(document.promotional_applied, currency=currency)
+    allowances = _allowances(traded, taxes, promotional_minor, currency, words)
     is_invoice = isinstance(document, Invoice)
     periods = [line.period for line in traded if line.period is not None]
     return TradeDocument(
@@ -304,14 +317,12 @@ def build_trade_document(
         totals=_totals(document, traded, allowances, taxes),
         account=_account(payment, currency) if is_invoice else None,
         payment_reference=(payment.reference if payment else None) or document.number,
-        payment_terms=None if is_invoice else CREDIT_TERMS,
+        payment_terms=None if is_invoice else words.terms_credit,
         order_reference=document.po_number if isinstance(document, Invoice) else None,
-        buyer_reference=None,
         preceding=tuple(
             dict.fromkeys(each.line.adjusts for each in lines if each.line.adjusts is not None)
         ),
         period=(min(first for first, _ in periods), max(last for _, last in periods))
         if periods
         else None,
-        notes=tuple(notes),
     )

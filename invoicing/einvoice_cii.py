@@ -78,7 +78,9 @@ def _period(parent: Element, period: tuple[date, date]) -> None:
 
 def _allowance(parent: Element, allowance: TradeAllowance, *, of_document: bool) -> None:
     node = _put(parent, "SpecifiedTradeAllowanceCharge")
-    SubElement(_put(node, "ChargeIndicator"), "udt:Indicator").text = "false"
+    SubElement(_put(node, "ChargeIndicator"), "udt:Indicator").text = str(
+        allowance.is_charge
+    ).lower()
     _put(node, "ActualAmount", allowance.amount)
     _put(node, "Reason", allowance.reason)
     if of_document:
@@ -149,6 +151,7 @@ def _settlement(parent: Element, document: TradeDocument) -> None:
             _day(terms, "DueDateDateTime", document.due_on)
     sums = _put(node, "SpecifiedTradeSettlementHeaderMonetarySummation")
     _put(sums, "LineTotalAmount", totals.lines)
+    _put(sums, "ChargeTotalAmount", totals.charges)
     _put(sums, "AllowanceTotalAmount", totals.allowances)
     _put(sums, "TaxBasisTotalAmount", totals.without_tax)
     _put(sums, "TaxTotalAmount", totals.tax, currencyID=document.currency)
@@ -168,8 +171,6 @@ def write_cii(*, document: TradeDocument) -> bytes:
     _put(head, "ID", document.number)
     _put(head, "TypeCode", CREDIT_NOTE_TYPE if document.is_credit_note else INVOICE_TYPE)
     _day(head, "IssueDateTime", document.issued_on)
-    for note in document.notes:
-        _maybe(head, "IncludedNote/Content", note)
     trade = SubElement(root, "rsm:SupplyChainTradeTransaction")
     for line in document.lines:
         _line(trade, line)

@@ -87,7 +87,7 @@ class _Writer:
 
     def _allowance(self, parent: Element, allowance: TradeAllowance, *, of_document: bool) -> None:
         node = self._group(parent, "AllowanceCharge")
-        self._text(node, "ChargeIndicator", "false")
+        self._text(node, "ChargeIndicator", str(allowance.is_charge).lower())
         self._text(node, "AllowanceChargeReason", allowance.reason)
         self._amount(node, "Amount", allowance.amount)
         if of_document:
@@ -134,8 +134,6 @@ class _Writer:
             if document.due_on is not None:
                 self._text(root, "DueDate", document.due_on.isoformat())
             self._text(root, "InvoiceTypeCode", INVOICE_TYPE)
-        for note in document.notes:
-            self._text(root, "Note", note)
         self._text(root, "DocumentCurrencyCode", document.currency)
         self._text(root, "BuyerReference", document.buyer_reference)
         self._period(root, document.period)
@@ -180,6 +178,7 @@ class _Writer:
         self._amount(node, "TaxExclusiveAmount", totals.without_tax)
         self._amount(node, "TaxInclusiveAmount", totals.with_tax)
         self._amount(node, "AllowanceTotalAmount", totals.allowances)
+        self._amount(node, "ChargeTotalAmount", totals.charges)
         self._amount(node, "PrepaidAmount", totals.paid)
         self._amount(node, "PayableAmount", totals.due)
         for line in document.lines:

@@ -9,8 +9,9 @@ from typing import Final
 
 from engine.money import currency_digits, format_amount, parse_amount
 from engine.period import local_date
+from invoicing.credit_notes import CreditReason
 from invoicing.figures import decimal_value
-from invoicing.model import CreditNote, Invoice, InvoiceStatus
+from invoicing.model import CreditNote, Invoice, InvoiceStatus, Reason
 from invoicing.paper_frame import Branding, PaperFrame, PaymentDetails, payment_facts
 from invoicing.paper_lines import PaperDetail, PaperLine
 from invoicing.paper_parts import Fact, Paper, PaperCells, PaperRow
@@ -27,18 +28,14 @@ from invoicing.words.phrases import Words
 from plans.model import Party
 
 ADJUSTED_SHOWN: Final = 6
-_REASONS: Final = frozenset({"proration", "late_usage", "correction", "backdated", "true_up"})
+_REASONS: Final = frozenset(reason.value for reason in Reason if reason is not Reason.INITIAL)
+_CREDIT_REASONS: Final = _REASONS | {"adjustment", *(reason.value for reason in CreditReason)}
 _NO_SUMS: Final = PaperSums()
 _NO_BRANDING: Final = Branding()
 
 
-def _reason_words(reason: str, words: Words) -> str:
-    """The reason in the reader's language; empty for a first charge and an unknown one."""
-    return getattr(words, reason) if reason in _REASONS else ""
-
-
 def _reason_text(line: PaperLine, words: Words) -> str:
-    reason = _reason_words(line.reason.value, words)
+    reason = getattr(words, line.reason.value) if line.reason.value in _REASONS else ""
     if line.adjusts is None:
         return reason
     if reason:
@@ -146,7 +143,7 @@ def _credit_paper(
     if adjusted:
         facts.append(Fact(label=words.adjusted, value=adjusted, free=True))
     typed = bounded(note.reason.replace("_", " ").strip()).capitalize()
-    reason = _reason_words(note.reason, words) or typed
+    reason = getattr(words, note.reason) if note.reason in _CREDIT_REASONS else typed
     if reason:
         facts.append(Fact(label=words.reason, value=reason, free=True))
     headline = Fact(label=words.credit_in_favour, value=frame.money(note.total))

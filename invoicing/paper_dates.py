@@ -36,15 +36,18 @@ class PaperDates(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.day(local.date())} {clock}{local.strftime(' %z') if twice else ''}"
 
     def period(self, period: tuple[datetime, datetime]) -> tuple[str, ...]:
-        """Whole local days as first and last day, anything else as two instants."""
+        """Whole local days as first and last day, anything else as two instants.
+
+        What happens at once, such as a setup, is told by its day.
+        """
         start, end = period
         first, after = (local_date(at=at, timezone=self.timezone) for at in period)
+        if start >= end:
+            return (self.day(first),)
         midnights = all(
             local_midnight(on=on, timezone=self.timezone) == at
             for on, at in ((first, start), (after, end))
         )
-        if start >= end:
-            return (self.day(first) if midnights else self.instant(start),)
         if not midnights:
             return f"{self.instant(start)} –", self.instant(end)
         last = after - timedelta(days=1)

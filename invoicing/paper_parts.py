@@ -8,13 +8,17 @@ from invoicing.words.phrases import Words
 
 
 class Fact(msgspec.Struct, frozen=True, kw_only=True):
-    """A labelled value; `free` when somebody typed it, `free_label` when the label was typed."""
+    """A labelled value; `free` when somebody typed it, `free_label` when the label was typed.
+
+    `strong` is the sum that the others lead to.
+    """
 
     label: str
     value: str
     free: bool = False
     free_label: bool = False
     link: str = ""
+    strong: bool = False
 
 
 class PaperCells(msgspec.Struct, frozen=True, kw_only=True):

@@ -34,6 +34,13 @@ def parse_locale(name: str) -> Locale:
         raise BillingError("unknown_locale", f"{name[:40]!r} is not a locale") from None
 
 
+def _japanese_rows(address: Address) -> list[str]:
+    """From the large to the small."""
+    code = f"〒{address.postal_code}" if address.postal_code else ""
+    town = f"{address.region or ''}{address.city or ''}"
+    return [code, town, address.line1 or "", address.line2 or ""]
+
+
 def _town_rows(address: Address) -> list[str]:
     if address.country in _TOWN_FIRST:
         area = " ".join(part for part in (address.region, address.postal_code) if part)
@@ -48,8 +55,11 @@ def paper_party(*, party: Party, locale: str) -> PaperParty:
     code = party.country
     if party.address is not None:
         address = party.address
-        rows = [address.line1 or "", address.line2 or "", *_town_rows(address)]
         code = address.country or code
+        if code == "JP" and parse_locale(locale).language == "ja":
+            rows = _japanese_rows(address)
+        else:
+            rows = [address.line1 or "", address.line2 or "", *_town_rows(address)]
     if code:
         rows.append(parse_locale(locale).territories.get(code, code))
     rows += [f"{tax_id_label(tax_id.type)} {tax_id.value}" for tax_id in party.tax_ids]

@@ -90,7 +90,7 @@ def build_receipt(
             kept = figures.amount(format_amount(minor, currency=currency))
             totals.append(Fact(label=kept_as, value=kept))
     label = frame.in_currency(words.amount_paid)
-    totals.append(Fact(label=label, value=figures.amount(receipt.amount)))
+    totals.append(Fact(label=label, value=figures.amount(receipt.amount), strong=True))
     return Paper(
         title=words.receipt,
         number=receipt.number,

@@ -132,7 +132,11 @@ def _totals(statement: StatementFacts, frame: PaperFrame) -> tuple[Fact, ...]:
         (words.credits, credited),
         (frame.in_currency(words.closing_balance), statement.closing),
     )
-    return tuple(Fact(label=label, value=frame.figures.amount(text)) for label, text in pairs)
+    last = len(pairs) - 1
+    return tuple(
+        Fact(label=label, value=frame.figures.amount(text), strong=index == last)
+        for index, (label, text) in enumerate(pairs)
+    )
 
 
 def build_statement(

@@ -14,6 +14,7 @@ from invoicing.paper_frame import PaperFrame
 from invoicing.paper_lines import PaperLine
 from invoicing.paper_parts import Fact, PaperTable
 from invoicing.paper_party import bounded
+from invoicing.words.phrases import Words
 
 
 class VatCategory(StrEnum):
@@ -67,6 +68,13 @@ class PaperSums(msgspec.Struct, frozen=True, kw_only=True):
     promotional: str | None = None
     taxes: tuple[PaperTax, ...] = ()
     prepaid: str | None = None
+
+
+def legend_of(tax: PaperTax, *, words: Words) -> str | None:
+    """Why nothing is taxed: the seller's own words, else the usual ones; None where it is taxed."""
+    if tax.category not in _LEGENDS:
+        return None
+    return tax.reason or getattr(words, _LEGENDS[tax.category])
 
 
 def _does_not_add_up(document: Invoice | CreditNote, what: str) -> BillingError:
@@ -150,29 +158,35 @@ def invoice_totals(*, invoice: Invoice, sums: PaperSums, frame: PaperFrame) -> t
     rows += _included(sums, frame)
     if invoice.status is InvoiceStatus.VOID:
         label = frame.in_currency(words.void_amount)
-        return (*rows, Fact(label=label, value=figures.amount(invoice.total)))
+        return (*rows, Fact(label=label, value=figures.amount(invoice.total), strong=True))
     used = _minor(sums.prepaid, currency) + _minor(invoice.balance_applied, currency)
     settled = _minor(invoice.total, currency) - used - _minor(invoice.amount_due, currency)
     rows += _deduction(words.prepaid_credit, sums.prepaid, frame)
     rows += _deduction(words.balance_applied, invoice.balance_applied, frame)
     rows += _deduction(words.already_settled, format_amount(settled, currency=currency), frame)
     label = frame.in_currency(words.amount_due)
-    return (*rows, Fact(label=label, value=figures.amount(invoice.amount_due)))
+    return (*rows, Fact(label=label, value=figures.amount(invoice.amount_due), strong=True))
 
 
 def credit_totals(*, note: CreditNote, sums: PaperSums, frame: PaperFrame) -> tuple[Fact, ...]:
-    """Subtotal and what changes it, where the credit went, and last the credit."""
+    """Subtotal and what changes it, the credit, and where it went."""
     words, figures = frame.words, frame.figures
-    rows = _before_total(note, sums, frame)
-    rows += _included(sums, frame)
-    rows += [
-        Fact(label=words.applied_to_invoices, value=figures.amount(note.applied)),
-        Fact(label=words.added_to_balance, value=figures.amount(note.credited)),
-    ]
-    if _minor(note.refunded, frame.currency):
-        rows.append(Fact(label=words.refunded, value=figures.amount(note.refunded)))
     label = frame.in_currency(words.total_credit)
-    return (*rows, Fact(label=label, value=figures.amount(note.total)))
+    went = (
+        (words.applied_to_invoices, note.applied),
+        (words.added_to_balance, note.credited),
+        (words.refunded, note.refunded),
+    )
+    return (
+        *_before_total(note, sums, frame),
+        *_included(sums, frame),
+        Fact(label=label, value=figures.amount(note.total), strong=True),
+        *(
+            Fact(label=where, value=figures.amount(amount))
+            for where, amount in went
+            if _minor(amount, frame.currency)
+        ),
+    )
 
 
 def tax_tables(*, sums: PaperSums, frame: PaperFrame) -> tuple[PaperTable, ...]:
@@ -199,9 +213,5 @@ def tax_tables(*, sums: PaperSums, frame: PaperFrame) -> tuple[PaperTable, ...]:
 
 def legends(*, sums: PaperSums, frame: PaperFrame) -> tuple[str, ...]:
     """Why something is not taxed, each reason once; all of it is free text."""
-    found = [
-        tax.reason or getattr(frame.words, _LEGENDS[tax.category])
-        for tax in sums.taxes
-        if tax.category in _LEGENDS
-    ]
-    return tuple(dict.fromkeys(bounded(text) for text in found))
+    found = (legend_of(tax, words=frame.words) for tax in sums.taxes)
+    return tuple(dict.fromkeys(bounded(text) for text in found if text is not None))

@@ -21,22 +21,25 @@ from invoicing.pdf_marks import (
 from invoicing.pdf_text import figure_runs, free_lines, runs_width
 
 SIZE: Final = 8.8
+STRONG: Final = 11.0
 SMALL: Final = 7.6
 LABEL_SIZE: Final = 7.4
 TOTALS_LEFT: Final = RIGHT - 236.0
 TOTAL_STEP: Final = 15.5
 LABEL_ROOM: Final = 150.0
-FIRST_COLUMN: Final = 200.0
 OTHER_COLUMN: Final = 95.0
+# A table of taxes, of four columns, is as wide as the lines above it.
+FIRST_COLUMN: Final = RIGHT - LEFT - 3 * OTHER_COLUMN
 TABLE_STEP: Final = 13.5
 PAY_LABEL: Final = 112.0
 NOTE_WIDTH: Final = 430.0
-# Taller closings are cut between their parts.
-WHOLE_CLOSING: Final = 440.0
+# What is taller is cut between its parts.
+WHOLE_ENDING: Final = 440.0
 
 
-def _total(stack: Stack, fact: Fact, *, bold: bool, frame: tuple[float, float]) -> None:
-    size = 11.0 if bold else SIZE
+def _total(stack: Stack, fact: Fact, *, frame: tuple[float, float]) -> None:
+    bold = fact.strong
+    size = STRONG if bold else SIZE
     if bold:
         stack.skip(4.0)
         stack.marks.append(rule(-stack.height, colour=INK, weight=0.9, left=TOTALS_LEFT))
@@ -64,15 +67,14 @@ def _total(stack: Stack, fact: Fact, *, bold: bool, frame: tuple[float, float]) 
 def _totals(paper: Paper) -> Strip:
     stack = Stack()
     stack.skip(8.0)
-    last = len(paper.totals) - 1
     widths = [
-        runs_width(figure_runs(text=fact.value, field=fact.label, bold=index == last))
-        * (11.0 if index == last else SIZE)
-        for index, fact in enumerate(paper.totals)
+        runs_width(figure_runs(text=fact.value, field=fact.label, bold=fact.strong))
+        * (STRONG if fact.strong else SIZE)
+        for fact in paper.totals
     ]
     frame = (RIGHT - max(widths, default=0.0), RIGHT)
-    for index, fact in enumerate(paper.totals):
-        _total(stack, fact, bold=index == last, frame=frame)
+    for fact in paper.totals:
+        _total(stack, fact, frame=frame)
     stack.skip(20.0)
     return Strip(height=stack.height, marks=tuple(stack.marks))
 
@@ -147,11 +149,16 @@ def _notes(paper: Paper) -> Strip:
 
 
 def lay_closing(*, paper: Paper) -> list[list[Strip]]:
-    """Groups of strips that stay together; the first belongs to the last line."""
-    strips = [_totals(paper), *(_table(table) for table in paper.tables)]
+    """Groups of strips that stay together; the first belongs to the last line.
+
+    Notes go with what stands before them: alone they would begin a page.
+    """
+    groups = [[_totals(paper)], *([_table(table)] for table in paper.tables)]
     if paper.payment:
-        strips.append(_payment(paper))
-    strips.append(_notes(paper))
-    if sum(strip.height for strip in strips) <= WHOLE_CLOSING:
-        return [strips]
-    return [[strip] for strip in strips]
+        groups.append([_payment(paper)])
+    notes = _notes(paper)
+    if sum(strip.height for strip in groups[-1]) + notes.height <= WHOLE_ENDING:
+        groups[-1].append(notes)
+    else:
+        groups.append([notes])
+    return groups

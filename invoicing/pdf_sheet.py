@@ -48,6 +48,10 @@ LOGO_WIDTH: Final = 170.0
 LOGO_HEIGHT: Final = 46.0
 WHOLE_BLOCK: Final = 190.0
 ADDRESS_ROWS: Final = 14
+# A legal name of 200 letters is printed whole; rows are cut when a party would take half the page.
+NAME_LINES: Final = 9
+ROW_LINES: Final = 5
+PARTY_HEIGHT: Final = 400.0
 
 
 def _title(paper: Paper) -> Strip:
@@ -82,10 +86,13 @@ def _party(label: str, party: PaperParty, x: float, more_text: str) -> Stack:
     stack = Stack()
     stack.free(label, x=x, width=PARTY_WIDTH, size=LABEL_SIZE, limit=1, colour=GREY, bold=True)
     stack.skip(1.5)
-    stack.free(party.name, x=x, width=PARTY_WIDTH, size=SIZE, limit=4, bold=True)
+    stack.free(party.name, x=x, width=PARTY_WIDTH, size=SIZE, limit=NAME_LINES, bold=True)
     rows = party.rows[:ADDRESS_ROWS]
-    for row in rows:
-        stack.free(row, x=x, width=PARTY_WIDTH, size=SIZE, limit=2)
+    for left, row in zip(range(len(rows), 0, -1), rows, strict=True):
+        # As long as each row after it can have a line of its own.
+        spare = (PARTY_HEIGHT - stack.height) / (SIZE * 1.36) - left
+        limit = max(1, min(ROW_LINES, int(spare) + 1))
+        stack.free(row, x=x, width=PARTY_WIDTH, size=SIZE, limit=limit)
     more = len(party.rows) - len(rows)
     if more:
         text = more_text.format(count=more)
@@ -108,7 +115,7 @@ def _facts(facts: Sequence[Fact]) -> Stack:
             bold=True,
         )
         if fact.free:
-            stack.free(fact.value, x=FACTS_LEFT, width=width, size=SIZE, limit=3)
+            stack.free(fact.value, x=FACTS_LEFT, width=width, size=SIZE, limit=6)
         else:
             stack.skip(SIZE * 1.36)
             stack.marks.append(

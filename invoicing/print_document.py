@@ -10,11 +10,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from engine.errors import BillingError
 from engine.money import format_amount, parse_amount
-from invoicing.document_store import PrintedLine, parties_of, printed_lines
+from invoicing.document_store import parties_of
 from invoicing.einvoice import TradeDocument
 from invoicing.einvoice_build import LineTax, TaxedLine, build_trade_document
 from invoicing.einvoice_cii import write_cii
 from invoicing.einvoice_ubl import write_ubl
+from invoicing.figures import Figures
 from invoicing.model import AppliedTax, CreditNote, Invoice, LineItem, Reason
 from invoicing.paper import build_paper
 from invoicing.paper_frame import Branding, PaymentDetails
@@ -28,8 +29,13 @@ from invoicing.paper_lines import (
 from invoicing.paper_sums import PaperSums, PaperTax, VatCategory
 from invoicing.pdf import render_pdf
 from invoicing.pdf_archive import archive_pdf, can_archive
+from invoicing.printed_store import (
+    PrintedLine,
+    PrintedNames,
+    printed_lines,
+    printed_names,
+)
 from invoicing.words.choose import choose_words
-from invoicing.words.phrases import Words
 from plans.model import Party
 from plans.prices import Kind, Price
 from plans.seller_store import load_logo
@@ -54,12 +60,31 @@ class _Told(msgspec.Struct, frozen=True, kw_only=True):
     seller: Party
     customer: Party
     lines: tuple[PaperLine, ...]
+    line_taxes: tuple[tuple[LineTax, ...], ...]
     sums: PaperSums
+    locale: str
+    sells_credit: bool
 
-    @property
-    def locale(self) -> str:
-        """The language in which the customer reads."""
-        return _locale(self.seller, self.customer)
+
+class _Speech:
+    """How a document's lines and taxes are told in the language of the customer."""
+
+    def __init__(self, *, locale: str, currency: str, names: PrintedNames) -> None:
+        self.locale, self.currency, self.names = locale, currency, names
+        self.words = choose_words(locale=locale)
+        self.figures = Figures(currency=currency, locale=locale)
+
+    def tax(self, tax: AppliedTax) -> str:
+        """The rate by its name, else as a tax, with whose it is."""
+        name = self.names.rates.get(tax.tax_rate or "") or self.words.tax
+        return f"{name} {tax.jurisdiction}".strip()
+
+    def group(self, line: LineItem) -> str | None:
+        """The dimension values that a line of grouped usage is about."""
+        if line.group is None:
+            return None
+        pairs = line.group.items()
+        return ", ".join(f"{name}: {value or self.words.no_value}" for name, value in pairs)
 
 
 async def print_document(
@@ -111,20 +136,30 @@ async def _tell(connection: AsyncConnection, document: Invoice | CreditNote) -> 
         document = _as_issued(document)
     seller, customer = await parties_of(connection=connection, document=document.id)
     printed = await printed_lines(connection=connection, document=document.id)
-    words = choose_words(locale=_locale(seller, customer))
+    names = await printed_names(
+        connection=connection,
+        rates=[tax.tax_rate for tax in document.taxes if tax.tax_rate is not None],
+        coupons=[each.coupon for line in document.lines for each in line.discounts],
+    )
+    locale = customer.locale or seller.locale or "en"
+    speech = _Speech(locale=locale, currency=document.currency, names=names)
     return _Told(
         document=document,
         seller=seller,
         customer=customer,
         lines=tuple(
-            _paper_line(line, printed[line.id], document, words) for line in document.lines
+            _paper_line(line, printed[line.id], document.customer, speech)
+            for line in document.lines
         ),
+        line_taxes=tuple(tuple(_line_tax(tax) for tax in line.taxes) for line in document.lines),
         sums=PaperSums(
             discount=document.discount,
             promotional=document.promotional_applied,
-            taxes=tuple(_paper_tax(tax, words) for tax in document.taxes),
+            taxes=tuple(_paper_tax(tax, speech) for tax in document.taxes),
             prepaid=document.prepaid_applied if isinstance(document, Invoice) else None,
         ),
+        locale=locale,
+        sells_credit=any(line.sells_credit for line in printed.values()),
     )
 
 
@@ -138,23 +173,29 @@ async def branding_of(*, connection: AsyncConnection, seller: Party) -> Branding
 
 
 def _trade(told: _Told, timezone: str) -> TradeDocument:
-    lines = [
-        TaxedLine(line=line, taxes=tuple(_line_tax(tax) for tax in item.taxes))
-        for line, item in zip(told.lines, told.document.lines, strict=True)
-    ]
+    taxes, sums = told.line_taxes, told.sums
+    if told.sells_credit and not sums.taxes:
+        # A voucher for what will be taxed when it is used.
+        taxes = ((LineTax(category=VatCategory.NOT_TAXED),),) * len(told.lines)
+        nothing = PaperTax(
+            label="",
+            percentage="0",
+            taxable=told.document.total,
+            amount=format_amount(0, currency=told.document.currency),
+            category=VatCategory.NOT_TAXED,
+        )
+        sums = msgspec.structs.replace(sums, taxes=(nothing,))
+    pairs = zip(told.lines, taxes, strict=True)
     return build_trade_document(
         document=told.document,
         seller=told.seller,
         customer=told.customer,
-        lines=lines,
-        sums=told.sums,
+        lines=[TaxedLine(line=line, taxes=of_line) for line, of_line in pairs],
+        sums=sums,
         timezone=timezone,
         payment=payment_of(seller=told.seller),
+        words=choose_words(locale=told.locale),
     )
-
-
-def _locale(seller: Party, customer: Party) -> str:
-    return customer.locale or seller.locale or "en"
 
 
 def payment_of(*, seller: Party) -> PaymentDetails | None:
@@ -173,9 +214,9 @@ def _as_issued(invoice: Invoice) -> Invoice:
     return msgspec.structs.replace(invoice, amount_due=due)
 
 
-def _paper_tax(tax: AppliedTax, words: Words) -> PaperTax:
+def _paper_tax(tax: AppliedTax, speech: _Speech) -> PaperTax:
     return PaperTax(
-        label=f"{words.tax} {tax.jurisdiction}".strip(),
+        label=speech.tax(tax),
         percentage=tax.percentage,
         taxable=tax.taxable,
         amount=tax.amount,
@@ -193,38 +234,35 @@ def _line_tax(tax: AppliedTax) -> LineTax:
     )
 
 
-def _paper_line(
-    line: LineItem, printed: PrintedLine, document: Invoice | CreditNote, words: Words
-) -> PaperLine:
+def _paper_line(line: LineItem, printed: PrintedLine, customer: str, speech: _Speech) -> PaperLine:
     price = msgspec.convert(printed.price, Price | None)
-    rates = ", ".join(f"{tax.jurisdiction} {tax.percentage}%".strip() for tax in line.taxes)
+    rates = (f"{speech.tax(tax)} {speech.figures.percent(tax.percentage)}" for tax in line.taxes)
     shown = paper_line(
         item=line,
         price=price,
         adjusts=printed.adjusted_number,
-        note=_group(line),
-        details=_details(line, price, document.currency) if price is not None else (),
+        note=speech.group(line),
+        details=_details(line, price, speech) if price is not None else (),
         discounts=tuple(
-            PaperDiscount(label=each.coupon, amount=each.amount) for each in line.discounts
+            PaperDiscount(
+                label=speech.names.coupons.get(each.coupon, each.coupon), amount=each.amount
+            )
+            for each in line.discounts
         ),
-        tax=f"{words.tax} {rates}" if rates else None,
-        customer=line.customer if line.customer != document.customer else None,
+        tax=", ".join(rates) or None,
+        customer=line.customer if line.customer != customer else None,
     )
-    if price is not None:
+    name, words = line.name or line.key, speech.words
+    if price is None and printed.sells_credit:
+        name, shown = words.prepaid_credit, msgspec.structs.replace(shown, note=name)
+    elif price is not None and price.kind is not Kind.COMMITMENT:
         return shown
-    return msgspec.structs.replace(
-        shown, description=line.name or line.key, unit_amount=printed.unit_amount
-    )
+    elif price is not None:
+        name = words.minimum_commitment
+    return msgspec.structs.replace(shown, description=name, unit_amount=printed.unit_amount)
 
 
-def _group(line: LineItem) -> str | None:
-    """The dimension values that a line of grouped usage is about."""
-    if line.group is None:
-        return None
-    return ", ".join(f"{name}: {value or '(none)'}" for name, value in line.group.items())
-
-
-def _details(line: LineItem, price: Price, currency: str) -> tuple[PaperDetail, ...]:
+def _details(line: LineItem, price: Price, speech: _Speech) -> tuple[PaperDetail, ...]:
     """The tiers of a first charge for usage: a difference is no sum of whole tiers."""
     if line.quantity is None or line.reason is not Reason.INITIAL or line.adjusts:
         return ()
@@ -232,4 +270,4 @@ def _details(line: LineItem, price: Price, currency: str) -> tuple[PaperDetail, 
         return ()
     measured = max(ratio(line.quantity), Fraction(0))
     steps = tier_detail(price=price, quantity=measured, fraction=Fraction(1))
-    return tier_details(price=price, steps=steps, currency=currency)
+    return tier_details(price=price, steps=steps, currency=speech.currency, locale=speech.locale)

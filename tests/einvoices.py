@@ -5,6 +5,7 @@ from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
 
+import msgspec
 from lxml import etree
 
 from invoicing.einvoice_build import LineTax, TaxedLine, build_trade_document
@@ -85,9 +86,143 @@ def rich():
         taxed(line("12.00", quantity="12000", unit_amount="1", package_size="1000"),
               percentage="7"),
     )  # fmt: skip
-    document = invoice("479.10", "495.73", amount_due="395.73")
+    document = invoice(
+        "479.10", "495.73", amount_due="395.73", discount="50.00", promotional_applied="11.45"
+    )
     taxes = (tax("407.00", "77.33"), tax("10.65", "0.75", percentage="7"))
     return document, lines, taxes
+
+
+def plain():
+    return trade(
+        invoice("100.00", "119.00"),
+        taxed(line("100.00", quantity="5", unit_amount="20")),
+        taxes=(tax("100.00", "19.00"),),
+    )
+
+
+def untaxed(category, percentage="0", **fields):
+    return trade(
+        invoice("100.00", "100.00"),
+        taxed(line("100.00"), category=category, percentage=percentage),
+        taxes=(tax("100.00", "0.00", percentage=percentage, category=category),),
+        **fields,
+    )
+
+
+def mixed():
+    document, lines, taxes = rich()
+    return trade(document, *lines, taxes=taxes)
+
+
+def inclusive():
+    gross = taxed(line("31.00", quantity="1", unit_amount="31"), percentage="10",
+                  amount="2.82", inclusive=True)  # fmt: skip
+    return trade(
+        invoice("31.00", "31.00"), gross, taxes=(tax("28.18", "2.82", "10", inclusive=True),)
+    )
+
+
+def credit():
+    return trade(
+        credit_note("10.00", "11.90"),
+        taxed(line("12.00", adjusts="H-1")),
+        taxed(line("-2.00", adjusts="H-2")),
+        taxes=(tax("10.00", "1.90"),),
+    )
+
+
+def yen():
+    document = invoice(
+        "1000",
+        "1190",
+        currency="JPY",
+        balance_applied="0",
+        amount_due="1190",
+        discount="0",
+        promotional_applied="0",
+    )
+    details = PaymentDetails(account_number="1234567", bank="Mizuho")
+    return trade(
+        document, taxed(line("1000")), taxes=(tax("1000", "190"),), payment=details
+    )  # fmt: skip
+
+
+def nothing_due():
+    return trade(
+        invoice("0.00", "0.00"), taxed(line("0.00", quantity="0", unit_amount="0.005")),
+        taxes=(tax("0.00", "0.00"),), payment=None,
+    )  # fmt: skip
+
+
+def registered():
+    """Both with a number of a register that ISO 6523 has a code for."""
+    seller = msgspec.structs.replace(
+        SELLER, tax_ids=(*SELLER.tax_ids, TaxId(type="fr_siren", value="552008443"))
+    )
+    buyer = Party(
+        name="Ohm", country="AU", tax_ids=(TaxId(type="au_abn", value="83914571673"),)
+    )  # fmt: skip
+    return trade(
+        invoice("100.00", "119.00"), taxed(line("100.00")), taxes=(tax("100.00", "19.00"),),
+        seller=seller, customer=buyer,
+    )  # fmt: skip
+
+
+def giving_back():
+    """More discount and promotional credit comes back than is given."""
+    lines = (
+        taxed(line("-166.75", quantity="25", unit_amount="12.50", adjusts="H-1", discounts=(
+            PaperDiscount(label="SPRING", amount="-16.68"),))),
+        taxed(line("250.00", quantity="20", unit_amount="12.50")),
+    )  # fmt: skip
+    document = invoice("83.25", "128.91", discount="-16.68", promotional_applied="-8.40")
+    return trade(document, *lines, taxes=(tax("108.33", "20.58"),))
+
+
+def credit_with_discount():
+    """A credit note of a line that had a coupon and promotional credit."""
+    note = msgspec.structs.replace(
+        credit_note("100.00", "101.15"), discount="10.00", promotional_applied="5.00"
+    )
+    off = (PaperDiscount(label="SPRING", amount="10.00"),)
+    return trade(
+        note, taxed(line("100.00", adjusts="H-1", discounts=off)), taxes=(tax("85.00", "16.15"),)
+    )
+
+
+def categories():
+    """Standard, exempt and zero-rated lines side by side."""
+    zero, exempt = VatCategory.ZERO, VatCategory.EXEMPT
+    return trade(
+        invoice("160.00", "179.00"),
+        taxed(line("100.00")),
+        taxed(line("50.00"), category=exempt, percentage="0"),
+        taxed(line("10.00"), category=zero, percentage="0"),
+        taxes=(
+            tax("100.00", "19.00"),
+            tax("50.00", "0.00", "0", category=exempt),
+            tax("10.00", "0.00", "0", category=zero),
+        ),
+    )
+
+
+def prepaid_in_full():
+    document = invoice("100.00", "119.00", prepaid_applied="119.00", amount_due="0.00")
+    return trade(document, taxed(line("100.00")), taxes=(tax("100.00", "19.00"),))
+
+
+def inclusive_yen():
+    """Two rates inside the prices, no decimals."""
+    return trade(
+        invoice("83580", "83580", currency="JPY", balance_applied="0", amount_due="83580",
+                discount="0", promotional_applied="0"),
+        taxed(line("1080"), percentage="8", amount="80", inclusive=True),
+        taxed(line("82500", quantity="2.5", unit_amount="33000"), percentage="10", amount="7500",
+              inclusive=True),
+        taxes=(tax("1000", "80", "8", inclusive=True), tax("75000", "7500", "10", inclusive=True)),
+        payment=None,
+    )  # fmt: skip
 
 
 @lru_cache

@@ -99,6 +99,17 @@ class Words(msgspec.Struct, frozen=True, kw_only=True):
     true_up: str
     adjusts: str
     reason_adjusts: str
+    # Reasons of a credit note
+    adjustment: str
+    billing_error: str
+    price_concession: str
+    goodwill: str
+    unused_service: str
+    cancellation: str
+    service_credit: str
+    # Lines
+    minimum_commitment: str
+    no_value: str
     # Tiers and units
     per: str
     all_units: str

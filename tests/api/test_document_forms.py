@@ -214,3 +214,103 @@ async def test_a_logo_is_its_sellers_alone(world) -> None:
     theirs = world.theirs.keys["admin"]
     answer = await world.send("PATCH", "/v1/seller", json={"branding": kept}, key=theirs)
     assert (answer.status_code, answer.json()["errors"][0]["code"]) == (422, "unknown_logo")
+
+
+async def test_a_document_has_no_english_of_ours_and_calls_things_by_their_names(world) -> None:
+    tiers = [{"up_to": "10", "unit_amount": "1"}, {"unit_amount": "0.5", "flat_amount": "2.00"}]
+    usage = {"key": "calls", "name": "Aufrufe", "kind": "usage", "meter": "calls"}
+    plan = {
+        "key": "de", "currency": "EUR", "interval": {"unit": "month"},
+        "minimum_commitment": "500.00",
+        "prices": [
+            {**usage, "model": "graduated", "tiers": tiers},
+            {**usage, "key": "region", "model": "per_unit", "unit_amount": "1",
+             "group_by": ["region"]},
+        ],
+    }  # fmt: skip
+    meter = {"key": "calls", "event_type": "call", "aggregation": "sum", "value": "n"}
+    events = [{"id": "e", "type": "call", "subject": "new", "data": {"n": 30}}]
+    rate = {"key": "mwst", "name": "MwSt.", "percentage": "7.5", "country": "DE"}
+    for method, path, body in (
+        ("PATCH", "/v1/seller", GERMAN),
+        ("POST", "/v1/meters", {**meter, "group_by": ["region"]}),
+        ("POST", "/v1/plans", plan),
+        ("POST", "/v1/tax_rates", rate),
+        ("POST", "/v1/coupons", {"key": "c1", "name": "Frühling", "percent_off": "10"}),
+        ("POST", "/v1/customers", {"key": "new", **FRENCH, "locale": "de", "tax_rates": ["mwst"]}),
+        ("POST", "/v1/subscriptions", {"key": "n1", "customer": "new", "plan": "de",
+                                       "coupons": ["c1"]}),
+        ("POST", "/v1/events", events),
+        ("POST", "/v1/subscriptions/n1/cancel", {"effective": "period_end"}),
+        ("POST", "/v1/test_clock/advance", {"to": "2026-05-01T12:00:00Z"}),
+    ):  # fmt: skip
+        answer = await world.send(method, path, json=body)
+        assert answer.is_success, (path, answer.text)
+    (invoice,) = (await world.send("GET", "/v1/invoices?customer=new")).json()["data"]
+    text = " ".join(text_of(await fetched(world, invoice, ".pdf")).split())
+    for told in ("Bis 10", "Über 10", "Mindestabnahme", "region: ohne Angabe", "Frühling",
+                 "MwSt. DE 7,5 %"):  # fmt: skip
+        assert told in text.replace("\xa0", " "), told
+    for english in ("Up to", "Minimum", "(none)", "Tax", "c1"):
+        assert english not in text, english
+    line = {"line": invoice["lines"][0]["id"], "amount": "1.00"}
+    body = {"invoice": invoice["id"], "lines": [line], "reason": "price_concession"}
+    note = (await world.send("POST", "/v1/credit_notes", json=body)).json()
+    answer = await world.send("GET", f"/v1/credit_notes/{note['id']}.pdf")
+    assert "Preisnachlass" in text_of(answer.content)
+
+
+def text_of(pdf: bytes) -> str:
+    """All texts of all pages."""
+    return "".join(page.extract_text() for page in PdfReader(BytesIO(pdf)).pages)
+
+
+async def test_bought_credit_is_an_e_invoice_that_is_not_subject_to_tax(world) -> None:
+    for path, body in (
+        ("/v1/tax_rates", {"key": "mwst", "percentage": "19", "country": "DE"}),
+        ("/v1/customers", {"key": "new", **FRENCH, "tax_rates": ["mwst"], "locale": "de"}),
+        ("/v1/credit_grants", {"key": "g1", "customer": "new", "kind": "prepaid",
+                               "amount": "50.00", "purchase": {"amount": "50.00"}}),
+    ):  # fmt: skip
+        assert (await world.send("PATCH", "/v1/seller", json=GERMAN)).is_success
+        answer = await world.send("POST", path, json=body)
+        assert answer.status_code == 201, answer.text
+    (invoice,) = (await world.send("GET", "/v1/invoices?customer=new")).json()["data"]
+    ubl = await fetched(world, invoice, ".xml")
+    assert broken_rules(ubl, "ubl-2.1/EN16931-UBL-validation.xslt") == set()
+    assert b"VATEX-EU-O" in ubl
+    pdf = await fetched(world, invoice, ".pdf")
+    assert facturx_rules(pdf) == set()
+    text = text_of(pdf)
+    assert "Vorausbezahltes Guthaben" in text and "g1" in text
+
+
+async def test_a_downgrade_that_gives_promotional_credit_back_is_told(world) -> None:
+    grant = {
+        "key": "p1",
+        "customer": "new",
+        "kind": "promotional",
+        "amount": "60.00",
+        "currency": "EUR",
+    }
+    for method, path, body in (
+        ("PATCH", "/v1/seller", GERMAN),
+        ("POST", "/v1/plans", PLAN),
+        ("POST", "/v1/tax_rates", {"key": "mwst", "percentage": "19", "country": "DE"}),
+        ("POST", "/v1/customers", {"key": "new", **FRENCH, "tax_rates": ["mwst"]}),
+        ("POST", "/v1/credit_grants", grant),
+        ("POST", "/v1/subscriptions", {"key": "n1", "customer": "new", "plan": "euro",
+                                       "quantities": {"seats": "30"}}),
+        ("POST", "/v1/billing_runs", {"as_of": "2026-03-01T12:00:00Z"}),
+        ("POST", "/v1/test_clock/advance", {"to": "2026-03-10T12:00:00Z"}),
+        ("POST", "/v1/subscriptions/n1/change", {"quantities": {"seats": "10"}}),
+        ("POST", "/v1/test_clock/advance", {"to": "2026-04-01T12:00:00Z"}),
+    ):  # fmt: skip
+        answer = await world.send(method, path, json=body)
+        assert answer.is_success, (path, answer.text)
+    found = (await world.send("GET", "/v1/invoices?customer=new")).json()["data"]
+    back = next(each for each in found if each["promotional_applied"].startswith("-"))
+    ubl = await fetched(world, back, ".xml")
+    assert broken_rules(ubl, "ubl-2.1/EN16931-UBL-validation.xslt") == set()
+    assert b"ChargeIndicator>true<" in ubl
+    assert facturx_rules(await fetched(world, back, ".pdf")) == set()

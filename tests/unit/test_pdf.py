@@ -15,9 +15,10 @@ from pypdf import PdfReader
 from engine.errors import BillingError
 from invoicing.model import CreditNote, CreditNoteStatus, Invoice, InvoiceStatus, Reason
 from invoicing.paper import build_paper
-from invoicing.paper_frame import Branding
+from invoicing.paper_frame import Branding, PaymentDetails
 from invoicing.paper_lines import PaperDetail, PaperLine
 from invoicing.paper_parts import Fact
+from invoicing.paper_sums import PaperSums, PaperTax
 from invoicing.pdf import render_pdf
 from invoicing.pdf_script import join_letters, visual_order
 from invoicing.pdf_text import BOLD, MISSING_MARK, REGULAR, figure_runs, free_lines, plain_text
@@ -269,3 +270,40 @@ def test_a_figure_is_drawn_whole_or_not_at_all(text) -> None:
 def letters(text: str) -> int:
     """How many letters are there: lam with alef is one character of two."""
     return len(text) + sum("\ufef5" <= char <= "\ufefc" for char in text)
+
+
+PAYMENT = PaymentDetails(account_holder="Helios", bank="Bank", iban="DE89 3704 0044 0532 0130 00")
+
+
+def test_few_lines_do_not_leave_half_a_page_white() -> None:
+    tax = PaperTax(label="VAT", percentage="19", taxable="40.00", amount="7.60")
+    lines = tuple(line("10.00", note="one", tax="two", description=f"Item {n}") for n in range(4))
+    document = invoice_of(lines, total="47.60", amount_due="47.60", tax="7.60")
+    sums = PaperSums(taxes=(tax,))
+    first, *others = pages_of(
+        render_pdf(paper=paper_of(*lines, document=document, sums=sums, payment=PAYMENT))
+    )
+    assert "Item 3" in first and "Amount due (EUR)" in first
+    assert all("Payment details" in page for page in others)
+
+
+def test_notes_are_never_alone_on_a_page() -> None:
+    for count in range(1, 40):
+        lines = tuple(line("1.00", description=f"Item {n}") for n in range(count))
+        last = pages_of(render_pdf(paper=paper_of(*lines, payment=PAYMENT)))[-1]
+        assert "Payment details" in last and "Payment is due" in last
+
+
+def test_a_long_legal_name_is_printed_whole() -> None:
+    name = "The Association of Makers of Extraordinarily Long Names " * 3
+    customer = Party(name=name, address=Address(line1="Street " * 25, country="DE"))
+    first = pages_of(render_pdf(paper=paper_of(customer=customer)))[0]
+    assert name.strip() in " ".join(first.split())
+
+
+def test_a_party_never_takes_the_whole_page() -> None:
+    rows = {f"line{n}": "word " * 400 for n in (1, 2)}
+    ids = tuple(TaxId(type="VAT", value="9" * 255) for _ in range(12))
+    customer = Party(name="n" * 2000, address=Address(**rows), tax_ids=ids)
+    pages = pages_of(render_pdf(paper=paper_of(customer=customer)))
+    assert "Amount due" in pages[0]
