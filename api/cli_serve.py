@@ -78,7 +78,7 @@ async def _serve(*, running: "Runtime", role: str, address: tuple[str, int]) -> 
 async def _listen(
     *, running: "Runtime", database: Any, address: tuple[str, int], stop: asyncio.Event
 ) -> None:
-    from granian.constants import Interfaces
+    from granian.constants import HTTPModes, Interfaces
     from granian.http import HTTP1Settings
     from granian.server.embed import Server
 
@@ -93,6 +93,8 @@ async def _listen(
         address=host,
         port=port,
         interface=Interfaces.ASGI,
+        http=HTTPModes.http1,
+        websockets=False,
         log_enabled=False,
         backlog=1_024,
         backpressure=_connections(),

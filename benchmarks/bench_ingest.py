@@ -15,7 +15,8 @@ Single posts are told in what a user would write instead: a typed handler of the
 under the same server, driven by the same client, that makes one INSERT a request over a pool of
 ten, without keys, sellers, meters or conflicts. The ratio to the same without any framework, which
 nobody would keep, and to the INSERTs without any HTTP are printed beside it. `client` is the share
-of a core that the load generator took: where it comes near 1 the figure is the generator's.
+of a core that the load generator took: where it comes near 1 the figure is the generator's. Single
+posts are measured in slices by turns, and in processor time of server and database besides.
 """
 
 import argparse
@@ -33,6 +34,7 @@ import asyncpg
 import numpy as np
 from ingest_client import TUNED, load, prepare_database, served
 from ingest_references import copy_reference, insert_reference, make_copied
+from processor_time import children_named, is_known, seconds_of
 
 from engine.db import open_database
 from engine.postgres import start_or_join
@@ -40,7 +42,8 @@ from metering.intake import micros_of
 from metering.measure import measure
 from metering.model import Windows
 
-SHAPES = {"1000": (1000, 16), "100": (100, 32), "single": (1, 64)}
+BATCHES = {"1000": (1000, 16), "100": (100, 32)}
+SLICES = 3
 REFERENCES = {"handler": "handler_application", "bare": "insert_application"}
 
 
@@ -76,15 +79,51 @@ async def one_round(options: argparse.Namespace, dsn: str, key: str, ports: dict
             dsn, size=1000, seconds=options.seconds, ids=options.ids, plain=name == "copy"
         )
     common = {"key": key, "ids": options.ids, "seconds": options.seconds}
-    for name, (size, connections) in SHAPES.items():
+    for name, (size, connections) in BATCHES.items():
         told = {"port": ports["ours"], "connections": connections, "size": size}
         rates[name], p50, p99, shares[name] = await load(common | told)
         latencies[name] = p50, p99
-    for name in REFERENCES:
-        told = {"port": ports[name], "connections": 64, "size": 1}
-        rates[name], _, _, shares[name] = await load(common | told)
+    found, costs = await singles(common, dsn, ports)
+    for name, (rates[name], p50, p99, shares[name]) in found.items():
+        latencies[name] = p50, p99
     rates["insert"] = await insert_reference(dsn, seconds=options.seconds, connections=64)
-    return rates, latencies, shares
+    return rates, latencies, shares, costs
+
+
+async def singles(
+    common: dict[str, Any], dsn: str, ports: dict[str, int]
+) -> tuple[dict[str, list[float]], dict[str, float]]:
+    """Single posts to each server by turns: what `load` tells of each, and its µs an event.
+
+    By turns, because the machine changes from one second to the next more than they differ.
+    """
+    raw = await asyncpg.connect(dsn)
+    named = "SELECT pid FROM pg_stat_activity WHERE datname = current_database()"
+    told: dict[str, list[Any]] = {name: [] for name in ("single", *REFERENCES)}
+    spent = dict.fromkeys(told, 0.0)
+    for _ in range(SLICES):
+        for name, found in told.items():
+            port = ports["ours" if name == "single" else name]
+            pids = children_named(f"server {port}") if is_known() else []
+            pids += [row[0] for row in await raw.fetch(named)] if is_known() else []
+            before = seconds_of(pids)
+            part = {"port": port, "connections": 64, "size": 1}
+            part["seconds"] = max(common["seconds"] / SLICES, 0.2)
+            found.append((*await load(common | part), part["seconds"]))
+            spent[name] += seconds_of(pids) - before
+    await raw.close()
+    each = {
+        name: [
+            (statistics.mean if at in {0, 3} else statistics.median)(part)
+            for at, part in enumerate(list(zip(*found, strict=True))[:4])
+        ]
+        for name, found in told.items()
+    }
+    costs = {
+        name: 1e6 * spent[name] / sum(rate * seconds for rate, _, _, _, seconds in found)
+        for name, found in told.items()
+    }
+    return each, costs
 
 
 async def run(options: argparse.Namespace, admin: str) -> None:
@@ -128,7 +167,7 @@ def report(rounds: list[Any]) -> None:
     for each, told in (("handler", "a handler, one INSERT a request"), ("bare", "no framework")):
         print(f"{told:<40}{rate[each]:>10,.0f} events/s  client {share(each):.2f}")
     print(f"one INSERT after the other, no HTTP     {rate['insert']:>10,.0f} events/s")
-    for shape in SHAPES:
+    for shape in (*BATCHES, "single"):
         p50, p99 = (statistics.median(one[1][shape][at] for one in rounds) for at in (0, 1))
         against = "handler" if shape == "single" else "copy"
         print(
@@ -136,6 +175,11 @@ def report(rounds: list[Any]) -> None:
             f"  ratio {ratio(shape, against):.2f}  p50 {p50:.1f} ms  p99 {p99:.1f} ms"
             f"  client {share(shape):.2f}"
         )
+    if is_known():
+        cost = {each: statistics.median(one[3][each] for one in rounds) for each in rounds[0][3]}
+        told = ", ".join(f"{each} {micros:.0f} µs" for each, micros in cost.items())
+        print(f"processor time of server and database an event: {told}")
+        print(f"  handler ÷ single {cost['handler'] / cost['single']:.2f}")
     print(
         f"endpoint, single ÷ no framework {ratio('single', 'bare'):.2f},"
         f" ÷ no HTTP {ratio('single', 'insert'):.2f}"

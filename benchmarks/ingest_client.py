@@ -17,7 +17,7 @@ from urllib.parse import urlsplit, urlunsplit
 import granian
 import msgspec
 import uvloop
-from granian.constants import Interfaces, Loops
+from granian.constants import HTTPModes, Interfaces, Loops
 
 from api.app import create_app, keep_what_was_started
 from engine import migrate
@@ -199,6 +199,8 @@ def _serve(dsn: str, port: int, application: str) -> None:
         address="127.0.0.1",
         port=port,
         interface=Interfaces.ASGI,
+        http=HTTPModes.http1,
+        websockets=False,
         loop=Loops.uvloop,
         factory=True,
         log_enabled=False,
@@ -219,7 +221,7 @@ def application() -> Any:
 async def served(dsn: str, application: str, port: int) -> AsyncIterator[int]:
     """A server of `module:factory` in a process of its own, for the length of the block."""
     process = multiprocessing.get_context("spawn").Process(
-        target=_serve, args=(dsn, port, application)
+        target=_serve, args=(dsn, port, application), name=f"server {port}"
     )
     process.start()
     try:
