@@ -10,6 +10,8 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Final
 
+from sqlalchemy.ext.asyncio import AsyncConnection
+
 from dunning.notify import Postman
 from engine.db import Database
 from engine.errors import BillingError
@@ -17,11 +19,21 @@ from invoicing.email_store import (
     QueuedEmail,
     blame_addresses,
     claim_email,
+    find_email,
     has_queued,
     hold_queued,
     settle_email,
 )
-from invoicing.emails import RETRY_SECONDS, Delivery, Fate, Hold, after_attempt
+from invoicing.emails import (
+    RETRY_SECONDS,
+    Delivery,
+    Email,
+    EmailStatus,
+    Fate,
+    Hold,
+    Recipient,
+    after_attempt,
+)
 from invoicing.write_email import WrittenEmail, write_email
 
 LEASE: Final = timedelta(minutes=5)
@@ -76,15 +88,28 @@ async def _send_next(
         delivery = Delivery(failure=email.error or "never ended an attempt", is_permanent=True)
     else:
         delivery, held = await _attempt(database, seller, postman, queued)
-    fate = held or after_attempt(
-        recipients=email.recipients, delivery=delivery, attempts=email.attempts, now=clock()
-    )
     async with database.transaction(seller=seller) as connection:
+        fate = held or after_attempt(
+            recipients=await _recipients_now(connection, email),
+            delivery=delivery,
+            attempts=email.attempts,
+            now=clock(),
+        )
         if await settle_email(connection=connection, email=email, fate=fate, now=clock()):
             await blame_addresses(
                 connection=connection, customer=queued.customer, blamed=fate.blamed
             )
     return delivery
+
+
+async def _recipients_now(connection: AsyncConnection, email: Email) -> tuple[Recipient, ...]:
+    """Those of the attempt; but a report that was quicker than the answer has its say."""
+    found = await find_email(connection=connection, email=email.id, lock=True)
+    assert found is not None, "mails stay"
+    bounced = {
+        each.address: each for each in found.email.recipients if each.status is EmailStatus.BOUNCED
+    }
+    return tuple(bounced.get(each.address, each) for each in email.recipients)
 
 
 async def _attempt(

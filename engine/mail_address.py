@@ -29,7 +29,10 @@ FORM: Final = "must look like smtp+starttls://user:password@host:587, smtps://â€
 
 
 class SmtpServer(msgspec.Struct, frozen=True, kw_only=True):
-    """Where mails are handed over, and whom they are from."""
+    """Where mails are handed over, and whom they are from.
+
+    `ca_file` names certificates (PEM) that are trusted besides those of the machine.
+    """
 
     host: str
     port: int
@@ -37,6 +40,7 @@ class SmtpServer(msgspec.Struct, frozen=True, kw_only=True):
     sender: str
     user: str | None = None
     password: str | None = None
+    ca_file: str | None = None
 
     def __repr__(self) -> str:
         """Without the password."""
@@ -53,8 +57,8 @@ class SmtpServer(msgspec.Struct, frozen=True, kw_only=True):
         return self.sender.rpartition("@")[2]
 
 
-def read_smtp(*, url: str, sender: str | None) -> SmtpServer | str:
-    """The server that the two variables name, or a sentence that says what is wrong with them.
+def read_smtp(*, url: str, sender: str | None, ca_file: str | None = None) -> SmtpServer | str:
+    """The server that the variables name, or a sentence that says what is wrong with them.
 
     The sentence never repeats the address: it may hold a password.
     """
@@ -80,7 +84,10 @@ def read_smtp(*, url: str, sender: str | None) -> SmtpServer | str:
         sender=said,
         user=user,
         password=password,
+        ca_file=ca_file,
     )
     if user is not None and security is SmtpSecurity.NONE and not found.is_local:
         return "would send the password in the clear: say smtp+starttls:// or smtps://"
+    if ca_file is not None and security is SmtpSecurity.NONE:
+        return "is not encrypted, so USANCE_SMTP_CA_FILE would check nothing"
     return found

@@ -215,7 +215,11 @@ def _smtp(*, environ: Mapping[str, str]) -> SmtpServer | None:
     url = environ.get(variable)
     if not url:
         return None
-    found = read_smtp(url=url, sender=environ.get("USANCE_SMTP_FROM") or None)
+    found = read_smtp(
+        url=url,
+        sender=environ.get("USANCE_SMTP_FROM") or None,
+        ca_file=environ.get("USANCE_SMTP_CA_FILE") or None,
+    )
     if isinstance(found, str):
         raise SettingError(variable=variable, detail=found)
     return found

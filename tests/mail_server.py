@@ -1,18 +1,22 @@
 """A real mail server in the test's own loop, which answers as it is told, and its reports."""
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from email import message_from_bytes
 from email.message import EmailMessage
 from email.policy import default
+from pathlib import Path
 from typing import Any
 
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, Session
 
 from engine.mail_address import SmtpSecurity, SmtpServer
 
+# A key and its own certificate, for `localhost` and nothing else, valid for a hundred years.
+CERTIFICATE = Path(__file__).with_name("mail_certificate.pem")
 EMAIL = "eml_01kf2a3b4c5d6e7f8g9h0jkmnp"
 
 
@@ -67,9 +71,17 @@ class Served:
 
 
 @asynccontextmanager
-async def mail_server(**options: Any) -> AsyncIterator[Served]:
-    """A server on loopback for the length of the block."""
+async def mail_server(
+    security: SmtpSecurity = SmtpSecurity.NONE, **options: Any
+) -> AsyncIterator[Served]:
+    """A server on loopback for the length of the block, encrypted with a certificate of its own."""
     mailbox = Mailbox()
+    context = None
+    if security is not SmtpSecurity.NONE:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(CERTIFICATE)
+    if security is SmtpSecurity.STARTTLS:
+        options |= {"tls_context": context, "require_starttls": True}
     loop = asyncio.get_running_loop()
 
     def authenticate(
@@ -88,11 +100,11 @@ async def mail_server(**options: Any) -> AsyncIterator[Served]:
             **options,
         )
 
-    listening = await loop.create_server(protocol, "127.0.0.1", 0)
+    directly = context if security is SmtpSecurity.TLS else None
+    listening = await loop.create_server(protocol, "127.0.0.1", 0, ssl=directly)
     port = listening.sockets[0].getsockname()[1]
-    server = SmtpServer(
-        host="127.0.0.1", port=port, security=SmtpSecurity.NONE, sender="billing@usance.example"
-    )
+    host = "127.0.0.1" if context is None else "localhost"
+    server = SmtpServer(host=host, port=port, security=security, sender="billing@usance.example")
     try:
         yield Served(server=server, mailbox=mailbox)
     finally:

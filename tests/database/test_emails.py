@@ -1,71 +1,21 @@
 """Mails go to a real server: once, again when it says so, and never when they must not."""
 
 import asyncio
-from datetime import UTC, datetime, timedelta
-from typing import Any
+from datetime import datetime, timedelta
 
 import msgspec
 import pytest
 from sqlalchemy import text
 
-from api.app import create_app
-from api.in_process import Client, lifespan
-from api.worker import mail
 from dunning.notify import Postman
 from dunning.send_emails import send_emails
 from engine.db import Database
 from invoicing.queue_emails import queue_emails
-from plans.create_seller import create_seller
-from plans.drafts import SellerDraft
 from plans.model import Mode
+from tests.mail_office import EVERY, NOW, Office
 from tests.mail_server import Served, mail_server
 
 pytestmark = pytest.mark.anyio
-NOW = datetime(2026, 3, 10, 12, tzinfo=UTC)
-EVERY = ["invoice", "credit_note", "receipt"]
-
-
-class Office:
-    """A live seller with mails switched on, seen through its API, and a clock of its own."""
-
-    def __init__(self, database: Database) -> None:
-        self.database, self.now = database, NOW
-        self.seller = 0
-        self.client: Client
-
-    async def open(self, *, mode: Mode = Mode.LIVE, **emails: Any) -> "Office":
-        clock_at = NOW if mode is Mode.TEST else None
-        draft = SellerDraft(legal_name="Helios", mode=mode, clock_at=clock_at)
-        made = await create_seller(database=self.database, draft=draft, now=NOW)
-        application = create_app(database=self.database, clock=lambda: self.now)
-        async with lifespan(application=application):
-            self.client = Client(application=application, key=made.secret)
-        self.seller = made.seller
-        await self.call("PATCH", "/v1/seller", {"emails": {"kinds": EVERY} | emails})
-        await self.customer("acme", emails=["ap@acme.example", "cfo@acme.example"])
-        return self
-
-    async def call(self, method: str, path: str, body: Any = None) -> Any:
-        content = b"" if body is None else msgspec.json.encode(body)
-        head = {"content-type": "application/json"} if content else {}
-        answer = await self.client.send(method, path, content=content, headers=head)
-        assert answer.ok, answer.body
-        return answer.json()
-
-    async def customer(self, key: str, **fields: Any) -> None:
-        body = {"key": key, "name": "Acme"} | fields
-        await self.call("POST", "/v1/customers", body)
-
-    async def invoice(self, customer: str = "acme", amount: str = "10.00") -> dict[str, Any]:
-        lines = [{"key": "fee", "amount": amount}]
-        return await self.call("POST", "/v1/invoices", {"customer": customer, "lines": lines})
-
-    async def emails(self) -> list[dict[str, Any]]:
-        return (await self.call("GET", "/v1/emails"))["data"]
-
-    async def work(self, served: Served | None) -> int:
-        server = None if served is None else served.server
-        return await mail(database=self.database, clock=lambda: self.now, server=server)
 
 
 @pytest.fixture
@@ -360,3 +310,24 @@ async def test_mails_of_many_documents_are_found_in_turn(office, monkeypatch) ->
     async with office.database.transaction(seller=office.seller) as connection:
         rows = await connection.execute(text("SELECT source, position FROM email_positions"))
         assert ("INV", 5) in {tuple(row) for row in rows}
+
+
+async def test_a_bounce_that_is_quicker_than_the_servers_answer_stays(office) -> None:
+    await office.invoice()
+    await queue_emails(database=office.database, seller=office.seller, now=NOW)
+    (email,) = await office.emails()
+    async with mail_server() as served:
+        served.mailbox.hang = asyncio.Event()
+        sending = asyncio.create_task(office.work(served))
+        await served.mailbox.asked.wait()
+        told = {"address": "cfo@acme.example", "reason": "550 5.1.1 no such user"}
+        bounced = await office.call("POST", f"/v1/emails/{email['id']}/bounce", told)
+        served.mailbox.hang.set()
+        assert await sending == 1
+        assert await office.work(served) == 0
+    assert [each["status"] for each in bounced["recipients"]] == ["queued", "bounced"]
+    (email,) = await office.emails()
+    assert [each["status"] for each in email["recipients"]] == ["sent", "bounced"]
+    assert (email["status"], email["attempts"]) == ("bounced", 1)
+    customer = await office.call("GET", "/v1/customers/acme")
+    assert set(customer["bounced_emails"]) == {"cfo@acme.example"}

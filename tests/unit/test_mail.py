@@ -199,6 +199,9 @@ def test_the_mail_server_is_named_by_an_address() -> None:
     plain = settings(USANCE_SMTP_URL="smtp://relay:2525", USANCE_SMTP_FROM="b@a.example").smtp
     assert plain is not None and (plain.port, plain.user) == (2525, None)
     assert settings().smtp is None
+    assert server.ca_file is None
+    trusting = settings(USANCE_SMTP_URL=url, USANCE_SMTP_CA_FILE="/etc/ca.pem").smtp
+    assert trusting is not None and trusting.ca_file == "/etc/ca.pem"
 
 
 @pytest.mark.parametrize(
@@ -212,3 +215,12 @@ def test_an_address_that_cannot_be_used_is_refused_without_its_password(url) -> 
     with pytest.raises(SettingError) as failure:
         settings(USANCE_SMTP_URL=url)
     assert failure.value.variable == "USANCE_SMTP_URL" and "secret" not in str(failure.value)
+
+
+def test_certificates_for_a_plain_connection_are_a_slip() -> None:
+    with pytest.raises(SettingError) as failure:
+        settings(
+            USANCE_SMTP_URL="smtp://relay", USANCE_SMTP_FROM="b@a.example",
+            USANCE_SMTP_CA_FILE="/etc/ca.pem",
+        )  # fmt: skip
+    assert "USANCE_SMTP_CA_FILE" in str(failure.value)
