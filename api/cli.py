@@ -10,6 +10,7 @@ from api.cli_demo import demo
 from api.cli_export import export
 from api.cli_import import import_
 from api.cli_run import run
+from api.cli_runs import runs
 from api.cli_serve import serve
 from api.cli_start import Commands
 
@@ -32,6 +33,7 @@ for _command in (
     serve,
     consume,
     run,
+    runs,
     import_,
     export,
     check,

@@ -1,7 +1,7 @@
 """`usance run`: a billing run with a progress bar and a table of what it posted."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from engine.db import Database
     from invoicing.model import BillingRun, ParkedAccount
     from invoicing.rehearsal import RunRehearsal
+    from invoicing.run_billing import Progress
     from invoicing.run_report_store import PostedDocument
 
 SHOWN = 40
@@ -33,7 +34,7 @@ def run(as_of: datetime | None, seller_id: str | None, dry_run: bool) -> None:
     """Bill what is due, and every difference that waits, over all customers of a seller.
 
     Running it again posts nothing. Accounts that could not be billed are parked with a reason, and
-    the exit code is 1.
+    the exit code is 1. Ctrl-C pauses the run; `usance runs` lists runs and goes on with them.
     """
     now = datetime.now(UTC)
     wanted = as_of.replace(tzinfo=UTC) if as_of is not None else None
@@ -50,7 +51,7 @@ def run(as_of: datetime | None, seller_id: str | None, dry_run: bool) -> None:
             lambda: _run(running=running, seller_id=seller_id, as_of=wanted, now=now)
         )
     show_run(finished=finished, posted=posted)
-    if finished.parked:
+    if finished.parked or finished.status != "finished":
         sys.exit(FAILED)
 
 
@@ -91,35 +92,33 @@ async def _rehearse(
 async def bill(
     *, database: "Database", seller: int, as_of: datetime, now: datetime
 ) -> "tuple[BillingRun, list[PostedDocument]]":
-    """One billing run under a progress bar; gives the run and the first documents it posted."""
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+    """One billing run under a progress bar; gives the run and the first documents it posted.
 
+    Ctrl-C pauses it.
+    """
+    from api.run_watch import pausable, watched
     from invoicing.end_due_credits import end_due_credits
-    from invoicing.run_billing import Progress as Reached
     from invoicing.run_billing import run_billing
-    from invoicing.run_report_store import list_posted
 
-    with Progress(
-        TextColumn("billing run"),
-        BarColumn(),
-        TextColumn("{task.completed:,} accounts, {task.fields[documents]:,} documents"),
-        TimeElapsedColumn(),
-        console=console(err=True),
-        transient=True,
-        disable=not sys.stderr.isatty(),
-    ) as progress:
-        task = progress.add_task("billing run", total=None, documents=0)
-
-        def report(reached: Reached) -> None:
-            progress.update(task, completed=reached.customers, documents=reached.documents)
-
+    async def work(report: "Callable[[Progress], None]") -> "BillingRun":
         await end_due_credits(database=database, seller=seller, through=as_of, now=now)
-        finished = await run_billing(
+        return await run_billing(
             database=database, seller=seller, as_of=as_of, now=now, report=report
         )
+
+    with watched() as report:
+        finished = await pausable(
+            lambda: work(report), database=database, seller=seller, through=as_of, now=now
+        )
+    return finished, await first_posted(database=database, seller=seller, run=finished.id)
+
+
+async def first_posted(*, database: "Database", seller: int, run: str) -> "list[PostedDocument]":
+    """The first documents of a run."""
+    from invoicing.run_report_store import list_posted
+
     async with database.transaction(seller=seller) as connection:
-        posted = await list_posted(connection=connection, run=finished.id, limit=SHOWN)
-    return finished, posted
+        return await list_posted(connection=connection, run=run, limit=SHOWN)
 
 
 def show_run(*, finished: "BillingRun", posted: "Sequence[PostedDocument]") -> None:
@@ -139,11 +138,24 @@ def show_run(*, finished: "BillingRun", posted: "Sequence[PostedDocument]") -> N
         out.print(table)
         if finished.documents > len(posted):
             out.print(f"… and {finished.documents - len(posted):,} more")
+    if finished.status != "finished":
+        _show_stopped(finished)
     out.print(
         f"{finished.documents:,} documents with {finished.lines:,} lines posted as of "
         f"{finished.as_of:%Y-%m-%d %H:%M:%S} UTC; {len(finished.parked)} accounts parked."
     )
     _show_parked(finished.parked)
+
+
+def _show_stopped(run: "BillingRun") -> None:
+    out = console()
+    out.print(f"The run {run.id} is {run.status.replace('_', ' ')}.")
+    if run.status == "paused":
+        out.print(
+            f"`usance runs resume {run.id}` goes on, `usance runs cancel {run.id}` ends it;"
+            " until then no other run bills its customers.",
+            soft_wrap=True,
+        )
 
 
 def show_rehearsal(told: "RunRehearsal") -> None:

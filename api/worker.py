@@ -60,7 +60,8 @@ async def tick(*, database: Database, now: datetime) -> int:
             )
             await top_up_credits(database=database, seller=seller, now=now)
         except BillingError as error:
-            _log.warning("seller %s was not billed: %s", seller, error)
+            level = logging.DEBUG if error.code == "billing_on_hold" else logging.WARNING
+            _log.log(level, "seller %s was not billed: %s", seller, error)
             continue
         documents += run.documents
         for account in run.parked:

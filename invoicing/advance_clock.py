@@ -11,6 +11,7 @@ from invoicing.credit_store import next_credit_end
 from invoicing.end_credits import end_credits
 from invoicing.queue_emails import queue_emails
 from invoicing.run_billing import run_billing
+from invoicing.run_states import require_finished
 from invoicing.run_store import Unfinished, unfinished_runs
 from invoicing.store import next_due_instant
 from invoicing.top_up_credits import top_up_credits
@@ -36,7 +37,7 @@ async def advance_clock(*, database: Database, seller: int, to: datetime) -> Clo
     """Bill every instant whose grace ends by `to` in order, a run each, then stand at `to`.
 
     The clock moves with the work, so one that dies on the way goes on where it stopped. Errors:
-    `not_a_test_seller`, and `invalid_body` for an instant before the clock.
+    `not_a_test_seller`, `billing_on_hold`, and `invalid_body` for an instant before the clock.
     """
     async with database.transaction(seller=seller) as connection:
         found = await load_seller(connection=connection)
@@ -65,6 +66,7 @@ async def advance_clock(*, database: Database, seller: int, to: datetime) -> Clo
         run = await run_billing(
             database=database, seller=seller, as_of=clock, now=clock, pending=False
         )
+        require_finished(run=run.id, status=run.status)
         await end_credits(database=database, seller=seller, at=clock)
         await top_up_credits(database=database, seller=seller, now=clock)
         async with database.transaction(seller=seller) as connection:

@@ -23,8 +23,8 @@ from invoicing.derive import (
 from invoicing.derive_alike import FEW, derive_alike
 from invoicing.post import Posted, post
 from invoicing.post_alike import Chunk, NotAlikeError, post_alike
+from invoicing.run_desk import RunDesk
 from invoicing.run_store import park
-from invoicing.store import count_run
 from invoicing.sweep_usage import sweep_usage
 from invoicing.tax_provider import TaxUnknownError
 from invoicing.work_store import (
@@ -55,8 +55,15 @@ class Portions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True):
-    """How far a run has come; `together` are those of the customers that were derived at once."""
+    """How far a run has come; `together` are those of the customers that were derived at once.
 
+    `done` of `total` customers, in all of the run: a customer with several due instants counts
+    once for each, found as the run gets there. `total` is None before they are counted.
+    """
+
+    run: str
+    done: int
+    total: int | None
     customers: int
     together: int
     documents: int
@@ -73,7 +80,7 @@ class BillingPass:
         database: Database,
         seller_number: int,
         seller: Seller,
-        run: str,
+        desk: RunDesk,
         as_of: datetime,
         now: datetime,
         customers: Sequence[str] | None,
@@ -85,7 +92,8 @@ class BillingPass:
         self.database = database
         self.seller_number = seller_number
         self.seller = seller
-        self.run = run
+        self.desk = desk
+        self.run = desk.run
         self.as_of = as_of
         self.now = now
         self.report = report
@@ -119,7 +127,7 @@ class BillingPass:
                     as_of=self.as_of,
                     due_by=self.as_of - self.seller.grace,
                     limit=self.portions.segment,
-                    parked=list(self.parked),
+                    parked=[*self.parked, *self.desk.left_out],
                     customers=self.customers_wanted,
                 )
                 work = await load_work(connection=connection, due=due, book=PriceBook())
@@ -155,6 +163,16 @@ class BillingPass:
             await self._post_chunks(due[:end], sheaf, derived, sweeps)
         return bool(due)
 
+    async def look_ahead(self, *, pending: bool) -> None:
+        """Count what is left, for the sake of progress."""
+        await self.desk.look_ahead(
+            as_of=self.as_of,
+            due_by=self.as_of - self.seller.grace,
+            pending=pending,
+            parked=self.parked,
+            customers=self.customers_wanted,
+        )
+
     def _snapshot(self) -> AbstractAsyncContextManager[AsyncConnection]:
         return self.database.transaction(seller=self.seller_number, snapshot=True)
 
@@ -186,7 +204,7 @@ class BillingPass:
                     connection=connection,
                     due_by=self.as_of - self.seller.grace,
                     limit=self.portions.most,
-                    parked=list(self.parked),
+                    parked=[*self.parked, *self.desk.left_out],
                     customers=self.customers_wanted,
                 )
                 sheaf = await derive_alike(
@@ -232,7 +250,7 @@ class BillingPass:
                 continue
             chunk = Chunk(due=part, sheaf=mine, derived=some)
             try:
-                async with self.database.transaction(seller=self.seller_number) as connection:
+                async with self.desk.posting() as connection:
                     posted = await post_alike(
                         connection=connection,
                         seller=self.seller,
@@ -241,7 +259,7 @@ class BillingPass:
                         sweeps=sweeps,
                         chunk=chunk,
                     )
-                    await self._note(connection, posted)
+                    await self._note(connection, len(mine.place) + len(some), posted)
             except Exception as error:
                 if not isinstance(error, NotAlikeError) and not is_of_an_account(error):
                     raise
@@ -269,17 +287,14 @@ class BillingPass:
         for begin in range(0, len(derived), size):
             await self._post(derived[begin : begin + size], sweeps)
 
-    async def _note(self, connection: AsyncConnection, posted: Posted) -> None:
-        await count_run(
-            connection=connection,
-            run=self.run,
-            documents=posted.documents,
-            lines=posted.lines,
+    async def _note(self, connection: AsyncConnection, customers: int, posted: Posted) -> None:
+        await self.desk.note(
+            connection, customers=customers, documents=posted.documents, lines=posted.lines
         )
 
     async def _post(self, derived: Sequence[Derived], sweeps: int) -> None:
         try:
-            async with self.database.transaction(seller=self.seller_number) as connection:
+            async with self.desk.posting() as connection:
                 posted = await post(
                     connection=connection,
                     seller=self.seller,
@@ -288,7 +303,7 @@ class BillingPass:
                     sweeps=sweeps,
                     derived=derived,
                 )
-                await self._note(connection, posted)
+                await self._note(connection, len(derived), posted)
         except TaxUnknownError as unknown:
             failure = await self.taxes.ask(unknown, now=self.now)
             if failure is None:
@@ -314,11 +329,15 @@ class BillingPass:
 
     def _count(self, customers: int, posted: Posted) -> None:
         self.customers += customers
+        self.desk.done += customers
         self.documents += posted.documents
         self.lines += posted.lines
         if self.report is not None:
             self.report(
                 Progress(
+                    run=self.run,
+                    done=self.desk.done,
+                    total=self.desk.total,
                     customers=self.customers,
                     together=self.together,
                     documents=self.documents,
@@ -330,7 +349,7 @@ class BillingPass:
     async def _park(self, due: DueCustomer, error: Exception) -> None:
         code, detail = reason_of(error)
         self.parked[due.customer.id] = None
-        async with self.database.transaction(seller=self.seller_number) as connection:
+        async with self.desk.posting() as connection:
             await park(
                 connection=connection,
                 run=self.run,

@@ -7,6 +7,7 @@ from engine.db import Database
 from invoicing.credit_store import next_credit_end
 from invoicing.end_credits import end_credits
 from invoicing.run_billing import run_billing
+from invoicing.run_states import require_finished
 
 
 async def end_due_credits(
@@ -20,7 +21,8 @@ async def end_due_credits(
     """End every grant that expires by `through`, in order; how many could not end.
 
     What falls due by an end is billed before it, by a run of its own as of that instant.
-    `customers` (ids) limits both to theirs. Errors: `billing_busy`.
+    `customers` (ids) limits both to theirs. Errors: `billing_busy`,
+    and `billing_on_hold` when such a run was stopped.
     """
     failed, after = 0, None
     while True:
@@ -30,7 +32,7 @@ async def end_due_credits(
             )
         if at is None:
             return failed
-        await run_billing(
+        run = await run_billing(
             database=database,
             seller=seller,
             as_of=at,
@@ -38,5 +40,6 @@ async def end_due_credits(
             pending=False,
             customers=customers,
         )
+        require_finished(run=run.id, status=run.status)
         failed += await end_credits(database=database, seller=seller, at=at, customers=customers)
         after = at

@@ -179,7 +179,11 @@ class ParkedAccount(Record, frozen=True, kw_only=True):
 
 
 class BillingRun(Record, frozen=True, kw_only=True):
-    """One period close over many customers."""
+    """One period close over many customers.
+
+    `customers_done` of `customers_total`, where a customer with several due instants counts once
+    for each, found as the run gets there; the rate is the mean over the time that was worked.
+    """
 
     id: str
     as_of: datetime
@@ -188,6 +192,11 @@ class BillingRun(Record, frozen=True, kw_only=True):
     finished_at: datetime | None
     documents: int
     lines: int
+    customers_done: int
+    customers_total: int | None
+    customers_per_second: str | None
+    progress_at: datetime | None
+    estimated_finish_at: datetime | None
     parked: tuple[ParkedAccount, ...]
 
 

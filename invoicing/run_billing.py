@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Final
 
+import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from engine.db import Database, exclusive
@@ -17,16 +18,21 @@ from engine.ids import derived_body, derived_id
 from invoicing.billing_pass import BillingPass, Portions, Progress
 from invoicing.model import BillingRun
 from invoicing.post import StaleDerivationError
+from invoicing.run_desk import RunDesk, RunStoppedError
+from invoicing.run_progress_store import take_up
+from invoicing.run_states import RunStatus, on_hold
 from invoicing.run_store import (
+    Hold,
     Unfinished,
     begin_run,
     count_runs,
     find_running,
+    find_unfinished,
     finish_run,
+    list_holds,
     list_runs,
     refresh_statistics,
     unfinished_runs,
-    unpark_all,
 )
 from invoicing.store import lock_billing
 from invoicing.sweep_usage import billing_lock
@@ -54,46 +60,120 @@ async def run_billing(
     `customers` (ids) limits the run to their documents. Unfinished runs for that instant and for
     earlier ones are taken up again, so that a run that died leaves no trace. Documents are issued
     at `as_of`. Accounts that fail are parked with their reason and tried again by the next run.
-    Errors: `billing_busy`.
+    The run may be paused or cancelled meanwhile: its status tells. Customers of runs that stand
+    still are left out. Errors: `billing_busy`, and `billing_on_hold` where nobody is left.
     """
+    wanted = Unfinished(
+        as_of=as_of,
+        customers=None if customers is None else tuple(sorted(set(customers))),
+        pending=pending,
+    )
+    work = _Work(database=database, seller=seller, now=now, report=report, portions=portions)
+    return await _alone(work, wanted)
+
+
+async def take_up_run(
+    *,
+    database: Database,
+    seller: int,
+    run: str,
+    now: datetime,
+    report: Callable[[Progress], None] | None = None,
+    portions: Portions | None = None,
+    wait_seconds: int = LOCK_WAIT_SECONDS,
+) -> BillingRun:
+    """Go on with a run that is running, after those for earlier instants; its state at the end.
+
+    Errors: `billing_busy` when another one works for longer than it waits, `billing_on_hold`.
+    """
+    async with database.transaction(seller=seller) as connection:
+        wanted = await find_unfinished(connection=connection, run=run)
+        if wanted is None:
+            return (await list_runs(connection=connection, run=run))[0]
+    work = _Work(
+        database=database,
+        seller=seller,
+        now=now,
+        report=report,
+        portions=portions,
+        wait_seconds=wait_seconds,
+    )
+    return await _alone(work, wanted)
+
+
+class _Work(msgspec.Struct, frozen=True, kw_only=True):
+    """With what a run works."""
+
+    database: Database
+    seller: int
+    now: datetime
+    report: Callable[[Progress], None] | None
+    portions: Portions | None
+    wait_seconds: int = LOCK_WAIT_SECONDS
+
+
+async def _alone(work: _Work, wanted: Unfinished) -> BillingRun:
+    """Do what is unfinished and then what is wanted, while no other run of the seller works."""
     async with exclusive(
-        database=database, name=billing_lock(seller), wait_seconds=LOCK_WAIT_SECONDS
+        database=work.database, name=billing_lock(work.seller), wait_seconds=work.wait_seconds
     ) as alone:
         if not alone:
             message = "another billing run of this seller is still going"
             raise BillingError("billing_busy", message, kind=ErrorKind.CONFLICT)
-        async with database.transaction(seller=seller) as connection:
+        async with work.database.transaction(seller=work.seller) as connection:
             found = await load_seller(connection=connection)
-            wanted = Unfinished(
-                as_of=as_of, customers=None if customers is None else tuple(sorted(set(customers)))
-            )
             earlier = await unfinished_runs(connection=connection, before=wanted)
-        run = ""
-        for begun in (*earlier, wanted):
-            instant = begun.as_of
-            async with database.transaction(seller=seller) as connection:
-                run = await _begin(connection=connection, seller=found, begun=begun, now=now)
-            billing = BillingPass(
-                database=database,
-                seller_number=seller,
-                seller=found,
-                run=run,
-                as_of=instant,
-                now=now,
-                customers=begun.customers,
-                report=report,
-                portions=portions or Portions(),
+        for begun in earlier:
+            try:
+                await _bill(work, found, begun)
+            except BillingError as error:
+                # The others can go on without those that are held back, but not at their instant.
+                if error.code != "billing_on_hold" or begun.as_of == wanted.as_of:
+                    raise
+        return await _bill(work, found, wanted)
+
+
+async def _bill(work: _Work, seller: Seller, begun: Unfinished) -> BillingRun:
+    """One run, to its end or until it is stopped."""
+    async with work.database.transaction(seller=work.seller) as connection:
+        desk = await _begin(connection=connection, work=work, seller=seller, begun=begun)
+    billing = BillingPass(
+        database=work.database,
+        seller_number=work.seller,
+        seller=seller,
+        desk=desk,
+        as_of=begun.as_of,
+        now=work.now,
+        customers=begun.customers,
+        report=work.report,
+        portions=work.portions or Portions(),
+    )
+    try:
+        await _bill_all(billing, pending=False)
+        if begun.pending:
+            await _bill_all(billing, pending=True)
+        async with desk.posting() as connection:
+            await finish_run(
+                connection=connection,
+                run=desk.run,
+                tried=begun.customers,
+                parked=billing.parked,
+                now=work.now,
             )
-            await _bill_all(billing, pending=False)
-            if pending and begun is wanted:
-                await _bill_all(billing, pending=True)
-            async with database.transaction(seller=seller) as connection:
-                await finish_run(connection=connection, run=run, now=now)
-            if billing.documents >= MANY_DOCUMENTS:
-                async with database.transaction(seller=seller) as connection:
-                    await refresh_statistics(connection=connection)
-        async with database.transaction(seller=seller) as connection:
-            return (await list_runs(connection=connection, run=run))[0]
+    except RunStoppedError:
+        async with work.database.transaction(seller=work.seller) as connection:
+            (stopped,) = await list_runs(connection=connection, run=desk.run)
+            if stopped.status == RunStatus.RUNNING:
+                holds = await list_holds(connection=connection, run=desk.run)
+                _refuse_held(holds, begun)
+                message = "another run came between; try again"
+                raise BillingError("billing_busy", message, kind=ErrorKind.CONFLICT) from None
+        return stopped
+    if billing.documents >= MANY_DOCUMENTS:
+        async with work.database.transaction(seller=work.seller) as connection:
+            await refresh_statistics(connection=connection)
+    async with work.database.transaction(seller=work.seller) as connection:
+        return (await list_runs(connection=connection, run=desk.run))[0]
 
 
 async def _bill_all(billing: BillingPass, *, pending: bool) -> None:
@@ -103,6 +183,7 @@ async def _bill_all(billing: BillingPass, *, pending: bool) -> None:
     while True:
         done = billing.customers
         try:
+            await billing.look_ahead(pending=pending)
             if not await (billing.bill_pending() if pending else billing.bill_due()):
                 return
             stale = 0
@@ -115,16 +196,37 @@ async def _bill_all(billing: BillingPass, *, pending: bool) -> None:
 
 
 async def _begin(
-    *, connection: AsyncConnection, seller: Seller, begun: Unfinished, now: datetime
-) -> str:
+    *, connection: AsyncConnection, work: _Work, seller: Seller, begun: Unfinished
+) -> RunDesk:
+    """Write the run, or take it up; raises `billing_on_hold`."""
     as_of = begun.as_of
     await lock_billing(connection=connection, sweep=False)
-    running = await find_running(connection=connection, as_of=as_of)
-    if running is not None:
-        await unpark_all(connection=connection, run=running)
-        return running
-    ordinal = await count_runs(connection=connection, as_of=as_of)
-    body = derived_body(at=as_of, parts=(seller.id, "billing_run", as_of.isoformat(), ordinal))
-    run = derived_id(prefix="run", body=body)
-    await begin_run(connection=connection, run=run, begun=begun, now=now)
-    return run
+    run = begun.run or await find_running(connection=connection, as_of=as_of, pending=begun.pending)
+    holds = await list_holds(connection=connection, run=run)
+    left_out = _refuse_held(holds, begun)
+    if run is None:
+        ordinal = await count_runs(connection=connection, as_of=as_of)
+        body = derived_body(at=as_of, parts=(seller.id, "billing_run", as_of.isoformat(), ordinal))
+        run = derived_id(prefix="run", body=body)
+        await begin_run(connection=connection, run=run, begun=begun, now=work.now)
+    done = await take_up(connection=connection, run=run)
+    return RunDesk(
+        database=work.database,
+        seller=work.seller,
+        run=run,
+        holds=[hold.run for hold in holds],
+        left_out=left_out,
+        done=done or 0,
+    )
+
+
+def _refuse_held(holds: Sequence[Hold], begun: Unfinished) -> list[str]:
+    """The customers of others to be left out; raises `billing_on_hold` when none would be left."""
+    left_out: list[str] = []
+    for hold in holds:
+        if hold.customers is None:
+            raise on_hold(run=hold.run, status=hold.status)
+        if begun.customers is not None and not hold.customers.isdisjoint(begun.customers):
+            raise on_hold(run=hold.run, status=hold.status)
+        left_out.extend(hold.customers)
+    return sorted(left_out)

@@ -1,6 +1,6 @@
 """SQL of billing runs and parked accounts."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -9,28 +9,35 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from invoicing.model import BillingRun, ParkedAccount
+from invoicing.run_pace import pace
+from invoicing.run_states import RunStatus
 
 _RUNNING: Final = text("""
-SELECT id FROM billing_runs
-WHERE seller = current_seller() AND as_of = :as_of AND status = 'running'
+UPDATE billing_runs SET pending = pending OR :pending
+WHERE seller = current_seller() AND as_of = :as_of AND status = 'running' RETURNING id
 """)
 _UNFINISHED: Final = text("""
-SELECT as_of, customers FROM billing_runs
-WHERE seller = current_seller() AND status = 'running' AND (as_of < :before
-  OR (as_of = :before AND customers IS DISTINCT FROM CAST(:customers AS text[])))
+SELECT id, as_of, pending, coalesce(retrying, customers) AS customers FROM billing_runs
+WHERE seller = current_seller() AND status = 'running'
+  AND (CAST(:run AS text) IS NULL OR id <> :run) AND (as_of < :before OR (as_of = :before
+    AND coalesce(retrying, customers) IS DISTINCT FROM CAST(:customers AS text[])))
 ORDER BY as_of
+""")
+_FIND: Final = text("""
+SELECT id, as_of, pending, coalesce(retrying, customers) AS customers FROM billing_runs
+WHERE seller = current_seller() AND id = :run AND status = 'running'
 """)
 _COUNT_SAME: Final = text("""
 SELECT count(*) FROM billing_runs WHERE seller = current_seller() AND as_of = :as_of
 """)
 _BEGIN: Final = text("""
-INSERT INTO billing_runs (id, as_of, customers, status, started_at)
-VALUES (:id, :as_of, CAST(:customers AS text[]), 'running', :now)
+INSERT INTO billing_runs (id, as_of, customers, pending, status, started_at)
+VALUES (:id, :as_of, CAST(:customers AS text[]), :pending, 'running', :now)
 ON CONFLICT DO NOTHING
 """)
 _FINISH: Final = text("""
-UPDATE billing_runs SET status = 'finished', finished_at = :now
-WHERE seller = current_seller() AND id = :id AND status = 'running'
+UPDATE billing_runs SET status = 'finished', finished_at = :now, retrying = NULL
+WHERE seller = current_seller() AND id = :run AND status = 'running'
 """)
 _PARK: Final = text("""
 INSERT INTO parked_accounts (run, customer, billed_at, code, detail, parked_at)
@@ -40,46 +47,108 @@ ON CONFLICT (seller, run, customer) DO UPDATE SET billed_at = excluded.billed_at
 """)
 _UNPARK: Final = text("""
 DELETE FROM parked_accounts WHERE seller = current_seller() AND run = :run
+  AND customer <> ALL(:parked)
+  AND (CAST(:tried AS text[]) IS NULL OR customer = ANY(CAST(:tried AS text[])))
+""")
+_PARKED_OF: Final = text("""
+SELECT p.customer, c.key FROM parked_accounts p
+  JOIN customers c ON c.seller = p.seller AND c.id = p.customer
+WHERE p.seller = current_seller() AND p.run = :run ORDER BY c.key
 """)
 _LIST: Final = text("""
-SELECT id, as_of, status, started_at, finished_at, documents, lines FROM billing_runs
+SELECT id, as_of, status, started_at, finished_at, documents, lines, customers_done,
+  customers_total, worked_micros, progress_at FROM billing_runs
 WHERE seller = current_seller() AND (CAST(:id AS text) IS NULL OR id = :id)
   AND (CAST(:after AS text) IS NULL OR id > :after)
 ORDER BY id LIMIT :limit
+""")
+_LATEST: Final = text("""
+SELECT id FROM billing_runs WHERE seller = current_seller() ORDER BY started_at DESC, id DESC
+LIMIT :limit
 """)
 _PARKED: Final = text("""
 SELECT p.run, c.key AS customer, p.billed_at, p.code, p.detail
 FROM parked_accounts p JOIN customers c ON c.seller = p.seller AND c.id = p.customer
 WHERE p.seller = current_seller() AND p.run = ANY(:runs) ORDER BY p.run, c.key
 """)
-
-
+_HOLDS: Final = text("""
+SELECT id, status, customers FROM billing_runs
+WHERE seller = current_seller() AND status = 'paused' AND id IS DISTINCT FROM :run ORDER BY id
+""")
+_MAY_POST: Final = text("""
+SELECT r.status = 'running' AND NOT EXISTS (
+  SELECT FROM billing_runs h WHERE h.seller = current_seller() AND h.status = 'paused'
+    AND h.id <> r.id AND h.id <> ALL(:known))
+FROM billing_runs r WHERE r.seller = current_seller() AND r.id = :run
+""")
+_STATUS: Final = text("""
+SELECT status FROM billing_runs WHERE seller = current_seller() AND id = :run
+""")
+_RIVAL: Final = text("""
+SELECT EXISTS (SELECT FROM billing_runs o JOIN billing_runs r ON r.seller = o.seller
+  AND r.as_of = o.as_of AND r.id = :run
+  WHERE o.seller = current_seller() AND o.status = 'running' AND o.id <> :run)
+""")
+_MOVE: Final = text("""
+UPDATE billing_runs SET status = :status,
+  finished_at = CASE WHEN :status = 'cancelled' THEN CAST(:now AS timestamptz) END,
+  retrying = CASE WHEN :status = 'cancelled' THEN NULL
+    ELSE coalesce(CAST(:retrying AS text[]), retrying) END
+WHERE seller = current_seller() AND id = :run
+""")
 _REFRESH: Final = text("SELECT refresh_statistics()")
 
 
 class Unfinished(msgspec.Struct, frozen=True, kw_only=True):
-    """What a run is about: its instant, and the customers (ids) it is limited to."""
+    """What a run is about: its instant, and the customers (ids) it is limited to.
+
+    `run` is its id where it was begun before; `pending` whether differences are posted too.
+    """
 
     as_of: datetime
     customers: tuple[str, ...] | None = None
+    pending: bool = False
+    run: str | None = None
 
 
-async def find_running(*, connection: AsyncConnection, as_of: datetime) -> str | None:
-    """The id of the unfinished run for that instant."""
-    return (await connection.execute(_RUNNING, {"as_of": as_of})).scalar_one_or_none()
+class Hold(msgspec.Struct, frozen=True, kw_only=True):
+    """A run that stands still, and whom it holds back: `customers` (ids), or all."""
+
+    run: str
+    status: str
+    customers: frozenset[str] | None
+
+
+async def find_running(
+    *, connection: AsyncConnection, as_of: datetime, pending: bool
+) -> str | None:
+    """The id of the unfinished run for that instant, which posts differences if this one does."""
+    row = await connection.execute(_RUNNING, {"as_of": as_of, "pending": pending})
+    return row.scalar_one_or_none()
 
 
 async def unfinished_runs(*, connection: AsyncConnection, before: Unfinished) -> list[Unfinished]:
     """Runs for earlier instants, or for others at that one, that did not finish, in order."""
     rows = await connection.execute(
-        _UNFINISHED, {"before": before.as_of, "customers": _listed(before.customers)}
+        _UNFINISHED,
+        {"before": before.as_of, "customers": _listed(before.customers), "run": before.run},
     )
-    return [
-        Unfinished(
-            as_of=row.as_of, customers=None if row.customers is None else tuple(row.customers)
-        )
-        for row in rows
-    ]
+    return [_unfinished(row) for row in rows]
+
+
+async def find_unfinished(*, connection: AsyncConnection, run: str) -> Unfinished | None:
+    """What a run is about that is running; None for any other."""
+    row = (await connection.execute(_FIND, {"run": run})).one_or_none()
+    return None if row is None else _unfinished(row)
+
+
+def _unfinished(row: Any) -> Unfinished:
+    return Unfinished(
+        as_of=row.as_of,
+        customers=None if row.customers is None else tuple(row.customers),
+        pending=row.pending,
+        run=row.id,
+    )
 
 
 def _listed(customers: Sequence[str] | None) -> list[str] | None:
@@ -95,13 +164,9 @@ async def begin_run(
     *, connection: AsyncConnection, run: str, begun: Unfinished, now: datetime
 ) -> None:
     """Write the run; one that runs already for the instant stays the only one."""
-    row = {"id": run, "as_of": begun.as_of, "customers": _listed(begun.customers), "now": now}
-    await connection.execute(_BEGIN, row)
-
-
-async def unpark_all(*, connection: AsyncConnection, run: str) -> None:
-    """Forget what an earlier attempt of the run parked: it is tried again."""
-    await connection.execute(_UNPARK, {"run": run})
+    customers = _listed(begun.customers)
+    row = {"id": run, "as_of": begun.as_of, "customers": customers, "pending": begun.pending}
+    await connection.execute(_BEGIN, row | {"now": now})
 
 
 async def park(
@@ -128,9 +193,72 @@ async def park(
     )
 
 
-async def finish_run(*, connection: AsyncConnection, run: str, now: datetime) -> None:
-    """Mark the run finished."""
-    await connection.execute(_FINISH, {"id": run, "now": now})
+async def parked_customers(*, connection: AsyncConnection, run: str) -> dict[str, str]:
+    """The customers that a run parked, ids by key."""
+    return {row.key: row.customer for row in await connection.execute(_PARKED_OF, {"run": run})}
+
+
+async def finish_run(
+    *,
+    connection: AsyncConnection,
+    run: str,
+    tried: Sequence[str] | None,
+    parked: Collection[str],
+    now: datetime,
+) -> None:
+    """Mark the run finished; of those it tried (ids, or all) only `parked` stay set aside."""
+    left = {"run": run, "parked": list(parked), "tried": _listed(tried)}
+    await connection.execute(_UNPARK, left)
+    await connection.execute(_FINISH, {"run": run, "now": now})
+
+
+async def list_holds(*, connection: AsyncConnection, run: str | None) -> list[Hold]:
+    """Runs that stand still, other than `run`."""
+    rows = await connection.execute(_HOLDS, {"run": run})
+    return [
+        Hold(
+            run=row.id,
+            status=row.status,
+            customers=None if row.customers is None else frozenset(row.customers),
+        )
+        for row in rows
+    ]
+
+
+async def may_post(*, connection: AsyncConnection, run: str, known: Collection[str]) -> bool:
+    """Whether the run is running and no other stands still but those `known` when it began."""
+    found = await connection.execute(_MAY_POST, {"run": run, "known": list(known)})
+    return bool(found.scalar_one())
+
+
+async def find_status(*, connection: AsyncConnection, run: str) -> RunStatus | None:
+    """Where a run stands; None for one that is not there."""
+    found = (await connection.execute(_STATUS, {"run": run})).scalar_one_or_none()
+    return None if found is None else RunStatus(found)
+
+
+async def has_rival(*, connection: AsyncConnection, run: str) -> bool:
+    """Whether another run for the same instant is running."""
+    return bool((await connection.execute(_RIVAL, {"run": run})).scalar_one())
+
+
+async def move_run(
+    *,
+    connection: AsyncConnection,
+    run: str,
+    status: RunStatus,
+    now: datetime,
+    retrying: Sequence[str] | None = None,
+) -> None:
+    """Let a run stand elsewhere; `retrying` are those of it (ids) that are tried again."""
+    row = {"run": run, "status": status.value, "now": now, "retrying": _listed(retrying)}
+    await connection.execute(_MOVE, row)
+
+
+async def latest_runs(*, connection: AsyncConnection, limit: int) -> list[BillingRun]:
+    """The runs that began last, the latest first."""
+    ids = list((await connection.execute(_LATEST, {"limit": limit})).scalars())
+    return [(await list_runs(connection=connection, run=run))[0] for run in ids]
 
 
 async def list_runs(
@@ -154,19 +282,32 @@ async def list_runs(
                 detail=row.detail,
             )
         )
-    return [
-        BillingRun(
-            id=row.id,
-            as_of=row.as_of,
-            status=row.status,
-            started_at=row.started_at,
-            finished_at=row.finished_at,
-            documents=row.documents,
-            lines=row.lines,
-            parked=tuple(parked.get(row.id, ())),
-        )
-        for row in rows
-    ]
+    return [_answer(row, tuple(parked.get(row.id, ()))) for row in rows]
+
+
+def _answer(row: Any, parked: tuple[ParkedAccount, ...]) -> BillingRun:
+    reached = pace(
+        done=row.customers_done,
+        total=row.customers_total,
+        worked_micros=row.worked_micros,
+        progress_at=row.progress_at,
+        is_running=row.status == RunStatus.RUNNING,
+    )
+    return BillingRun(
+        id=row.id,
+        as_of=row.as_of,
+        status=row.status,
+        started_at=row.started_at,
+        finished_at=row.finished_at,
+        documents=row.documents,
+        lines=row.lines,
+        customers_done=row.customers_done,
+        customers_total=row.customers_total,
+        customers_per_second=reached.customers_per_second,
+        progress_at=row.progress_at,
+        estimated_finish_at=reached.estimated_finish_at,
+        parked=parked,
+    )
 
 
 async def refresh_statistics(*, connection: AsyncConnection) -> None:

@@ -97,10 +97,6 @@ FROM unnest(CAST(:ids AS text[]), CAST(:revisions AS integer[]),
   AS u (id, revision, next_due_at, derived_through_at, next_change_at)
 WHERE s.seller = current_seller() AND s.id = u.id AND s.revision = u.revision
 """)
-_COUNT: Final = text("""
-UPDATE billing_runs SET documents = documents + :documents, lines = lines + :lines
-WHERE seller = current_seller() AND id = :run
-""")
 
 
 class BilledName(msgspec.Struct, frozen=True, kw_only=True):
@@ -260,8 +256,3 @@ async def advance_subscriptions(
         },
     )
     return result.rowcount
-
-
-async def count_run(*, connection: AsyncConnection, run: str, documents: int, lines: int) -> None:
-    """Add to the run's counters."""
-    await connection.execute(_COUNT, {"run": run, "documents": documents, "lines": lines})

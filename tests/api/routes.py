@@ -177,6 +177,10 @@ ROWS: dict[tuple[str, str], Row] = {
     ("POST", "/v1/credit_grants/{grant}/void"): Row(
         "billing", path={"grant": "credit_grant"}, body={}
     ),
+    ("POST", "/v1/billing_runs/{run}/pause"): Row("billing", path={"run": "running_run"}, body={}),
+    ("POST", "/v1/billing_runs/{run}/resume"): Row("billing", path={"run": "running_run"}, body={}),
+    ("POST", "/v1/billing_runs/{run}/cancel"): Row("billing", path={"run": "paused_run"}, body={}),
+    ("POST", "/v1/billing_runs/{run}/retry"): Row("billing", path={"run": "parked_run"}, body={}),
     ("POST", "/v1/billing_runs"): Row(
         "billing", body={"as_of": "2026-03-01T12:00:00Z"}, status=201
     ),

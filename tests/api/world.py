@@ -11,6 +11,8 @@ from litestar import Litestar
 
 from api.app import create_app
 from engine.db import Database
+from invoicing.run_states import RunStatus
+from invoicing.run_store import Unfinished, begin_run, finish_run, move_run, park
 from metering.intake_error_store import save_refused
 from metering.intake_errors import Refused, intake_error_id
 from plans.api_keys import ApiKeyDraft, Scope
@@ -241,6 +243,7 @@ async def bill(world: World, seller: Seller) -> None:
             seller.ids[name] = answer.json()["id"]
     await _give_back(world, seller, key)
     await credit(world, seller)
+    await stop_runs(world.database, seller)
     answer = await world.send("POST", "/v1/backfills", key=key, json={"key": "old"})
     seller.ids["backfill"] = answer.json()["id"]
     for name in ("event", "wrong_event"):
@@ -271,6 +274,23 @@ async def bill(world: World, seller: Seller) -> None:
         assert answer.is_success, answer.text
     listed = (await world.send("GET", "/v1/invoices?status=draft", key=key)).json()["data"]
     seller.ids["draft"] = next(each["id"] for each in listed if each["customer"] == "beta")
+
+
+async def stop_runs(database: Database, seller: Seller) -> None:
+    """Runs that stand where each step begins; of nobody, so that they hold nobody back."""
+    async with database.transaction(seller=seller.number) as connection:
+        for hours, name in enumerate(("running_run", "paused_run", "parked_run"), start=1):
+            as_of = START - timedelta(hours=hours)
+            run = f"run_{name.partition('_')[0]}{seller.id.partition('_')[2]}"
+            begun = Unfinished(as_of=as_of, customers=(f"nobody {hours}",))
+            await begin_run(connection=connection, run=run, begun=begun, now=START)
+            seller.ids[name] = run
+        paused = seller.ids["paused_run"]
+        await move_run(connection=connection, run=paused, status=RunStatus.PAUSED, now=START)
+        run, customer = seller.ids["parked_run"], seller.ids["customer"]
+        why = {"billed_at": START, "code": "why", "detail": "why", "now": START}
+        await park(connection=connection, run=run, customer=customer, **why)
+        await finish_run(connection=connection, run=run, tried=None, parked=[customer], now=START)
 
 
 async def credit(world: World, seller: Seller) -> None:

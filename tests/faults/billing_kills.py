@@ -196,21 +196,27 @@ def finish(script, dsn):
     assert start(script, dsn).wait(timeout=60) == 0
 
 
-async def kill_when(process, dsn, *, more_than, delay_seconds):
-    """SIGKILL the process a moment after more rows are there than so many; tell if it was alive."""
+async def wait_for_more(dsn, *, more_than, process=None):
+    """Wait until more documents are there than so many; False if the process ended before."""
     raw = await asyncpg.connect(dsn, timeout=10)
     try:
         until = time.monotonic() + 60
-        while process.poll() is None and time.monotonic() < until:
+        while (process is None or process.poll() is None) and time.monotonic() < until:
             found = await raw.fetchval(
                 "SELECT (SELECT count(*) FROM invoices) + (SELECT count(*) FROM credit_notes)"
             )
             if found > more_than:
-                break
+                return True
             await asyncio.sleep(0.002)
-        await asyncio.sleep(delay_seconds)
+        return False
     finally:
         await raw.close()
+
+
+async def kill_when(process, dsn, *, more_than, delay_seconds):
+    """SIGKILL the process a moment after more rows are there than so many; tell if it was alive."""
+    await wait_for_more(dsn, more_than=more_than, process=process)
+    await asyncio.sleep(delay_seconds)
     process.send_signal(signal.SIGKILL)
     return process.wait() == -signal.SIGKILL
 

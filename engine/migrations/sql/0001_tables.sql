@@ -580,14 +580,21 @@ CREATE TABLE billing_runs (
   id text NOT NULL,
   as_of timestamptz NOT NULL,
   customers text[], -- those it is limited to; null for all
-  status text NOT NULL CHECK (status IN ('running', 'finished')),
+  pending boolean NOT NULL DEFAULT false, -- whether differences are posted besides what is due
+  retrying text[], -- parked accounts that are tried again; null when none are
+  status text NOT NULL CHECK (status IN ('running', 'paused', 'finished', 'cancelled')),
   started_at timestamptz NOT NULL,
   finished_at timestamptz,
   documents integer NOT NULL DEFAULT 0,
   lines integer NOT NULL DEFAULT 0,
+  customers_done integer NOT NULL DEFAULT 0,
+  customers_total integer, -- null until they were counted
+  worked_micros bigint NOT NULL DEFAULT 0, -- without pauses; like progress_at by the clock on the wall
+  progress_at timestamptz,
   PRIMARY KEY (seller, id)
 );
 CREATE UNIQUE INDEX billing_runs_running ON billing_runs (seller, as_of) WHERE status = 'running';
+CREATE INDEX billing_runs_open ON billing_runs (seller) WHERE status IN ('running', 'paused');
 
 CREATE TABLE parked_accounts (
   seller integer NOT NULL DEFAULT current_seller() REFERENCES sellers,

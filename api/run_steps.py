@@ -1,0 +1,183 @@
+"""`/v1/billing_runs/{id}/pause`, `/resume`, `/cancel`, `/retry`: a run in somebody's hands."""
+
+from datetime import datetime
+from typing import Any, Final
+
+import msgspec
+from litestar import Request, post
+from litestar.di import NamedDependency
+from litestar.params import FromPath, JSONBody
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from api.auth import Principal
+from api.business_time import business_now
+from engine.db import Database
+from engine.errors import BillingError
+from invoicing.control_run import control_run
+from invoicing.model import BillingRun
+from invoicing.run_billing import take_up_run
+from invoicing.run_states import RetryDraft, RunAct, RunStep
+from invoicing.run_store import list_runs
+from plans.api_keys import Scope
+
+WAIT_SECONDS: Final = 2
+"""For a process that is at the run already, and goes on with it by itself."""
+
+
+@post(
+    "/v1/billing_runs/{run:str}/pause",
+    operation_id="pauseBillingRun",
+    summary="Pause a billing run",
+    tags=["Billing runs"],
+    status_code=200,
+    opt={"scope": Scope.BILLING},
+)
+async def pause_billing_run(
+    *,
+    run: FromPath[str],
+    data: JSONBody[RunStep],
+    connection: NamedDependency[AsyncConnection],
+    principal: NamedDependency[Principal],
+    now: NamedDependency[datetime],
+    wall_now: NamedDependency[datetime],
+) -> BillingRun:
+    """Stop after the chunk in hand: nothing is posted after this is answered, until it resumes.
+
+    Meanwhile it holds back all that its customers owe: no other run, the worker's neither, bills
+    them.
+    """
+    await control_run(
+        connection=connection,
+        run=run,
+        act=RunAct.PAUSE,
+        actor=principal.key_id,
+        reason=data.reason,
+        now=now,
+        wall_now=wall_now,
+    )
+    return (await list_runs(connection=connection, run=run))[0]
+
+
+@post(
+    "/v1/billing_runs/{run:str}/cancel",
+    operation_id="cancelBillingRun",
+    summary="Cancel a billing run",
+    tags=["Billing runs"],
+    status_code=200,
+    opt={"scope": Scope.BILLING},
+)
+async def cancel_billing_run(
+    *,
+    run: FromPath[str],
+    data: JSONBody[RunStep],
+    connection: NamedDependency[AsyncConnection],
+    principal: NamedDependency[Principal],
+    now: NamedDependency[datetime],
+    wall_now: NamedDependency[datetime],
+) -> BillingRun:
+    """End a run after the chunk in hand: what it posted stays, the rest is due for a later run."""
+    await control_run(
+        connection=connection,
+        run=run,
+        act=RunAct.CANCEL,
+        actor=principal.key_id,
+        reason=data.reason,
+        now=now,
+        wall_now=wall_now,
+    )
+    return (await list_runs(connection=connection, run=run))[0]
+
+
+@post(
+    "/v1/billing_runs/{run:str}/resume",
+    operation_id="resumeBillingRun",
+    summary="Resume a billing run",
+    tags=["Billing runs"],
+    status_code=200,
+    opt={"scope": Scope.BILLING},
+)
+async def resume_billing_run(
+    *,
+    run: FromPath[str],
+    data: JSONBody[RunStep],
+    request: Request[Any, Any, Any],
+    principal: NamedDependency[Principal],
+    wall_now: NamedDependency[datetime],
+) -> BillingRun:
+    """Go on with a paused run; answered when it is through, or stopped again.
+
+    Where the process that ran it has not noticed the pause yet, that one goes on, and the answer
+    tells how far the run is.
+    """
+    asked = _Asked(run=run, act=RunAct.RESUME, reason=data.reason, actor=principal.key_id)
+    return await _go_on(request, principal.seller, asked, wall_now)
+
+
+@post(
+    "/v1/billing_runs/{run:str}/retry",
+    operation_id="retryBillingRun",
+    summary="Try parked accounts again",
+    tags=["Billing runs"],
+    status_code=200,
+    opt={"scope": Scope.BILLING},
+)
+async def retry_billing_run(
+    *,
+    run: FromPath[str],
+    data: JSONBody[RetryDraft],
+    request: Request[Any, Any, Any],
+    principal: NamedDependency[Principal],
+    wall_now: NamedDependency[datetime],
+) -> BillingRun:
+    """Bill what a finished run parked, all or `customers`, as of its instant.
+
+    Those that succeed leave its list of parked accounts; the others have their reason of today.
+    """
+    asked = _Asked(
+        run=run,
+        act=RunAct.RETRY,
+        reason=data.reason,
+        actor=principal.key_id,
+        customers=data.customers,
+    )
+    return await _go_on(request, principal.seller, asked, wall_now)
+
+
+class _Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """Who asks a run to go on, and how."""
+
+    run: str
+    act: RunAct
+    reason: str | None
+    actor: str
+    customers: tuple[str, ...] | None = None
+
+
+async def _go_on(
+    request: Request[Any, Any, Any], seller: int, asked: _Asked, wall_now: datetime
+) -> BillingRun:
+    database: Database = request.app.state.database
+    now = await business_now(database=database, seller=seller, wall_now=wall_now)
+    async with database.transaction(seller=seller) as connection:
+        await control_run(
+            connection=connection,
+            run=asked.run,
+            act=asked.act,
+            actor=asked.actor,
+            reason=asked.reason,
+            now=now,
+            wall_now=wall_now,
+            customers=asked.customers,
+        )
+    try:
+        return await take_up_run(
+            database=database, seller=seller, run=asked.run, now=now, wait_seconds=WAIT_SECONDS
+        )
+    except BillingError as error:
+        if error.code != "billing_busy":
+            raise
+    async with database.transaction(seller=seller) as connection:
+        return (await list_runs(connection=connection, run=asked.run))[0]
+
+
+ROUTES = (pause_billing_run, resume_billing_run, cancel_billing_run, retry_billing_run)
