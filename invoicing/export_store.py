@@ -29,7 +29,9 @@ FROM invoices d {_OF_DOCUMENT} AND {_ISSUED}
 ORDER BY d.issued_at, d.series, d.sequence
 """)
 _CREDIT_NOTES: Final = text(f"""
-SELECT {_HEAD}, d.reason, {_SUMS}, d.applied_minor AS applied, d.credited_minor AS credited,
+SELECT {_HEAD}, d.reason, d.invoice,
+  (SELECT number FROM invoices WHERE seller = d.seller AND id = d.invoice) AS invoice_number,
+  {_SUMS}, d.applied_minor AS applied, d.credited_minor AS credited,
   d.refunded_minor AS refunded
 FROM credit_notes d {_OF_DOCUMENT} AND {_ISSUED}
 ORDER BY d.issued_at, d.series, d.sequence

@@ -42,6 +42,9 @@ class Cell(StrEnum):
 # A spreadsheet takes a cell that begins with one of these for a formula, the full-width forms
 # too. Apostrophes before them count as well, so that taking one away gives back what was there.
 _FORMULA: Final = re.compile(r"'*[=+\-@\t\r\n＝＋－＠]")
+# Where a spreadsheet cuts at semicolons, as most of Europe's do, or at tabs, a cell begins after
+# each; and as no quote begins such a cell, a line break ends the row.
+_FORMULA_INSIDE: Final = re.compile(r"(?<=[;\t\r\n])(?='*[=+\-@＝＋－＠])")
 
 
 def _columns(**groups: str) -> Mapping[str, Cell]:
@@ -72,7 +75,7 @@ COLUMNS: Final[Mapping[ExportKind, Mapping[str, Cell]]] = MappingProxyType(
         ),
         ExportKind.CREDIT_NOTES: _columns(
             document="id number:text customer:text customer_name:text currency status",
-            times="reason:text issued_at:instant",
+            times="reason:text issued_at:instant invoice invoice_number:text",
             sums=_SUMS,
             paid="applied:amount credited:amount refunded:amount",
             more="po_number:text voided_at:instant",
@@ -92,7 +95,8 @@ COLUMNS: Final[Mapping[ExportKind, Mapping[str, Cell]]] = MappingProxyType(
 
 
 def guard_formula(value: str) -> str:
-    """The text with an apostrophe before it where a spreadsheet would calculate with it."""
+    """The text with an apostrophe before what a spreadsheet would calculate with."""
+    value = _FORMULA_INSIDE.sub("'", value)
     return f"'{value}" if _FORMULA.match(value) else value
 
 

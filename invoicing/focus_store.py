@@ -33,7 +33,10 @@ FROM ({_DOCUMENT.format(table="invoices")}
   JOIN parties t ON t.seller = d.seller AND t.id = d.billed_to
   LEFT JOIN subscriptions s ON s.seller = l.seller AND s.id = l.subscription
   LEFT JOIN customers c ON c.seller = l.seller AND c.id = coalesce(s.customer, l.customer)
-  LEFT JOIN price_intervals v ON v.seller = l.seller AND v.id = l.price_interval
+  LEFT JOIN line_items a ON a.seller = l.seller AND a.id = l.adjusts
+    AND l.price_interval IS NULL -- by hand: it is of the price whose line it credits
+  LEFT JOIN price_intervals v ON v.seller = l.seller
+    AND v.id = coalesce(l.price_interval, a.price_interval)
   LEFT JOIN prices r ON r.seller = v.seller AND r.id = v.price
   LEFT JOIN plans n ON n.seller = r.seller AND n.id = r.plan
 ORDER BY d.issued_at, d.id, l.ordinal

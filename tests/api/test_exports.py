@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections import Counter
 from decimal import Decimal
 from pathlib import Path
@@ -114,6 +115,52 @@ async def test_what_is_no_stretch_is_refused_before_the_first_byte(
 ) -> None:
     answer = await world.send("GET", "/v1/exports/journal.csv", params=query)
     assert answer.status_code in {400, 422}, answer.text
+
+
+async def test_a_credit_by_hand_names_its_invoice_and_its_plan(billed_world: World) -> None:
+    listed = (await billed_world.send("GET", "/v1/invoices?customer=acme")).json()["data"]
+    has_fee = (one for one in listed if any(line["key"] == "base" for line in one["lines"]))
+    invoice = next(one for one in has_fee if one["status"] != "draft")
+    line = next(line for line in invoice["lines"] if line["key"] == "base")
+    body = {"lines": [{"line": line["id"], "amount": "1.00"}], "reason": "goodwill"}
+    answer = await billed_world.send(
+        "POST", "/v1/credit_notes", json={"invoice": invoice["id"], **body}
+    )
+    assert answer.status_code == 201, answer.text
+    note = answer.json()
+    rows = {row["id"]: row for row in await export(billed_world, "credit_notes")}
+    mine = rows[note["id"]]
+    assert (mine["invoice"], mine["invoice_number"]) == (invoice["id"], invoice["number"])
+    focus = await export(billed_world, "focus", customer="acme")
+    (credit,) = [row for row in focus if row["InvoiceId"] == note["number"]]
+    (billed,) = [row for row in focus if row["x_LineId"] == line["id"]]
+    for name in ("ServiceName", "SkuId", "SkuPriceId", "ChargeFrequency", "ChargeDescription"):
+        assert credit[name] == billed[name], name
+    assert (credit["BilledCost"], credit["ChargeClass"]) == ("-1.00", "Correction")
+    keeps_the_rules({name: value or None for name, value in credit.items()})
+
+
+EVERYWHERE = f"=1;{EVIL};\n@2"
+
+
+async def test_no_column_of_text_is_a_formula_wherever_a_cell_may_begin(world: World) -> None:
+    customer = {"key": "evil", "name": EVERYWHERE, "emails": ["a@x.example"], "po_number": "+1;-2"}
+    address = {"line1": EVERYWHERE, "city": EVERYWHERE}
+    for path, body in (
+        ("/v1/customers", customer | {"address": address}),
+        ("/v1/invoices", {"customer": "evil", "lines": [
+            {"key": "fee", "name": EVERYWHERE, "amount": "9.00"}]}),
+        ("/v1/payments", {"customer": "evil", "amount": "1.00", "currency": "USD",
+                          "method": "bank", "reference": EVERYWHERE}),
+    ):  # fmt: skip
+        answer = await world.send("POST", path, json=body)
+        assert answer.status_code == 201, answer.text
+    for kind in (*ExportKind, "focus"):
+        answer = await world.send("GET", f"/v1/exports/{kind}.csv")
+        for row in csv.reader(io.StringIO(answer.text, newline=""), strict=True):
+            for cell in row:
+                for piece in re.split(r"[;\t\r\n]", cell):
+                    assert not re.match(r"[=+@]|-(?![\d.]+$)", piece), (kind, piece)
 
 
 async def test_text_is_no_formula_and_numbers_stay_numbers(world: World) -> None:
