@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 SHORT: dict[str, list[str]] = {
+    "bench_audit": ["--subscriptions", "4000", "--events", "400000"],
     "bench_rating": ["--lines", "100000"],
     "bench_hostile": ["--seconds", "3", "--rounds", "1"],
     "bench_ingest": ["--seconds", "3", "--rounds", "1"],

@@ -15,6 +15,7 @@ from engine.audit_books import BOOK_CHECKS
 from engine.audit_check import Check
 from engine.audit_usage import USAGE_CHECKS
 from engine.audit_walls import WALL_CHECKS
+from engine.db import be_patient
 
 __all__ = ["CHECKS", "Check", "Violation", "audit"]
 
@@ -22,11 +23,9 @@ CHECKS: Final[tuple[Check, ...]] = (*BOOK_CHECKS, *USAGE_CHECKS, *WALL_CHECKS)
 FOUND_AT_MOST: Final = 100
 WORK_MEMORY: Final = "64MB"
 """For each sort and hash of the checks, unless the server gives more."""
-_PATIENT: Final = text("""
-SELECT set_config('statement_timeout', '0', true),
-  set_config('idle_in_transaction_session_timeout', '0', true),
-  CASE WHEN pg_size_bytes(current_setting('work_mem')) < pg_size_bytes(:least)
-    THEN set_config('work_mem', :least, true) END
+_WORK_MEMORY: Final = text("""
+SELECT CASE WHEN pg_size_bytes(current_setting('work_mem')) < pg_size_bytes(:least)
+  THEN set_config('work_mem', :least, true) END
 """)
 
 
@@ -51,7 +50,8 @@ async def audit(
     checks see the same facts. At most 100 violations of each check are told. `report` hears how
     many checks are done.
     """
-    await connection.execute(_PATIENT, {"least": WORK_MEMORY})
+    await be_patient(connection=connection)
+    await connection.execute(_WORK_MEMORY, {"least": WORK_MEMORY})
     found: list[Violation] = []
     done = 0
     for group in groups_of(CHECKS):

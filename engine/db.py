@@ -21,6 +21,12 @@ AUDITOR_ROLE: Final = "usance_auditor"
 OWNER_ROLE: Final = "usance_owner"
 _NAME: Final = re.compile(r"^[a-z_][a-z0-9_]*$")
 
+_SNAPSHOT: Final = re.compile(r"^[0-9A-F-]+$")
+_SHARE: Final = text("SELECT pg_export_snapshot()")
+_PATIENT: Final = text("""
+SELECT set_config('statement_timeout', '0', true),
+  set_config('idle_in_transaction_session_timeout', '0', true)
+""")
 _LOCK: Final = text("SELECT pg_advisory_lock(hashtextextended(:key, 0))")
 _TRY_LOCK: Final = text("SELECT pg_try_advisory_xact_lock(hashtextextended(:key, 0))")
 _LOCK_WAIT: Final = text("SELECT set_config('lock_timeout', :wait, false)")
@@ -51,11 +57,12 @@ class Database:
 
     @asynccontextmanager
     async def transaction(
-        self, *, seller: int | None, snapshot: bool = False
+        self, *, seller: int | None, snapshot: bool | str = False
     ) -> AsyncIterator[AsyncConnection]:
         """One transaction that sees the rows of `seller` (None: of nobody).
 
         `snapshot` makes it REPEATABLE READ and read-only: every statement sees the same facts.
+        The name that `share_snapshot` gave shows those of another transaction.
         """
         async with self.engine.connect() as connection:
             if snapshot:
@@ -63,6 +70,8 @@ class Database:
                     isolation_level="REPEATABLE READ", postgresql_readonly=True
                 )
             async with connection.begin():
+                if isinstance(snapshot, str):
+                    await connection.exec_driver_sql(_same_snapshot(snapshot))
                 await connection.execute(_SELLER, {"seller": "" if seller is None else str(seller)})
                 yield connection
 
@@ -115,6 +124,23 @@ def open_database(
         execution_options={"event_store": event_store},
     )
     return Database(engine=engine, event_store=event_store, private_addresses=private_addresses)
+
+
+async def be_patient(*, connection: AsyncConnection) -> None:
+    """Let statements and the pauses between them take their time in this transaction."""
+    await connection.execute(_PATIENT)
+
+
+async def share_snapshot(*, connection: AsyncConnection) -> str:
+    """A name by which other transactions see the facts of this one, for as long as it goes on."""
+    return str((await connection.execute(_SHARE)).scalar_one())
+
+
+def _same_snapshot(name: str) -> str:
+    if _SNAPSHOT.match(name) is None:
+        message = f"{name!r} is not the name of a snapshot"
+        raise ValueError(message)
+    return f"SET TRANSACTION SNAPSHOT '{name}'"
 
 
 @asynccontextmanager

@@ -267,13 +267,15 @@ async def stream_blocks(
     customers: tuple[int, int],
     subjects: SubjectNumbers,
     combinations: Combinations | None = None,
+    everywhere: bool = True,
 ) -> AsyncIterator[Block]:
     """The events of a meter in [start, end) and others, a few megabytes at a time.
 
     None is missing of the customers between the two numbers, both included. A batch stored while
     the meter was not known to who stored it is measured from its payload. With `combinations` the
     blocks tell each event's, numbered there. What was taken back is left out; a meter that ignores
-    late usage is told when each event was received.
+    late usage is told when each event was received. Unless `everywhere`, events that lie outside
+    PostgreSQL are left out.
     """
     raw = await driver(connection)
     texts = kept_dimensions(meter)
@@ -309,7 +311,7 @@ async def stream_blocks(
                 yield await reading.of_chunks(group)
             else:
                 yield await reading.of_batches(group)
-    if commits.received:
+    if commits.received and everywhere:
         async for block in reading.elsewhere(connection, commits, (start_micros, end_micros)):
             yield block
 

@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, Literal, cast
+from typing import Any, Final, Literal, Protocol, cast
 
 import msgspec
 import numpy as np
@@ -41,6 +41,15 @@ _FINE: Final = re.compile(r"(\.[0-9]{6})[0-9]+")
 _SHORTEST_FINE: Final = len("2026-01-31T23:59:59.1234567Z")
 
 
+class Timed(Protocol):
+    """Something that has a time, which is set."""
+
+    @property
+    def time(self) -> datetime | None:
+        """When it happened."""
+        ...
+
+
 class _Time(msgspec.Struct, gc=False):
     """The time of an event as its text."""
 
@@ -54,7 +63,7 @@ class _Envelope(msgspec.Struct, gc=False):
     data_base64: msgspec.UnsetType = msgspec.UNSET
 
 
-def _number_text(text: str) -> str:
+def number_text(text: str) -> str:
     """A number that is no integer, as its text; what no double could hold is refused."""
     if len(text) > _LONGEST:
         raise ValueError("a number has too many digits")
@@ -71,8 +80,8 @@ _time: Final = msgspec.json.Decoder(_Time)
 _envelopes: Final = msgspec.json.Decoder(list[_Envelope])
 _envelope: Final = msgspec.json.Decoder(_Envelope)
 _raws: Final = msgspec.json.Decoder(list[msgspec.Raw])
-_data: Final = msgspec.json.Decoder(list[dict[str, Any]], float_hook=_number_text)
-_anything: Final = msgspec.json.Decoder(float_hook=_number_text)
+_data: Final = msgspec.json.Decoder(list[dict[str, Any]], float_hook=number_text)
+_anything: Final = msgspec.json.Decoder(float_hook=number_text)
 _pack: Final = msgspec.msgpack.Encoder().encode
 _scan: Final = json.JSONDecoder(strict=False).raw_decode
 
@@ -95,7 +104,7 @@ def micros_of(at: datetime) -> int:
     return (at - EPOCH) // _MICROSECOND
 
 
-def times_of(events: Sequence[EventIn]) -> NDArray[np.int64]:
+def times_of(events: Sequence[Timed]) -> NDArray[np.int64]:
     """Microseconds since 1970 of n events whose time is set."""
     # A loop over datetimes costs more than all else that is done with an event's time: the
     # encoder turns them into integers at once, those with a fraction of a second in ten bytes.
@@ -114,7 +123,7 @@ def times_of(events: Sequence[EventIn]) -> NDArray[np.int64]:
     return _times_one_by_one(events)
 
 
-def _times_one_by_one(events: Sequence[EventIn]) -> NDArray[np.int64]:
+def _times_one_by_one(events: Sequence[Timed]) -> NDArray[np.int64]:
     spans = [each.time - EPOCH for each in events if each.time is not None]
     # Part by part: numpy takes three times as long over timedeltas themselves.
     days = np.array([span.days for span in spans], dtype=np.int64)

@@ -13,6 +13,7 @@ from metering.fold_usage import FoldLimits, fold_usage
 from metering.intake import micros_of
 from metering.measure import measure, measure_events, measure_groups, sweep_inbox
 from metering.model import BackfillDraft, Windows
+from metering.verify_usage import verify_usage
 from plans.model import LateUsage
 from tests.database.test_aggregations import KINDS, OK
 from tests.database.test_correct_event import amend, void
@@ -113,6 +114,14 @@ async def inbox(world, *, take=False):
     return dict(zip(customers.tolist(), times.tolist(), strict=True))
 
 
+async def differing(world):
+    """Where what is read is not what the raw events say."""
+    async with world.database.transaction(seller=world.seller, snapshot=True) as connection:
+        found = await verify_usage(connection=connection)
+    assert found.events
+    return found.differing
+
+
 async def left(world, table):
     async with world.database.transaction(seller=world.seller) as connection:
         raw = await driver(connection)
@@ -165,6 +174,7 @@ async def test_reads_are_the_same_before_and_after_folding(world):
             database=world.database, seller=world.seller, limits=SMALL, steps=chance.randint(1, 40)
         )
         assert await seen(world, meters, customers) == before
+        assert await differing(world) == ()
         assert await inbox(world) == waiting
         if turn == 5:
             assert await inbox(world, take=True) == waiting
@@ -256,6 +266,7 @@ async def test_what_ends_in_the_middle_loses_and_doubles_nothing(world):
         with contextlib.suppress(asyncio.CancelledError):
             await folding
         assert await seen(world, meters, customers) == before
+        assert await differing(world) == ()
         assert await inbox(world) == waiting
 
 

@@ -8,6 +8,7 @@ import pytest
 from tests.tidy.tree import ROOT
 
 SMALLEST: dict[str, list[str]] = {
+    "bench_audit": ["--subscriptions", "120", "--events", "12000"],
     "bench_clickhouse": ["--events", "4000", "--customers", "50"],
     "bench_rating": ["--lines", "2000"],
     "bench_hostile": ["--seconds", "1", "--rounds", "1", "--hostile", "1"],
