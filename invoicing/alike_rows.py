@@ -48,7 +48,7 @@ def rows_of(
 ) -> list[Table]:
     """(table, columns, encoded rows) of every subscription that owes anything.
 
-    `due` are the customers of the sheaf, `sequences` the numbers of those with a document.
+    `due` are the customers of the whole sheaf, `sequences` the numbers of those with a document.
     """
     counts = np.diff(sheaf.offsets)
     billed = np.flatnonzero(counts)

@@ -22,7 +22,7 @@ from invoicing.derive import (
 )
 from invoicing.derive_alike import FEW, derive_alike
 from invoicing.post import Posted, post
-from invoicing.post_alike import Chunk, NotAlikeError, post_alike
+from invoicing.post_alike import Chunk, NotAlikeError, Written, outlook_of, post_alike
 from invoicing.run_desk import RunDesk
 from invoicing.run_store import park
 from invoicing.sweep_usage import sweep_usage
@@ -33,6 +33,7 @@ from invoicing.work_store import (
     due_with_terms,
     pending_customers,
 )
+from invoicing.write_ahead import Ahead, chunks_of
 from plans.model import Seller
 from plans.subscription_store import PriceBook
 
@@ -100,6 +101,7 @@ class BillingPass:
         self.parked: dict[str, None] = {}
         self.taxes = TaxDesk(database=database, seller=seller_number)
         self._sweeps: int | None = None
+        self.ahead = Ahead(seller=seller, run=desk.run)
         self.customers = self.together = self.documents = self.lines = 0
 
     async def sweep(self) -> int:
@@ -214,6 +216,7 @@ class BillingPass:
                     book=PriceBook(),
                     few=self.portions.few,
                 )
+                await self._look_out(connection)
         except Exception as error:
             if not due or not is_of_an_account(error):
                 raise
@@ -240,33 +243,45 @@ class BillingPass:
         self, due: Sequence[Due], sheaf: Sheaf, derived: Sequence[Derived], sweeps: int
     ) -> None:
         """Post what was derived together and one by one, in the order of the work list."""
-        found = {item.due.customer.id: item for item in derived}
-        for begin in range(0, len(due), self.portions.chunk):
-            part = due[begin : begin + self.portions.chunk]
-            mine = sheaf.between(begin, begin + len(part))
-            some = [found[each.customer] for each in part if each.customer in found]
-            if not len(mine.place):
-                await self._post(some, sweeps)
-                continue
-            chunk = Chunk(due=part, sheaf=mine, derived=some)
-            try:
-                async with self.desk.posting() as connection:
-                    posted = await post_alike(
-                        connection=connection,
-                        seller=self.seller,
-                        run=self.run,
-                        as_of=self.as_of,
-                        sweeps=sweeps,
-                        chunk=chunk,
-                    )
-                    await self._note(connection, len(mine.place) + len(some), posted)
-            except Exception as error:
-                if not isinstance(error, NotAlikeError) and not is_of_an_account(error):
-                    raise
-                await self._post_one_by_one(part, sweeps)
-                continue
-            self.together += len(mine.place)
-            self._count(len(mine.place) + len(some), posted)
+        chunks = chunks_of(due=due, sheaf=sheaf, derived=derived, size=self.portions.chunk)
+        try:
+            for place, chunk in enumerate(chunks):
+                written = await self.ahead.take()
+                self.ahead.begin(chunk, *chunks[place + 1 : place + 2])
+                await self._post_chunk(chunk, written, sweeps)
+        finally:
+            await self.ahead.take()
+
+    async def _post_chunk(self, chunk: Chunk, written: Written | None, sweeps: int) -> None:
+        customers = len(chunk.sheaf.place) + len(chunk.derived)
+        if not len(chunk.sheaf.place):
+            await self._post(chunk.derived, sweeps)
+            return
+        try:
+            async with self.desk.posting() as connection:
+                posted = await post_alike(
+                    connection=connection,
+                    seller=self.seller,
+                    run=self.run,
+                    as_of=self.as_of,
+                    sweeps=sweeps,
+                    chunk=chunk,
+                    written=written,
+                )
+                await self._note(connection, customers, posted)
+                await self._look_out(connection)
+        except Exception as error:
+            if not isinstance(error, NotAlikeError) and not is_of_an_account(error):
+                raise
+            await self._post_one_by_one(chunk.due, sweeps)
+            return
+        self.together += len(chunk.sheaf.place)
+        self._count(customers, posted)
+
+    async def _look_out(self, connection: AsyncConnection) -> None:
+        self.ahead.outlook = await outlook_of(
+            connection=connection, seller=self.seller, as_of=self.as_of
+        )
 
     async def _post_one_by_one(self, due: Sequence[Due], sweeps: int) -> None:
         """Derive customers again as if no two were alike, and post them."""

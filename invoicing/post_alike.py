@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from engine.period import local_date
 from invoicing.alike import Due, Sheaf
-from invoicing.alike_rows import Issue, rows_of
+from invoicing.alike_rows import Issue, Table, rows_of
 from invoicing.alike_store import advance_alike, are_plain, copy_encoded
 from invoicing.assembly import Draft
 from invoicing.derive import Derived
@@ -25,7 +25,7 @@ from invoicing.post import (
     series_of,
 )
 from invoicing.prepare import issue_instant, prepare
-from invoicing.store import document_counts, lock_balances, take_numbers
+from invoicing.store import document_counts, lock_balances, next_number, take_numbers
 from plans.catalog import party_id, party_of_seller
 from plans.model import Seller
 
@@ -41,6 +41,30 @@ class Chunk(msgspec.Struct, frozen=True, kw_only=True):
     sheaf: Sheaf
     derived: Sequence[Derived]
 
+    @property
+    def members(self) -> list[Due]:
+        """The customers of the sheaf."""
+        return [self.due[place] for place in self.sheaf.place.tolist()]
+
+    @property
+    def documents(self) -> int:
+        """How many documents the sheaf gives."""
+        return int(np.count_nonzero(np.diff(self.sheaf.offsets)))
+
+
+class Outlook(msgspec.Struct, frozen=True, kw_only=True):
+    """What the next number and the instant of issue will be, if nobody comes between."""
+
+    issued_at: datetime
+    sequence: int
+
+
+class Written(msgspec.Struct, frozen=True, kw_only=True):
+    """The rows of a chunk's sheaf, written ahead for an outlook that may turn out wrong."""
+
+    outlook: Outlook
+    tables: Sequence[Table]
+
 
 async def post_alike(
     *,
@@ -50,12 +74,13 @@ async def post_alike(
     as_of: datetime,
     sweeps: int,
     chunk: Chunk,
+    written: Written | None = None,
 ) -> Posted:
     """Post the documents of a chunk, numbered in the order of the work list.
 
     Raises StaleDerivationError as `post` does, and NotAlikeError where a customer of the sheaf has
     come to have credit, a document of that instant or lines by hand, or its seller taxes; the
-    transaction must then be rolled back.
+    transaction must then be rolled back. `written` saves the work where its outlook came true.
     """
     await hold_sweeps(connection=connection, sweeps=sweeps)
     await advance(connection=connection, derived=chunk.derived)
@@ -64,8 +89,9 @@ async def post_alike(
     drafts: Sequence[Draft] = ()
     if billed:
         drafts = await prepare(connection=connection, seller=seller, as_of=as_of, derived=billed)
+    members = chunk.members
     owing = np.flatnonzero(np.diff(chunk.sheaf.offsets))
-    due = [chunk.due[place] for place in chunk.sheaf.place[owing].tolist()]
+    due = [members[place] for place in owing.tolist()]
     if due:
         await _check_plain(connection, due)
     issued_at = await issue_instant(connection=connection, as_of=as_of)
@@ -79,25 +105,51 @@ async def post_alike(
             connection=connection, seller=seller, run=run, drafts=drafts, sequences=mine[0]
         )
     if due:
-        issue = Issue(
-            seller=seller.id,
-            party=party_id(party_of_seller(seller)),
-            run=run,
-            series=series_of(seller, credit_note=False),
-            issued_at=issued_at,
-            entry_on=local_date(at=issued_at, timezone=seller.timezone),
-            default_terms_days=seller.net_terms_days,
-            number=NUMBER,
-        )
-        tables = rows_of(sheaf=chunk.sheaf, due=due, sequences=mine[1], issue=issue)
+        tables = _foretold(written, Outlook(issued_at=issued_at, sequence=mine[1][0]), mine[1])
+        if tables is None:
+            issue = issue_of(seller=seller, run=run, issued_at=issued_at)
+            tables = rows_of(sheaf=chunk.sheaf, due=members, sequences=mine[1], issue=issue)
         await copy_encoded(connection=connection, tables=tables)
     return Posted(
         documents=posted.documents + len(due), lines=posted.lines + len(chunk.sheaf.charge)
     )
 
 
+def _foretold(
+    written: Written | None, found: Outlook, sequences: Sequence[int]
+) -> Sequence[Table] | None:
+    """The rows written ahead, if their outlook came true and no number lies between."""
+    if written is None or written.outlook != found:
+        return None
+    return written.tables if sequences[-1] - sequences[0] == len(sequences) - 1 else None
+
+
+async def outlook_of(*, connection: AsyncConnection, seller: Seller, as_of: datetime) -> Outlook:
+    """What numbers and instant the next documents will have."""
+    return Outlook(
+        issued_at=await issue_instant(connection=connection, as_of=as_of),
+        sequence=await next_number(
+            connection=connection, series=series_of(seller, credit_note=False)
+        ),
+    )
+
+
+def issue_of(*, seller: Seller, run: str, issued_at: datetime) -> Issue:
+    """What the documents of one transaction have in common."""
+    return Issue(
+        seller=seller.id,
+        party=party_id(party_of_seller(seller)),
+        run=run,
+        series=series_of(seller, credit_note=False),
+        issued_at=issued_at,
+        entry_on=local_date(at=issued_at, timezone=seller.timezone),
+        default_terms_days=seller.net_terms_days,
+        number=NUMBER,
+    )
+
+
 async def _advance_sheaf(connection: AsyncConnection, chunk: Chunk) -> None:
-    members = [chunk.due[place] for place in chunk.sheaf.place.tolist()]
+    members = chunk.members
     if not members:
         return
     changed = await advance_alike(

@@ -85,6 +85,9 @@ ON CONFLICT (seller, series) DO UPDATE SET
   last_issued_at = greatest(n.last_issued_at, excluded.last_issued_at)
 RETURNING next_sequence - CAST(:count AS integer) AS first
 """)
+_SERIES: Final = text("""
+SELECT next_sequence FROM number_series WHERE seller = current_seller() AND series = :series
+""")
 _LAST_ISSUED: Final = text("""
 SELECT max(last_issued_at) FROM number_series WHERE seller = current_seller()
 """)
@@ -217,6 +220,12 @@ async def take_numbers(
         _NUMBERS, {"series": series, "count": count, "issued_at": issued_at}
     )
     return row.scalar_one()
+
+
+async def next_number(*, connection: AsyncConnection, series: str) -> int:
+    """The number that a series gives out next, unless another takes it before."""
+    found = await connection.execute(_SERIES, {"series": series})
+    return found.scalar_one_or_none() or 1
 
 
 async def last_issued_at(*, connection: AsyncConnection) -> datetime | None:

@@ -9,7 +9,15 @@ from numpy.typing import NDArray
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from metering import block_store, store
-from metering.aggregation import Block, PairNumbers, concatenated, distinct, scale_up, tighten
+from metering.aggregation import (
+    Block,
+    PairNumbers,
+    concatenated,
+    distinct,
+    earliest_of,
+    scale_up,
+    tighten,
+)
 from metering.columns import kept_dimensions
 from metering.dimensions import Combinations
 from metering.model import EventUsage, GroupedUsage, Measured, Windows
@@ -19,6 +27,7 @@ from metering.window_index import WindowIndex
 from plans.model import Aggregation, Meter
 
 _EVER_MICROS: Final = -(2**62)
+_SWEPT_AT_ONCE: Final = 2_000_000
 _Ints = NDArray[np.int64]
 
 
@@ -287,13 +296,12 @@ async def sweep_inbox(
     The batches are taken off the inbox in the caller's transaction: when it rolls back, the next
     run finds them again. Without `take` they stay. Subjects that are no customer are left out.
     """
-    customers = np.empty(0, dtype=np.int64)
-    times = np.empty(0, dtype=np.int64)
-    async for more_customers, more_times in store.stream_inbox(connection=connection, take=take):
-        customers = np.concatenate((customers, more_customers))
-        times = np.concatenate((times, more_times))
-        order = np.lexsort((times, customers))
-        customers, times = customers[order], times[order]
-        customers, first = np.unique(customers, return_index=True)
-        times = times[first]
-    return customers, times
+    parts: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []
+    waiting = 0
+    async for part in store.stream_inbox(connection=connection, take=take):
+        parts.append(part)
+        waiting += len(part[0])
+        if waiting >= _SWEPT_AT_ONCE:
+            parts = [earliest_of(parts)]
+            waiting = 0
+    return earliest_of(parts)

@@ -134,3 +134,27 @@ def test_the_books_are_the_same(books) -> None:
     for table, rows in wanted.items():
         assert found[table] == rows, table
     assert asyncio.run(violations(together)) == []
+
+
+async def bill_who_used(dsn):
+    """Twelve customers of a plan of usage alone, of whom every other one used anything."""
+    await kills.open_books(dsn, mode="live", timezone="UTC")
+    database = open_database(dsn=dsn, role="usance_app", pool_size=3)
+    reports = []
+    try:
+        async with open_shop(database, 1) as shop:
+            await shop.publish(plan(LEAST | {"minimum_amount": "0"}, key="usage"))
+            for number in range(12):
+                await shop.customer(f"c{number:02}")
+                start = at("2026-01-01").isoformat()
+                await shop.subscribe(f"s{number}", f"c{number:02}", plan="usage", starts_at=start)
+                if number % 2:
+                    await shop.use(f"c{number:02}", at("2026-01-20"), 7 * number)
+            run = await shop.bill(at("2026-02-02"), portions=TOGETHER, report=reports.append)
+    finally:
+        await database.close()
+    return run.documents, reports[-1].together
+
+
+def test_who_owes_nothing_is_derived_together_too(database_url) -> None:
+    assert asyncio.run(bill_who_used(database_url)) == (6, 24), "at the start and at the end"
