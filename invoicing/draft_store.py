@@ -28,16 +28,17 @@ ORDER BY d.due_at, 2, s.currency, invoice_group
 """)
 _EDITS: Final = text("""
 SELECT id, customer, billed_at, currency, invoice_group, key, name, amount_minor,
-  trim_scale(quantity)::text AS quantity, unit_amount, tax_rates
+  trim_scale(quantity)::text AS quantity, unit_amount, tax_rates, adjusts
 FROM draft_edits
 WHERE seller = current_seller() AND document IS NULL AND customer = ANY(:customers)
 ORDER BY number
 """)
 _INSERT: Final = text("""
 INSERT INTO draft_edits (id, customer, billed_at, currency, invoice_group, key, name, amount_minor,
-  quantity, unit_amount, tax_rates)
+  quantity, unit_amount, tax_rates, adjusts)
 VALUES (:id, :customer, :billed_at, :currency, :invoice_group, :key, :name, :amount_minor,
-  CAST(CAST(:quantity AS text) AS numeric), :unit_amount, CAST(:tax_rates AS text[]))
+  CAST(CAST(:quantity AS text) AS numeric), :unit_amount, CAST(:tax_rates AS text[]),
+  :adjusts)
 """)
 _MARK: Final = text("""
 UPDATE draft_edits e SET document = u.document

@@ -17,7 +17,7 @@ from engine.money import (
 )
 from invoicing.assembly import Draft, summed
 from invoicing.lines import Line
-from invoicing.model import Reason
+from invoicing.model import LineItem, Reason
 from plans.shape import Body, Key, Name, ShortText
 
 AMOUNT_MAX_MINOR: Final = 10**15
@@ -49,7 +49,10 @@ class DraftEdit(Body, frozen=True, kw_only=True):
 
 
 class WaitingEdit(msgspec.Struct, frozen=True, kw_only=True):
-    """A line by hand that no posted document has yet; `billed_at` is that of its draft."""
+    """A line by hand that no posted document has yet; `billed_at` is that of its draft.
+
+    `adjusts` is the place of the line that it brings to another amount.
+    """
 
     id: str
     customer: str
@@ -62,6 +65,7 @@ class WaitingEdit(msgspec.Struct, frozen=True, kw_only=True):
     quantity: str | None
     unit_amount: str | None
     tax_rates: tuple[str, ...] = ()
+    adjusts: str | None = None
 
 
 def edit_errors(edit: DraftEdit, *, currency: str) -> list[FieldError]:
@@ -94,6 +98,39 @@ def amount_of(edit: DraftEdit, *, currency: str, rounding: Rounding) -> int:
     unit = parse_scaled(edit.unit_amount, digits=UNIT_DIGITS)
     exact = quantity * unit * 10 ** currency_digits(currency)
     return round_ratio(exact, 10 ** (QUANTITY_DIGITS + UNIT_DIGITS), rounding=rounding)
+
+
+def place_of(line: LineItem) -> str:
+    """What a line of a draft is known by when the draft is derived again."""
+    told = (line.price, line.subscription, line.group, line.period)
+    return msgspec.json.encode(told).decode()
+
+
+def adjustment(
+    *,
+    line: LineItem,
+    said_minor: int,
+    earlier_minor: int,
+    currency: str,
+    rounding: Rounding,
+) -> int:
+    """What must come beside a line, net of its reductions, for it to come to what is said.
+
+    `said_minor` is before reductions, as the line's own amount is: its discount goes down and up
+    with it, and promotional credit pays no more than is left. `earlier_minor` is what earlier
+    adjustments of the line came to. All in the sign of the document.
+    """
+    amount, discount, promotional = (
+        parse_amount(text, currency=currency)
+        for text in (line.amount, line.discount, line.promotional)
+    )
+    net = amount - discount
+    wanted = said_minor
+    if discount and amount:
+        wanted = round_ratio(said_minor * net, amount, rounding=rounding)
+    if promotional > 0:
+        wanted = max(wanted - promotional, min(wanted, 0))
+    return wanted - (net - promotional) - earlier_minor
 
 
 def with_edits(drafts: Sequence[Draft], edits: Sequence[WaitingEdit]) -> list[Draft]:

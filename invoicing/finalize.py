@@ -8,11 +8,19 @@ from engine.audit_log import AuditEntry
 from engine.audit_log_store import record_act
 from engine.errors import BillingError, ErrorKind, FieldError, not_found
 from engine.ids import new_id
-from engine.money import format_amount, parse_amount
+from engine.money import format_amount
 from invoicing.document_store import list_credit_notes, list_invoices
-from invoicing.draft_store import insert_edit, waiting_drafts
-from invoicing.drafts import DraftEdit, FinalizeDraft, WaitingEdit, amount_of, edit_errors
-from invoicing.model import CreditNote, Invoice
+from invoicing.draft_store import WaitingDraft, insert_edit, waiting_drafts, waiting_edits
+from invoicing.drafts import (
+    DraftEdit,
+    FinalizeDraft,
+    WaitingEdit,
+    adjustment,
+    amount_of,
+    edit_errors,
+    place_of,
+)
+from invoicing.model import CreditNote, Invoice, LineItem
 from invoicing.post import StaleDerivationError
 from invoicing.post_due import post_due
 from invoicing.show_drafts import body_of, find_draft
@@ -92,23 +100,16 @@ async def edit_draft(
         raise await _refusal(connection, reference)
     waiting, shown = found
     await _refuse_wrong(connection, edit, currency=waiting.currency)
-    key, amount_minor = _adjustment(edit, shown, seller)
-    identity = new_id(prefix="edt", now=wall_now)
-    added = WaitingEdit(
-        id=identity,
-        customer=waiting.customer,
-        billed_at=waiting.due_at,
-        currency=waiting.currency,
-        invoice_group=waiting.invoice_group,
-        key=key,
-        name=edit.name,
-        amount_minor=amount_minor,
-        quantity=edit.quantity if edit.line is None else None,
-        unit_amount=edit.unit_amount if edit.line is None else None,
-        tax_rates=edit.tax_rates,
+    added = await _added(
+        connection,
+        edit=edit,
+        waiting=waiting,
+        shown=shown,
+        seller=seller,
+        identity=new_id(prefix="edt", now=wall_now),
     )
     await insert_edit(connection=connection, edit=added)
-    amount = format_amount(amount_minor, currency=waiting.currency)
+    amount = format_amount(added.amount_minor, currency=waiting.currency)
     entry = AuditEntry(
         id=new_id(prefix="aud", now=wall_now),
         at=now,
@@ -116,7 +117,7 @@ async def edit_draft(
         action="draft.line_added" if edit.line is None else "draft.line_adjusted",
         object=shown.id,
         reason=edit.reason,
-        detail={"edit": identity, "key": key, "amount": amount},
+        detail={"edit": added.id, "key": added.key, "amount": amount},
     )
     await record_act(connection=connection, entry=entry)
     again = await find_draft(connection=connection, seller=seller, now=now, reference=reference)
@@ -133,19 +134,90 @@ async def _refuse_wrong(connection: AsyncConnection, edit: DraftEdit, *, currenc
     refuse_invalid([*wrong, *unknown_rates(named=edit.tax_rates, known=rates)])
 
 
-def _adjustment(edit: DraftEdit, shown: Invoice | CreditNote, seller: Seller) -> tuple[str, int]:
-    """The key of the line to add, and what it charges in minor units."""
-    currency = shown.currency
-    said = amount_of(edit, currency=currency, rounding=seller.rounding)
+async def _added(
+    connection: AsyncConnection,
+    *,
+    edit: DraftEdit,
+    waiting: WaitingDraft,
+    shown: Invoice | CreditNote,
+    seller: Seller,
+    identity: str,
+) -> WaitingEdit:
+    """The line to add."""
+    line = _line_of(edit, shown)
+    amount_minor = amount_of(edit, currency=waiting.currency, rounding=seller.rounding)
+    if line is not None:
+        amount_minor = await _adjusted(
+            connection,
+            waiting=waiting,
+            shown=shown,
+            seller=seller,
+            line=line,
+            said_minor=amount_minor,
+        )
+    key = edit.key or "" if line is None else line.price
+    return WaitingEdit(
+        id=identity,
+        customer=waiting.customer,
+        billed_at=waiting.due_at,
+        currency=waiting.currency,
+        invoice_group=waiting.invoice_group,
+        key=key,
+        name=edit.name,
+        amount_minor=amount_minor,
+        quantity=edit.quantity if line is None else None,
+        unit_amount=edit.unit_amount if line is None else None,
+        tax_rates=edit.tax_rates or _rates_of(line),
+        adjusts=None if line is None else place_of(line),
+    )
+
+
+def _line_of(edit: DraftEdit, shown: Invoice | CreditNote) -> LineItem | None:
+    """The line that is to be adjusted, if one is."""
     if edit.line is None:
-        return edit.key or "", said
+        return None
     for line in shown.lines:
         if line.id == edit.line:
-            sign = -1 if isinstance(shown, CreditNote) else 1
-            return line.price, sign * (said - parse_amount(line.amount, currency=currency))
+            return line
     detail = f"the draft has no line {edit.line!r}"
     error = FieldError(pointer="/line", code="unknown_line", detail=detail)
     raise BillingError("invalid_body", detail, errors=(error,))
+
+
+def _rates_of(line: LineItem | None) -> tuple[str, ...]:
+    """A line by hand keeps its own rates; others have those of the customer anyway."""
+    if line is None or line.subscription is not None:
+        return ()
+    return tuple(tax.tax_rate for tax in line.taxes if tax.tax_rate)
+
+
+async def _adjusted(
+    connection: AsyncConnection,
+    *,
+    waiting: WaitingDraft,
+    shown: Invoice | CreditNote,
+    seller: Seller,
+    line: LineItem,
+    said_minor: int,
+) -> int:
+    """What the line to add charges, in minor units, so that `line` comes to what is said."""
+    sign = -1 if isinstance(shown, CreditNote) else 1
+    known = await waiting_edits(connection=connection, customers=[waiting.customer])
+    place = place_of(line)
+    earlier = sum(
+        each.amount_minor
+        for each in known
+        if each.adjusts == place
+        and (each.billed_at, each.currency, each.invoice_group)
+        == (waiting.due_at, waiting.currency, waiting.invoice_group)
+    )
+    return sign * adjustment(
+        line=line,
+        said_minor=said_minor,
+        earlier_minor=sign * earlier,
+        currency=shown.currency,
+        rounding=seller.rounding,
+    )
 
 
 async def _issued(connection: AsyncConnection, body: str) -> Invoice | CreditNote | None:

@@ -608,7 +608,8 @@ CREATE TABLE parked_accounts (
   FOREIGN KEY (seller, run) REFERENCES billing_runs (seller, id)
 );
 
--- Lines written by hand for a customer's next document from an instant on; `document` is the one that has it.
+-- Lines written by hand for a customer's next document from an instant on; `document` is the one that has it,
+-- `adjusts` says which of its lines is brought to another amount.
 CREATE TABLE draft_edits (
   seller integer NOT NULL DEFAULT current_seller() REFERENCES sellers,
   id text NOT NULL,
@@ -623,6 +624,7 @@ CREATE TABLE draft_edits (
   quantity numeric(24, 9) CHECK (quantity <> 'NaN'),
   unit_amount text,
   tax_rates text[] NOT NULL DEFAULT '{}',
+  adjusts text,
   document text,
   PRIMARY KEY (seller, id),
   FOREIGN KEY (seller, customer) REFERENCES customers (seller, id)
