@@ -4,7 +4,7 @@ Batches and measured columns come out of the encoder that the intake uses. The r
 keys are left out: a billing run reads neither.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -81,18 +81,25 @@ def plan_draft(number: int) -> PlanDraft:
     )
 
 
-async def publish_world(database: Database) -> World:
+METERS = (
+    MeterDraft(key="calls", event_type="call", aggregation=Aggregation.COUNT),
+    MeterDraft(key="tokens", event_type="chat", aggregation=Aggregation.SUM, value="tokens"),
+)
+
+
+async def publish_world(
+    database: Database,
+    *,
+    drafts: Sequence[MeterDraft] = METERS,
+    plan: Callable[[int], PlanDraft] = plan_draft,
+) -> World:
     draft = SellerDraft(legal_name="Nordwind GmbH", mode=Mode.LIVE, country="DE", currency="EUR")
     made = await create_seller(database=database, draft=draft, now=OPENED)
     at = {"now": OPENED, "wall_now": OPENED}
-    drafts = (
-        MeterDraft(key="calls", event_type="call", aggregation=Aggregation.COUNT),
-        MeterDraft(key="tokens", event_type="chat", aggregation=Aggregation.SUM, value="tokens"),
-    )
     async with database.transaction(seller=made.seller) as connection:
         meters = [await publish_meter(connection=connection, draft=each, **at) for each in drafts]
         for number in range(PLANS):
-            await publish_plan(connection=connection, draft=plan_draft(number), **at)
+            await publish_plan(connection=connection, draft=plan(number), **at)
     return World(seller=made.seller, meters=tuple(meters), plans=())
 
 
@@ -145,13 +152,13 @@ async def load_subscriptions(raw: Any, world: World, *, count: int, anchors: int
 
 
 def event_columns(
-    *, subscriptions: int, events: int, anchors: int
+    *, subscriptions: int, events: int, anchors: int, days: int = 31
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """(customer numbers, times in microseconds) of events in each customer's first period."""
+    """(customer numbers, times in microseconds) of events in each customer's first days."""
     random = np.random.default_rng(11)
     customers = random.integers(1, subscriptions + 1, events)
     starts = int(OPENED.timestamp()) * 1_000_000 + (customers % anchors) * _DAY_MICROS
-    times = starts + random.integers(0, 31 * _DAY_MICROS, events)
+    times = starts + random.integers(0, days * _DAY_MICROS, events)
     order = np.argsort(times)
     return customers[order], times[order]
 
@@ -186,8 +193,11 @@ async def load_events(
     events: int,
     anchors: int,
     batch_events: int = BATCH,
+    days: int = 31,
 ) -> None:
-    customers, times = event_columns(subscriptions=subscriptions, events=events, anchors=anchors)
+    customers, times = event_columns(
+        subscriptions=subscriptions, events=events, anchors=anchors, days=days
+    )
     numbers = [meter.number for meter in world.meters]
     batches: list[tuple[object, ...]] = []
     measures: list[tuple[object, ...]] = []

@@ -15,6 +15,7 @@ SMALLEST: dict[str, list[str]] = {
     "bench_nats": ["--events", "2000", "--rounds", "1", "--seconds", "0.1"],
     "bench_footprint": ["--events", "20000"],
     "bench_usage_read": ["--events", "20000", "--customers", "200", "--reads", "5"],
+    "bench_backtest": ["--subscriptions", "60", "--events", "6000"],
     "bench_billing_run": ["--subscriptions", "120", "--events", "12000"],
 }
 
