@@ -38,6 +38,7 @@ from api import (
     refunds,
     run_steps,
     sellers,
+    simulations,
     statements,
     subscriptions,
     tax_rates,
@@ -93,6 +94,7 @@ ROUTES: Final[tuple[ControllerRouterHandler, ...]] = (
     *drafts.ROUTES,
     *journal.ROUTES,
     *exports.ROUTES,
+    *simulations.ROUTES,
 )
 
 

@@ -4,6 +4,7 @@ import rich_click as click
 
 from api.cli_admin import doctor, fold, key, migrate, seller
 from api.cli_audit import audit
+from api.cli_backtest import backtest
 from api.cli_check import check
 from api.cli_consume import consume
 from api.cli_demo import demo
@@ -38,6 +39,7 @@ for _command in (
     export,
     check,
     audit,
+    backtest,
     fold,
     seller,
     key,

@@ -26,14 +26,14 @@ def export(
     *, kind: str, start: str | None, end: str | None, out: str, seller_id: str | None
 ) -> None:
     """Write a table of a seller as CSV, from one snapshot, safe to open in a spreadsheet."""
-    with started() as running, _target(out) as target:
+    with started() as running, target_of(out) as target:
         run_async(
             lambda: _write(running, target, kind=kind, days=(start, end), seller_id=seller_id)
         )
 
 
 @contextmanager
-def _target(out: str) -> Iterator[BinaryIO]:
+def target_of(out: str) -> Iterator[BinaryIO]:
     """Where to write: a file stands under its name when it is complete, and not before."""
     if out == "-":
         yield sys.stdout.buffer

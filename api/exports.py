@@ -43,8 +43,8 @@ _TOLD: Final = {
 }
 
 
-async def stream_csv(chunks: AsyncGenerator[bytes, None], *, name: str) -> Stream:
-    """An answer that streams; what is wrong with the request shows before it begins."""
+async def begun(chunks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    """The same pieces; what is wrong with the request shows before the first is asked for."""
     first = await anext(chunks)
 
     async def pieces() -> AsyncGenerator[bytes, None]:
@@ -53,8 +53,14 @@ async def stream_csv(chunks: AsyncGenerator[bytes, None], *, name: str) -> Strea
             async for chunk in chunks:
                 yield chunk
 
+    return pieces()
+
+
+async def stream_csv(chunks: AsyncGenerator[bytes, None], *, name: str) -> Stream:
+    """An answer that streams; what is wrong with the request shows before it begins."""
     disposition = f'attachment; filename="{name}.csv"'
-    return Stream(pieces(), media_type=MEDIA_TYPE, headers={"content-disposition": disposition})
+    headers = {"content-disposition": disposition}
+    return Stream(await begun(chunks), media_type=MEDIA_TYPE, headers=headers)
 
 
 def _route(kind: ExportKind) -> HTTPRouteHandler:

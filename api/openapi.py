@@ -85,7 +85,8 @@ def document_of(app: Litestar) -> dict[str, Any]:
 
     Bodies and answers are described by msgspec, which is what checks them; problems, scopes and
     the Idempotency-Key are added to every route that has them. A route that reads its body itself
-    describes it in `opt={"request_body": …}`; further problems are named in `"problems": […]`.
+    describes it in `opt={"request_body": …}`, one that streams its answer in `"answer"`; further
+    problems are named in `"problems": […]`.
     """
     known = getattr(app.state, "openapi_document", None)
     if known is not None:
@@ -116,10 +117,15 @@ def _operations(
 
 
 def _types_of(handler: HTTPRouteHandler) -> list[object]:
-    wanted = [handler.parsed_fn_signature.return_type.raw]
+    wanted = [_answer_of(handler)]
     if handler.parsed_data_field is not None:
         wanted.append(handler.parsed_data_field.annotation)
     return [one for one in wanted if _is_described(one)]
+
+
+def _answer_of(handler: HTTPRouteHandler) -> object:
+    """What it answers; a route that streams its answer says so in its options."""
+    return handler.opt.get("answer", handler.parsed_fn_signature.return_type.raw)
 
 
 def _is_described(wanted: object) -> bool:
@@ -131,7 +137,7 @@ def _complete(
     handler: HTTPRouteHandler, operation: dict[str, Any], schemas: dict[str, Any]
 ) -> None:
     scope = declared_scope(handler)
-    answer = handler.parsed_fn_signature.return_type.raw
+    answer = _answer_of(handler)
     if _is_described(answer):
         ok = operation["responses"][str(handler.status_code)]
         ok["content"] = {"application/json": {"schema": schemas[repr(answer)]}}

@@ -30,12 +30,20 @@ from invoicing.backtest_store import (
     posted_sums,
     void_documents,
 )
-from invoicing.backtest_terms import BUCKETS, Kind, Stretch
+from invoicing.backtest_terms import Kind
 from invoicing.blame import is_of_an_account, reason_of
 from invoicing.charges import Charge
 from invoicing.export_bounds import bounds_of
 from invoicing.rate_charges import rate_charges
-from invoicing.simulation import CustomerEffect, NotSimulated, Simulation, SimulationDraft, Tally
+from invoicing.simulation import (
+    BUCKETS,
+    CustomerEffect,
+    NotSimulated,
+    Simulation,
+    SimulationDraft,
+    Stretch,
+    Tally,
+)
 from invoicing.store import BilledName, customer_names
 from metering.measure import measure
 from plans.agreement import Agreement

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from engine.errors import BillingError
 from engine.money import parse_scaled
-from invoicing.backtest_terms import BUCKETS, NO_WINDOW, Kind
+from invoicing.backtest_terms import NO_WINDOW, Kind
 from invoicing.rate_charges import NANO_DIGITS
+from invoicing.simulation import BUCKETS
 from metering.model import Measured, Windows
 from rating.rate import Quantities
 

@@ -10,8 +10,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from engine.errors import BillingError
 from invoicing.backtest_store import Member
-from invoicing.backtest_terms import Kind, Stretch, kind_of, owed_charges, told_charges
+from invoicing.backtest_terms import Kind, kind_of, owed_charges, told_charges
 from invoicing.charges import Charge, ProrationTerms
+from invoicing.simulation import Stretch
 from plans.agree import Life, load_lives
 from plans.agreement import Agreement
 from plans.life import Offer

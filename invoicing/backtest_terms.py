@@ -16,32 +16,16 @@ from engine.money import parse_scaled
 from invoicing.charges import INSTANT, Charge, ProrationTerms, charges_due
 from invoicing.commitments import counts_towards, is_counted
 from invoicing.rate_charges import NANO_DIGITS, charge_windows, feed_of_charge
+from invoicing.simulation import ONE_TIME, RECURRING, USAGE, Stretch
 from metering.model import Windows
 from plans.agreement import Agreement, PriceInterval
 from plans.model import Meter
 from plans.prices import Kind as PriceKind
 from plans.prices import Price
 
-ONE_TIME, RECURRING, USAGE = range(3)
-BUCKETS: Final = 3
-"""What is summed apart: one-time prices, recurring ones (commitments too), usage."""
-
 _Ints = NDArray[np.int64]
 NO_WINDOW: Final = -1
 """In the place of a window: the quantity was agreed."""
-
-
-class Stretch(msgspec.Struct, frozen=True, kw_only=True):
-    """(start, end]: charges whose part of a period ended in it; one-time ones in [start, end)."""
-
-    start: datetime
-    end: datetime
-
-    def holds(self, charge: Charge) -> bool:
-        """Whether the charge is looked at."""
-        if charge.stretch.price.kind is PriceKind.ONE_TIME:
-            return self.start <= charge.active.start < self.end
-        return self.start < charge.active.end <= self.end
 
 
 class Reach(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,9 +11,10 @@ from typing import Annotated, Final
 import msgspec
 
 from engine.money import Rounding, format_amount, round_ratio
-from invoicing.backtest_terms import BUCKETS, RECURRING, USAGE, Stretch
+from invoicing.charges import Charge
 from invoicing.export_table import Cell, format_row
 from plans.price_lists import PriceListDraft
+from plans.prices import Kind
 from plans.shape import Body, Record, ShortText
 
 TOLD: Final = 20
@@ -36,6 +37,24 @@ COLUMNS: Final[Mapping[str, Cell]] = {
     "percent": Cell.PLAIN,
 }
 """A row of the CSV: one for each customer and currency."""
+
+
+ONE_TIME, RECURRING, USAGE = range(3)
+BUCKETS: Final = 3
+"""What is summed apart: one-time prices, recurring ones (commitments too), usage."""
+
+
+class Stretch(msgspec.Struct, frozen=True, kw_only=True):
+    """(start, end]: charges whose part of a period ended in it; one-time ones in [start, end)."""
+
+    start: datetime
+    end: datetime
+
+    def holds(self, charge: Charge) -> bool:
+        """Whether the charge is looked at."""
+        if charge.stretch.price.kind is Kind.ONE_TIME:
+            return self.start <= charge.active.start < self.end
+        return self.start < charge.active.end <= self.end
 
 
 class SimulationDraft(Body, frozen=True, kw_only=True, rename={"start": "from", "end": "to"}):
@@ -311,9 +330,10 @@ def histogram(*, differences: Sequence[int], currency: str) -> tuple[Bin, ...]:
             place = min(-(-abs(one) // width), BINS + 1)
             place = place if one > 0 else -place
             counts[place] = counts.get(place, 0) + 1
+    # From zero on without a gap, so that the picture shows where it lies.
     return tuple(
         _bin(place, counts.get(place, 0), width, currency)
-        for place in range(min(counts), max(counts) + 1)
+        for place in range(min(*counts, 1), max(*counts, -1) + 1)
         if place
     )
 

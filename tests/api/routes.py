@@ -24,6 +24,11 @@ class Row:
     status: int = 200
 
 
+SIMULATION = {
+    "from": "2020-01-01",
+    "to": "2020-02-01",
+    "price_lists": [{"plan": "pro", "prices": []}],
+}
 WORDS = {"kind": "invoice", "locale": "de"}
 ROWS: dict[tuple[str, str], Row] = {
     ("GET", "/healthz"): Row(PUBLIC),
@@ -245,6 +250,8 @@ ROWS: dict[tuple[str, str], Row] = {
     ("POST", "/v1/refunds/{refund_id}/cancel"): Row(
         "billing", path={"refund_id": "other_refund"}, body={}
     ),
+    ("POST", "/v1/simulations"): Row("read", body=SIMULATION),
+    ("POST", "/v1/simulations/customers.csv"): Row("read", body=SIMULATION),
     ("POST", "/v1/invoices/preview"): Row("read", body={"customer": "{customer}"}),
     ("GET", "/v1/invoices/{reference}"): Row("read", path={"reference": "invoice"}),
     ("GET", "/v1/invoices/lines/{line}/explain"): Row("read", path={"line": "line"}),

@@ -1,0 +1,134 @@
+"""Simulations as routes and as a command: one answer in JSON, CSV, a table and a picture."""
+
+import asyncio
+import csv
+import io
+import json
+import xml.etree.ElementTree as ET
+from decimal import Decimal
+
+import pytest
+
+from api.simulations import ROUTES
+from engine.db import open_database
+from tests.api.command_line import usance
+from tests.backtest_world import PLANS, tell
+from tests.billing_world import at, open_shop
+
+BODY = {
+    "from": "2020-01-01",
+    "price_lists": [{"plan": "pro", "overrides": {"base": {"flat_amount": "59.00"}}}],
+}
+
+
+@pytest.mark.anyio
+async def test_the_answers_agree(billed_world) -> None:
+    answer = await billed_world.send("POST", "/v1/simulations", json=BODY)
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["content-type"] == "application/json"
+    assert "content-disposition" not in answer.headers
+    found = answer.json()
+    (total,) = found["totals"]
+    assert Decimal(total["difference"]) > 0
+    assert found["not_simulated"] == []
+    table = await billed_world.send("POST", "/v1/simulations/customers.csv", json=BODY)
+    assert table.headers["content-type"] == "text/csv; charset=utf-8"
+    rows = list(csv.DictReader(io.StringIO(table.text, newline=""), strict=True))
+    assert (
+        len(rows) == total["customers"] == total["winners"] + total["losers"] + total["unchanged"]
+    )
+    for name in ("billed", "waiting", "present", "simulated", "difference"):
+        assert sum(Decimal(row[name]) for row in rows) == Decimal(total[name]), name
+    assert sum(each["customers"] for each in total["histogram"]) == total["losers"]
+
+
+@pytest.mark.anyio
+async def test_bad_bodies_are_problems_before_anything_streams(billed_world) -> None:
+    for route in ROUTES:
+        (path,) = route.paths
+        bad = BODY | {"price_lists": [{"plan": "nope", "prices": []}]}
+        answer = await billed_world.send("POST", path, json=bad)
+        assert answer.status_code == 422
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert answer.json()["errors"][0]["pointer"] == "/price_lists/0/plan"
+        answer = await billed_world.send("POST", path, json=BODY | {"price_lists": []})
+        assert answer.status_code == 422
+
+
+@pytest.fixture(scope="module")
+def told(cluster, tmp_path_factory):
+    """The address of a database with the story in it."""
+    name = asyncio.run(cluster.make_clone())
+    dsn = cluster.dsn(name)
+
+    async def fill() -> None:
+        from tests.faults import billing_kills as kills
+
+        await kills.open_books(dsn, mode="live", timezone="Europe/Berlin")
+        database = open_database(dsn=dsn, role="usance_app", pool_size=4)
+        try:
+            async with open_shop(database, 1) as shop:
+                await tell(shop, PLANS, customers=25)
+        finally:
+            await database.close()
+
+    asyncio.run(fill())
+    yield dsn
+    asyncio.run(cluster.drop(name))
+
+
+PRICES = """
+# tokens at one price, seats a little dearer
+- plan: team
+  overrides:
+    seats: {unit_amount: 32.50}
+    tokens: {tiers: [{unit_amount: 0.07}]}
+- plan: pledge
+  minimum_commitment: "310.00"
+"""
+
+
+def test_the_command_writes_a_table_a_file_and_a_picture(told, tmp_path) -> None:
+    prices, table, chart = (tmp_path / name for name in ("prices.yaml", "out.csv", "out.svg"))
+    prices.write_text(PRICES)
+    common = {"database_url": told, "home": tmp_path}
+    stretch = ("--from", "2025-12-01", "--to", "2026-05-01")
+    done = usance(
+        "backtest", str(prices), *stretch, "--csv", str(table), "--chart", str(chart), **common
+    )
+    assert done.returncode == 0, done.stderr
+    assert "nothing is posted" in done.stdout
+    assert "EUR" in done.stdout and "JPY" in done.stdout
+    rows = list(csv.DictReader(io.StringIO(table.read_text("utf-8"), newline="")))
+    assert {row["currency"] for row in rows} == {"EUR", "JPY"}
+    picture = ET.fromstring(chart.read_text("utf-8"))
+    svg = "{http://www.w3.org/2000/svg}"
+    assert picture.attrib["role"] == "img"
+    assert "Customers paying less: " in (picture.findtext(f"{svg}desc") or "")
+    asked = usance("backtest", str(prices), *stretch, "--json", **common)
+    answer = json.loads(asked.stdout)
+    euro = next(one for one in answer["totals"] if one["currency"] == "EUR")
+    listed = [Decimal(row["difference"]) for row in rows if row["currency"] == "EUR"]
+    assert sum(listed) == Decimal(euro["difference"]) != 0
+    months = Decimal(12) * (at("2026-05-01") - at("2025-12-01")).days / 365
+    assert abs(Decimal(euro["mrr"]["present"]) * months - Decimal(euro["present"])) < 100
+
+
+@pytest.mark.parametrize(
+    ("content", "arguments", "said"),
+    [
+        ("- plan: team\n  prices: []\n", (), "--from"),
+        ("- plan: team\n  pries: []\n", ("--from", "2026-01-01"), "pries"),
+        ("- plan: none\n  prices: []\n", ("--from", "2026-01-01"), "/price_lists/0/plan"),
+        ("just words", ("--from", "2026-01-01"), "holds no price lists"),
+        ("- plan: [", ("--from", "2026-01-01"), "line 1"),
+        ("- plan: team\n  prices: []\n", ("--from", "2026-01-01", "--to", "2999-01-01"), "/to"),
+    ],
+)
+def test_the_command_says_what_is_wrong(told, tmp_path, content, arguments, said) -> None:
+    prices = tmp_path / "prices.yaml"
+    prices.write_text(content)
+    done = usance("backtest", str(prices), *arguments, database_url=told, home=tmp_path)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
