@@ -24,6 +24,7 @@ from invoicing.outbox import OutboxEvent
 from invoicing.payments import AllocateDraft, Payment, PaymentDraft
 from invoicing.refunds import Refund, RefundDraft, RefundStep, ReturnDraft
 from invoicing.rehearsal import PreviewDraft
+from invoicing.simulation import SimulationDraft
 from metering.alerts import UsageAlertDraft
 from metering.model import BackfillDraft, BackfillStep, EventAmendDraft, EventVoidDraft
 from plans.agreement import (
@@ -83,6 +84,7 @@ INVOICE_VERBS: Final = frozenset({"void", "finalize", "write_off"})
 POSTS: Final[Mapping[str, type]] = {
     r"/v1/billing_runs": BillingRunDraft,
     r"/v1/invoices/preview": PreviewDraft,
+    r"/v1/simulations": SimulationDraft,
     r"/v1/meters": MeterDraft,
     r"/v1/usage_alerts": UsageAlertDraft,
     r"/v1/customers": CustomerDraft,
