@@ -71,15 +71,15 @@ WHERE i.status <> 'void' AND i.amount_due_minor <> i.total_minor - coalesce(s.am
     ),
     Check(
         name="balance_applied",
-        sentence="The balance an invoice used is settled from the customer's balance.",
+        sentence="What an invoice used of a balance, and no return took back, is settled from it.",
         sql="""
-SELECT i.seller, i.id, format('applied %s, settled %s', i.balance_applied_minor,
-  coalesce(s.amount, 0))
+SELECT i.seller, i.id, format('applied %s, returned %s, settled %s', i.balance_applied_minor,
+  i.balance_returned_minor, coalesce(s.amount, 0))
 FROM invoices i LEFT JOIN (
   SELECT seller, invoice, sum(amount_minor) AS amount FROM settlements
   WHERE kind = 'customer_balance' GROUP BY seller, invoice
 ) s ON s.seller = i.seller AND s.invoice = i.id
-WHERE i.balance_applied_minor <> coalesce(s.amount, 0)""",
+WHERE i.balance_applied_minor - i.balance_returned_minor <> coalesce(s.amount, 0)""",
     ),
     Check(
         name="credit_note_applied",
@@ -247,7 +247,7 @@ WHERE (coalesce(p.net, 0), coalesce(p.tax, 0)) IS DISTINCT FROM (-(l.total - l.t
     ),
     Check(
         name="receivable_control",
-        sentence="Accounts receivable are what is due of open invoices, by customer and currency.",
+        sentence="Accounts receivable are what is due of open invoices: in all, and of each.",
         given=ACCOUNT_SUMS,
         sql="""
 SELECT coalesce(a.seller, i.seller), coalesce(a.customer, i.customer) || ' '
@@ -260,7 +260,19 @@ FROM (
   SELECT seller, customer, currency, sum(amount_due_minor) AS amount FROM invoices
   WHERE status = 'open' GROUP BY seller, customer, currency
 ) i ON i.seller = a.seller AND i.customer = a.customer AND i.currency = a.currency
-WHERE coalesce(a.amount, 0) <> coalesce(i.amount, 0)""",
+WHERE coalesce(a.amount, 0) <> coalesce(i.amount, 0)
+UNION ALL
+SELECT i.seller, i.id, format('account %s less %s credited, %s with %s due', coalesce(a.amount, 0),
+  coalesce(s.amount, 0), i.status, i.amount_due_minor)
+FROM invoices i LEFT JOIN (
+  SELECT seller, document, sum(amount_minor) AS amount FROM postings
+  WHERE account = 'accounts_receivable' GROUP BY seller, document
+) a ON a.seller = i.seller AND a.document = i.id LEFT JOIN (
+  SELECT seller, invoice, sum(amount_minor) AS amount FROM settlements
+  WHERE kind = 'credit_note' GROUP BY seller, invoice
+) s ON s.seller = i.seller AND s.invoice = i.id
+WHERE coalesce(a.amount, 0) - coalesce(s.amount, 0)
+  <> CASE i.status WHEN 'open' THEN i.amount_due_minor ELSE 0 END""",
     ),
     Check(
         name="customer_balance_control",

@@ -6,11 +6,18 @@ from typing import Final
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from engine.errors import BillingError, ErrorKind
 from engine.ids import DerivedIds, derived_body
 from engine.journal import CONTRACT_BALANCE, CUSTOMER_BALANCE, PREPAID_CREDITS, Posting
 from engine.money import round_ratio
 from engine.period import local_date
-from invoicing.credit_store import end_grant, reserve, write_move
+from invoicing.credit_store import (
+    end_grant,
+    is_paid_out,
+    overdrawn_by_void,
+    reserve,
+    write_move,
+)
 from invoicing.credits import Key
 from invoicing.entry_store import write_entry
 from invoicing.store import add_balances
@@ -126,28 +133,59 @@ async def expire_surplus(
         )
 
 
+async def take_given_back(
+    *, connection: AsyncConnection, seller: Seller, invoice: str, now: datetime
+) -> None:
+    """Promotional credit that a void invoice (id) had given back was not given back after all.
+
+    Of a grant that ended it had expired: that is undone, until the charge is billed again. Error:
+    `credit_used` where something else was paid with it since.
+    """
+    overdrawn = await overdrawn_by_void(connection=connection, invoice=invoice)
+    for grant, key, has_ended, missing_minor in overdrawn:
+        if not has_ended:
+            detail = f"credit of {key!r} that it gave back was used since: void first what used it"
+            raise BillingError("credit_used", detail, kind=ErrorKind.CONFLICT)
+        ids = DerivedIds(body=derived_body(at=now, parts=(seller.id, grant, "regained", invoice)))
+        await write_move(
+            connection=connection,
+            move=ids.find("cmv", 1),
+            grant=grant,
+            kind="expired",
+            amount_minor=-missing_minor,
+            moved_at=now,
+        )
+
+
 async def void_bought(
     *, connection: AsyncConnection, seller: Seller, invoice: str, now: datetime
 ) -> None:
     """Void the grants that a void invoice (id) sold: what is left of them was never bought.
 
     The mirror of the invoice's issue takes its amount out of the prepaid credits; what was granted
-    beyond it goes, and what was used of it stays owed, on the grant's contract.
+    beyond it goes, and what was used of it stays owed, on the grant's contract. So does what is
+    reserved of one that ended, and what had expired of it was nothing to keep. Error:
+    `credit_settled` where what was left of it is customer balance by now.
     """
     for grant in await grants_bought_by(connection=connection, invoice=invoice):
-        ids = DerivedIds(body=derived_body(at=now, parts=(seller.id, grant.id, "ended")))
-        await end_grant(connection=connection, grant=grant.id, ended_at=now, ended_by="voided")
-        if grant.left_minor:
+        left = 0 if grant.ended_at is not None else grant.left_minor
+        if grant.ended_at is None:
+            await end_grant(connection=connection, grant=grant.id, ended_at=now, ended_by="voided")
+        elif await is_paid_out(connection=connection, grant=grant.id):
+            detail = f"what was left of {grant.key!r} became balance: that pays the invoice"
+            raise BillingError("credit_settled", detail, kind=ErrorKind.CONFLICT)
+        ids = DerivedIds(body=derived_body(at=now, parts=(seller.id, grant.id, "unsold")))
+        if left:
             await write_move(
                 connection=connection,
                 move=ids.find("cmv", _ORDINALS["voided"]),
                 grant=grant.id,
                 kind="voided",
-                amount_minor=grant.left_minor,
+                amount_minor=left,
                 moved_at=now,
             )
-        beyond = grant.left_minor - (grant.purchase_minor or 0)
-        if beyond:
+        beyond = left - (grant.purchase_minor or 0)
+        if beyond and grant.kind is CreditKind.PREPAID:
             amounts = {PREPAID_CREDITS: beyond, CONTRACT_BALANCE: -beyond}
             await _enter(
                 connection=connection,

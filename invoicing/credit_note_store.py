@@ -25,16 +25,6 @@ FROM line_items l
   LEFT JOIN prices r ON r.seller = v.seller AND r.id = v.price
 WHERE l.seller = current_seller() AND l.document = :invoice AND l.id = ANY(:lines)
 """)
-# Whatever gave money back of a line of the invoice, or of a charge key that it bills.
-_REFUNDED: Final = text("""
-SELECT coalesce(sum(n.refunded_minor), 0)::bigint FROM credit_notes n
-WHERE n.seller = current_seller() AND n.status = 'issued' AND n.refunded_minor > 0
-  AND (n.invoice = :invoice OR n.id IN (
-    SELECT h.document FROM line_items l JOIN line_items h ON h.seller = l.seller
-      AND h.price_interval = l.price_interval AND h.charge_start_at = l.charge_start_at
-      AND h.charge_group = l.charge_group
-    WHERE l.seller = n.seller AND l.document = :invoice))
-""")
 _STANDING: Final = text("""
 SELECT EXISTS (SELECT FROM credit_notes
   WHERE seller = current_seller() AND invoice = :invoice AND status = 'issued')
@@ -150,11 +140,6 @@ def _creditable(row: Row[Any], adjusted: tuple[StandingLine, ...]) -> Creditable
         account=row.account,
         adjusted=adjusted,
     )
-
-
-async def refunded_of(*, connection: AsyncConnection, invoice: str) -> int:
-    """What credit notes of the invoice (id) paid back, or will, in minor units."""
-    return (await connection.execute(_REFUNDED, {"invoice": invoice})).scalar_one()
 
 
 async def is_credited_by_hand(*, connection: AsyncConnection, invoice: str) -> bool:

@@ -51,10 +51,24 @@ GROUP BY d.credit_grant, l.price_interval, l.charge_start_at HAVING sum(d.amount
 ON CONFLICT (seller, credit_grant, price_interval, charge_start_at)
   DO UPDATE SET amount_minor = r.amount_minor + excluded.amount_minor
 """)
+# Credit that a document gave back, and that is not there to be taken again now that it is void.
+_OVERDRAWN: Final = text("""
+SELECT g.id, g.key, g.ended_at, s.left_minor FROM credit_grants g
+  JOIN credit_grant_sums s ON s.seller = g.seller AND s.id = g.id
+WHERE g.seller = current_seller() AND s.left_minor < 0 AND g.id IN (
+  SELECT d.credit_grant FROM credit_draws d
+  WHERE d.seller = current_seller() AND d.document = :invoice)
+ORDER BY g.number
+""")
 _DRAWN_BY: Final = text("""
 SELECT credit_grant, sum(amount_minor)::bigint AS amount FROM credit_draws
 WHERE seller = current_seller() AND document = :document AND kind = 'prepaid'
 GROUP BY credit_grant ORDER BY credit_grant
+""")
+_PAID_OUT: Final = text("""
+SELECT EXISTS (SELECT FROM postings p
+  JOIN journal_entries e ON e.seller = p.seller AND e.id = p.entry AND e.kind = 'credit_voided'
+  WHERE p.seller = current_seller() AND p.document = :grant AND p.account = 'customer_balance')
 """)
 _END: Final = text("""
 UPDATE credit_grants SET ended_at = :ended_at, ended_by = :ended_by
@@ -134,10 +148,26 @@ async def reserve_voided(*, connection: AsyncConnection, invoice: str) -> None:
     await connection.execute(_RESERVE_VOIDED, {"invoice": invoice})
 
 
+async def overdrawn_by_void(
+    *, connection: AsyncConnection, invoice: str
+) -> list[tuple[str, str, bool, int]]:
+    """(grant id, key, whether it ended, minor units missing) where a void invoice had given back.
+
+    Call it when the invoice is void already.
+    """
+    rows = await connection.execute(_OVERDRAWN, {"invoice": invoice})
+    return [(row.id, row.key, row.ended_at is not None, -row.left_minor) for row in rows]
+
+
 async def prepaid_draws(*, connection: AsyncConnection, document: str) -> dict[str, int]:
     """What each prepaid grant (id) paid of a document, in minor units."""
     rows = await connection.execute(_DRAWN_BY, {"document": document})
     return {row.credit_grant: row.amount for row in rows}
+
+
+async def is_paid_out(*, connection: AsyncConnection, grant: str) -> bool:
+    """Whether what was left of the grant (id) became customer balance when it was voided."""
+    return bool((await connection.execute(_PAID_OUT, {"grant": grant})).scalar_one())
 
 
 async def end_grant(

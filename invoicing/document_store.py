@@ -23,8 +23,8 @@ from plans.model import Party
 
 _INVOICE_COLUMNS: Final = """id, number, customer, currency, status, issued_at, due_at,
   invoice_group, subtotal_minor, discount_minor, promotional_minor, tax_minor, total_minor,
-  prepaid_applied_minor, balance_applied_minor, amount_due_minor, po_number, voided_at,
-  series, sequence"""
+  prepaid_applied_minor, balance_applied_minor, balance_returned_minor, amount_due_minor,
+  po_number, voided_at, series, sequence"""
 _CREDIT_NOTE_COLUMNS: Final = """id, number, customer, currency, status, reason, issued_at,
   subtotal_minor, discount_minor, promotional_minor, tax_minor, total_minor, applied_minor,
   credited_minor, refunded_minor, invoice, voided_at, series, sequence"""
@@ -281,6 +281,7 @@ async def list_invoices(
             prepaid_applied=format_amount(row.prepaid_applied_minor, currency=row.currency),
             credits_applied=parts.credits.get(row.id, ()),
             balance_applied=format_amount(row.balance_applied_minor, currency=row.currency),
+            balance_returned=format_amount(row.balance_returned_minor, currency=row.currency),
             amount_paid=format_amount(paid.get(row.id, 0), currency=row.currency),
             amount_due=format_amount(row.amount_due_minor, currency=row.currency),
             po_number=row.po_number,

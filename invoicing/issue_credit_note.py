@@ -14,13 +14,13 @@ from engine.money import format_amount
 from invoicing.assembly import Draft, document_ids, summed
 from invoicing.conditions import complete
 from invoicing.conditions_store import load_conditions
-from invoicing.credit_note_store import creditable_lines, refunded_of
+from invoicing.credit_note_store import creditable_lines
 from invoicing.credit_notes import CreditNoteDraft, Settlement, credit_errors, credit_lines
 from invoicing.credit_store import billed_customer
 from invoicing.draft_store import waiting_drafts
 from invoicing.model import InvoiceStatus
-from invoicing.payment_store import paid_of
 from invoicing.post import post_drafts
+from invoicing.refund_store import money_left
 from invoicing.show_drafts import body_of
 from invoicing.store import document_counts, last_issued_at, lock_billing
 from invoicing.void_store import IssuedInvoice, lock_invoice
@@ -126,9 +126,8 @@ async def _draft(
     issued_at = now if latest is None else max(now, latest)
     refund_minor = 0
     if draft.settle is Settlement.REFUND:
-        paid = await paid_of(connection=connection, invoices=[invoice.id])
-        refunded = await refunded_of(connection=connection, invoice=invoice.id)
-        refund_minor = max(paid.get(invoice.id, 0) - refunded, 0)
+        free = await money_left(connection=connection, invoices=[invoice.id])
+        refund_minor = free[invoice.id]
     return Draft(
         parts=parts,
         ids=ids,

@@ -100,7 +100,10 @@ class LineItem(Record, frozen=True, kw_only=True):
 
 
 class Invoice(Record, frozen=True, kw_only=True):
-    """An invoice, as a draft without number; amounts in major units with the currency's digits."""
+    """An invoice, as a draft without number; amounts in major units with the currency's digits.
+
+    `balance_returned` is what of `balance_applied` came of a payment that was returned since.
+    """
 
     id: str
     number: str | None
@@ -119,6 +122,7 @@ class Invoice(Record, frozen=True, kw_only=True):
     prepaid_applied: str
     credits_applied: tuple[AppliedCredit, ...] = ()
     balance_applied: str
+    balance_returned: str
     amount_paid: str
     amount_due: str
     po_number: str | None

@@ -15,7 +15,7 @@ from engine.money import format_amount, parse_amount
 from engine.period import local_date
 from invoicing.bill_to_store import bill_to
 from invoicing.entry_store import tell, write_entry
-from invoicing.payment_store import LockedPayment, lock_payment, paid_of
+from invoicing.payment_store import LockedPayment, lock_payment
 from invoicing.payments import Part, PaymentStatus, amount_errors
 from invoicing.refund_store import (
     LockedRefund,
@@ -23,8 +23,8 @@ from invoicing.refund_store import (
     insert_refund,
     lock_paid,
     lock_refund,
+    money_left,
     move_payment,
-    refunded_by_notes,
 )
 from invoicing.refunds import (
     RefundDraft,
@@ -237,16 +237,9 @@ async def _taken(connection: AsyncConnection, payment: LockedPayment, draft: Ref
             detail = f"the payment pays nothing of an invoice {draft.invoice!r}"
             refuse_invalid([FieldError(pointer="/invoice", code="unknown_invoice", detail=detail)])
     invoices = [part.invoice.id for part in paid]
-    noted = await refunded_by_notes(connection=connection, invoices=invoices)
-    money = await paid_of(connection=connection, invoices=invoices)
+    money = await money_left(connection=connection, invoices=invoices)
     free = [
-        Part(
-            invoice=part.invoice,
-            amount_minor=min(
-                part.amount_minor,
-                max(0, money[part.invoice.id] - noted.get(part.invoice.id, 0)),
-            ),
-        )
+        Part(invoice=part.invoice, amount_minor=min(part.amount_minor, money[part.invoice.id]))
         for part in paid
     ]
     left = waits + sum([part.amount_minor for part in free])

@@ -5,13 +5,14 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import text
+from sqlalchemy import RowMapping, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from engine.money import format_amount
 from invoicing.loss_store import losses_left
+from invoicing.payment_store import paid_of
 from invoicing.payments import Part, Payable
-from invoicing.refunds import Refund, RefundSource, RefundStatus
+from invoicing.refunds import Refund, RefundingNote, RefundSource, RefundStatus, free_money
 
 _PAID: Final = text("""
 SELECT i.id, i.number, i.customer, i.currency, i.status, i.amount_due_minor, i.version,
@@ -24,19 +25,44 @@ FROM (
 ) s JOIN invoices i ON i.seller = current_seller() AND i.id = s.invoice
 ORDER BY s.last_at DESC, i.due_at DESC, i.issued_at DESC, i.sequence DESC FOR UPDATE OF i
 """)
-# What credit notes give back as money of lines of each invoice, or of charge keys that it bills.
+# Invoices that used the customer's balance and still have it, the last one first.
+_USED: Final = text("""
+SELECT id, number, customer, currency, status, amount_due_minor, version,
+  balance_applied_minor - balance_returned_minor AS amount_minor
+FROM invoices
+WHERE seller = current_seller() AND customer = :customer AND currency = :currency
+  AND balance_applied_minor > balance_returned_minor AND status <> 'void'
+ORDER BY issued_at DESC, sequence DESC FOR UPDATE
+""")
+# Notes that give back money of lines of the invoices, or of charge keys that they bill, each with
+# all the invoices that it is about.
 _BY_NOTES: Final = text("""
-SELECT w.invoice, sum(n.refunded_minor)::bigint AS amount_minor FROM (
-  SELECT l.document AS invoice, h.document AS note FROM line_items l
+WITH notes AS (
+  SELECT h.document AS note FROM line_items l
     JOIN line_items h ON h.seller = l.seller AND h.adjusts = l.id
+      AND h.price_interval IS NULL AND h.adjusts IS NOT NULL
   WHERE l.seller = current_seller() AND l.document = ANY(:invoices)
   UNION
-  SELECT l.document, h.document FROM line_items l JOIN line_items h ON h.seller = l.seller
+  SELECT h.document FROM line_items l JOIN line_items h ON h.seller = l.seller
     AND h.price_interval = l.price_interval AND h.charge_start_at = l.charge_start_at
     AND h.charge_group = l.charge_group
   WHERE l.seller = current_seller() AND l.document = ANY(:invoices)
-) w JOIN credit_notes n ON n.seller = current_seller() AND n.id = w.note AND n.status <> 'void'
-WHERE n.refunded_minor > 0 GROUP BY w.invoice
+), refunding AS (
+  SELECT n.id, n.refunded_minor FROM credit_notes n
+  WHERE n.seller = current_seller() AND n.id IN (SELECT note FROM notes)
+    AND n.status <> 'void' AND n.refunded_minor > 0
+)
+SELECT r.id, r.refunded_minor, array_agg(DISTINCT i.id ORDER BY i.id) AS invoices
+FROM refunding r
+  JOIN line_items h ON h.seller = current_seller() AND h.document = r.id
+  CROSS JOIN LATERAL (
+    SELECT l.document FROM line_items l WHERE l.seller = h.seller AND l.id = h.adjusts
+    UNION ALL
+    SELECT l.document FROM line_items l WHERE l.seller = h.seller
+      AND l.price_interval = h.price_interval AND l.charge_start_at = h.charge_start_at
+      AND l.charge_group = h.charge_group) w
+  JOIN invoices i ON i.seller = current_seller() AND i.id = w.document AND i.status <> 'void'
+GROUP BY r.id, r.refunded_minor ORDER BY r.id
 """)
 _PUT_BACK: Final = text("""
 SELECT p.document, sum(p.amount_minor)::bigint AS amount_minor
@@ -51,9 +77,17 @@ SELECT u.id, u.invoice, 'payment', :payment, -u.amount, :now
 FROM unnest(CAST(:ids AS text[]), CAST(:invoices AS text[]), CAST(:amounts AS bigint[]))
   AS u (id, invoice, amount)
 """)
+_UNUSE: Final = text("""
+INSERT INTO settlements (id, invoice, kind, amount_minor, settled_at)
+SELECT u.id, u.invoice, 'customer_balance', -u.amount, :now
+FROM unnest(CAST(:ids AS text[]), CAST(:invoices AS text[]), CAST(:amounts AS bigint[]))
+  AS u (id, invoice, amount)
+""")
 _REOPEN: Final = text("""
 UPDATE invoices i SET status = 'open', paid_at = NULL, written_off_at = NULL,
-  amount_due_minor = i.amount_due_minor + u.amount, version = i.version + 1
+  amount_due_minor = i.amount_due_minor + u.amount, version = i.version + 1,
+  balance_returned_minor = i.balance_returned_minor
+    + CASE WHEN CAST(:of_balance AS boolean) THEN u.amount ELSE 0 END
 FROM unnest(CAST(:invoices AS text[]), CAST(:amounts AS bigint[])) AS u (id, amount)
 WHERE i.seller = current_seller() AND i.id = u.id
 """)
@@ -112,6 +146,10 @@ class LockedRefund(msgspec.Struct, frozen=True, kw_only=True):
 async def lock_paid(*, connection: AsyncConnection, payment: str) -> list[Part]:
     """What the payment (id) still pays of invoices, the last it paid first, each locked."""
     rows = (await connection.execute(_PAID, {"payment": payment})).mappings().all()
+    return await _parts(connection, rows)
+
+
+async def _parts(connection: AsyncConnection, rows: Sequence[RowMapping]) -> list[Part]:
     gone = [row["id"] for row in rows if row["status"] == "uncollectible"]
     losses = await losses_left(connection=connection, invoices=gone)
     return [
@@ -127,12 +165,33 @@ async def lock_paid(*, connection: AsyncConnection, payment: str) -> list[Part]:
     ]
 
 
-async def refunded_by_notes(
-    *, connection: AsyncConnection, invoices: Sequence[str]
-) -> dict[str, int]:
-    """What credit notes gave back as money of each invoice (id), or will."""
-    rows = await connection.execute(_BY_NOTES, {"invoices": list(invoices)})
-    return {row.invoice: row.amount_minor for row in rows}
+async def balance_used_by(
+    *, connection: AsyncConnection, customer: str, currency: str
+) -> list[Part]:
+    """What invoices still have of the customer's balance, the last issued first, each locked."""
+    owner = {"customer": customer, "currency": currency}
+    return await _parts(connection, (await connection.execute(_USED, owner)).mappings().all())
+
+
+async def money_left(*, connection: AsyncConnection, invoices: Sequence[str]) -> dict[str, int]:
+    """What of the money that paid each invoice (id) no credit note pays back, or will.
+
+    A note about several invoices, as those of one charge may be, pays back once: of other invoices
+    first.
+    """
+    about, notes = set(invoices), list[RefundingNote]()
+    while True:
+        rows = await connection.execute(_BY_NOTES, {"invoices": sorted(about)})
+        notes = [
+            RefundingNote(amount_minor=row.refunded_minor, invoices=tuple(row.invoices))
+            for row in rows
+        ]
+        reached = about.union(*[note.invoices for note in notes])
+        if reached == about:
+            break
+        about = reached
+    paid = await paid_of(connection=connection, invoices=sorted(about))
+    return free_money(paid=paid, notes=notes, wanted=invoices)
 
 
 async def taken_by(*, connection: AsyncConnection, refund: str) -> dict[str, int]:
@@ -144,20 +203,26 @@ async def taken_by(*, connection: AsyncConnection, refund: str) -> dict[str, int
 async def reopen_invoices(
     *,
     connection: AsyncConnection,
-    payment: str,
+    payment: str | None,
     settlements: Sequence[tuple[str, str, int]],
     now: datetime,
 ) -> None:
-    """What was taken back of the payment is due again: (settlement id, invoice id, amount)."""
+    """What was taken back is due again: (settlement id, invoice id, amount).
+
+    It is of the payment, or None: of the customer's balance that the invoices used.
+    """
     if settlements:
         moved: dict[str, Any] = {
             "ids": [each[0] for each in settlements],
             "invoices": [each[1] for each in settlements],
             "amounts": [each[2] for each in settlements],
         }
-        await connection.execute(_UNSETTLE, moved | {"payment": payment, "now": now})
+        if payment is None:
+            await connection.execute(_UNUSE, moved | {"now": now})
+        else:
+            await connection.execute(_UNSETTLE, moved | {"payment": payment, "now": now})
         del moved["ids"]
-        await connection.execute(_REOPEN, moved)
+        await connection.execute(_REOPEN, moved | {"of_balance": payment is None})
 
 
 async def move_payment(

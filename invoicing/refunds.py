@@ -4,7 +4,7 @@ A refund is owed from its decision on and gone when it is confirmed. Of a paymen
 first, then what it paid, the last first: an invoice that it paid is open again.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
 
@@ -97,6 +97,32 @@ class Taken(msgspec.Struct, frozen=True, kw_only=True):
     def amount_minor(self) -> int:
         """All of it."""
         return self.unapplied_minor + sum([part.amount_minor for part in self.parts])
+
+
+class RefundingNote(msgspec.Struct, frozen=True, kw_only=True):
+    """What a credit note pays back as money, and the invoices (ids) that it is about."""
+
+    amount_minor: int
+    invoices: tuple[str, ...]
+
+
+def free_money(
+    *, paid: Mapping[str, int], notes: Sequence[RefundingNote], wanted: Collection[str]
+) -> dict[str, int]:
+    """What is left of the money that paid each of the invoices `wanted` when notes paid theirs.
+
+    `paid` by invoice (id). A note takes of the money of the invoices it is about, of those that
+    are not wanted first, so that nothing is kept back twice.
+    """
+    free = {invoice: paid.get(invoice, 0) for invoice in (*wanted, *paid)}
+    for note in notes:
+        left = note.amount_minor
+        for invoice in sorted(note.invoices, key=lambda each: each in wanted):
+            taken = min(left, max(free.get(invoice, 0), 0))
+            if taken:
+                free[invoice] -= taken
+                left -= taken
+    return {invoice: max(free[invoice], 0) for invoice in wanted}
 
 
 def take_back(*, amount_minor: int, unapplied_minor: int, paid: Sequence[Part]) -> Taken:

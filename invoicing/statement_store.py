@@ -41,17 +41,20 @@ FROM (
   LEFT JOIN payments y ON y.seller = current_seller() AND y.id = m.source
 ORDER BY m.entry_on, m.posted_at, m.entry
 """)
-_OPEN: Final = text("""
+# What the journal moved of each invoice's receivable by the end, less what credit notes took off,
+# whose entries name the note. So a past day stays as it was, whatever became of the invoice.
+_OPEN: Final = text(f"""
 SELECT i.currency, (i.due_at AT TIME ZONE CAST(:timezone AS text))::date AS due_on,
-  i.total_minor - coalesce(s.amount_minor, 0) AS open_minor
-FROM invoices i LEFT JOIN LATERAL (
+  m.amount_minor - coalesce(s.amount_minor, 0) AS open_minor
+FROM (
+  SELECT p.document, sum(p.amount_minor)::bigint AS amount_minor
+  {_OF_CUSTOMER} AND p.account = 'accounts_receivable' AND e.entry_on < :end_on
+  GROUP BY p.document
+) m JOIN invoices i ON i.seller = current_seller() AND i.id = m.document LEFT JOIN LATERAL (
   SELECT sum(t.amount_minor)::bigint AS amount_minor FROM settlements t
-  WHERE t.seller = i.seller AND t.invoice = i.id AND t.settled_at < :end_at) s ON true
-WHERE i.seller = current_seller() AND i.customer = :customer AND i.issued_at < :end_at
-  AND (CAST(:currency AS text) IS NULL OR i.currency = :currency)
-  AND (i.voided_at IS NULL OR i.voided_at >= :end_at)
-  AND (i.written_off_at IS NULL OR i.written_off_at >= :end_at)
-  AND i.total_minor <> coalesce(s.amount_minor, 0)
+  WHERE t.seller = i.seller AND t.invoice = i.id AND t.kind = 'credit_note'
+    AND t.settled_at < :end_at) s ON true
+WHERE m.amount_minor <> coalesce(s.amount_minor, 0)
 """)
 
 
@@ -83,6 +86,6 @@ async def open_items(
     timezone: str,
 ) -> list[OpenItem]:
     """What was open of each invoice at an instant, with the local day on which it is due."""
-    of = {"customer": asked.customer, "currency": asked.currency}
-    rows = await connection.execute(_OPEN, of | {"end_at": end_at, "timezone": timezone})
+    wanted = msgspec.structs.asdict(asked) | {"end_at": end_at, "timezone": timezone}
+    rows = await connection.execute(_OPEN, wanted)
     return [msgspec.convert(dict(row), OpenItem) for row in rows.mappings()]

@@ -19,13 +19,20 @@ from invoicing.payments import Part, PaymentStatus, put_back_postings
 from invoicing.receive_payment import settle
 from invoicing.refund_store import (
     LockedRefund,
+    balance_used_by,
     lock_paid,
     mark_returned,
     move_payment,
     reopen_invoices,
     taken_by,
 )
-from invoicing.refunds import ReturnDraft, Taken, reopening_postings, taken_postings
+from invoicing.refunds import (
+    ReturnDraft,
+    Taken,
+    reopening_postings,
+    take_back,
+    taken_postings,
+)
 from invoicing.store import add_balances, lock_balances, lock_billing
 from plans.model import Seller
 
@@ -42,32 +49,24 @@ async def return_payment(
 ) -> None:
     """The bank took the money back: what it paid is open again, what was left of it is gone.
 
-    Errors: `not_found`, `already_returned`, `payment_refunded`, `balance_used`.
+    Invoices that used the balance that it made are open again too, as far as that is not there, the
+    last one first. Errors: `not_found`, `already_returned`, `payment_refunded`, `balance_used`.
     """
     await lock_billing(connection=connection, sweep=False)
     found = await lock_payment(connection=connection, payment=payment)
     if found is None:
         raise not_found(noun="payment", reference=payment)
-    await _refuse_used(connection, found)
-    parts = await lock_paid(connection=connection, payment=payment)
-    taken = Taken(unapplied_minor=found.unapplied_minor, parts=tuple(parts))
+    _refuse_spent(found)
     ids = DerivedIds(body=derived_body(at=now, parts=(seller.id, payment, "returned")))
+    parts, used = await _reopen_all(connection, seller, found, ids, now)
+    left = found.credited_minor - sum([part.amount_minor for part in used])
     postings = taken_postings(
-        taken=taken,
+        taken=Taken(unapplied_minor=found.unapplied_minor, parts=(*parts, *used)),
         payment=payment,
         customer=found.customer,
         source=payment,
         to_account=CASH,
-        credited_minor=found.credited_minor,
-    )
-    await reopen(
-        connection=connection,
-        seller=seller,
-        payment=payment,
-        source=payment,
-        parts=parts,
-        ids=ids,
-        now=now,
+        credited_minor=left,
     )
     await mark_returned(connection=connection, payment=payment, code=draft.code, now=now)
     posted_on = local_date(at=now, timezone=seller.timezone)
@@ -81,8 +80,7 @@ async def return_payment(
         currency=found.currency,
         postings=postings,
     )
-    changes = {(found.customer, found.currency): -found.credited_minor}
-    await add_balances(connection=connection, changes=changes)
+    await add_balances(connection=connection, changes={(found.customer, found.currency): -left})
     told = (ids.find("evt"), "payment.returned", payment, found.version + 1)
     await tell(connection=connection, events=[told], now=now)
     act = _act(payment, draft, actor, now, wall_now)
@@ -103,27 +101,77 @@ def _act(
     )
 
 
-async def _refuse_used(connection: AsyncConnection, payment: LockedPayment) -> None:
-    """What the payment made must still be there to be taken back."""
+async def _reopen_all(
+    connection: AsyncConnection,
+    seller: Seller,
+    payment: LockedPayment,
+    ids: DerivedIds,
+    now: datetime,
+) -> tuple[list[Part], list[Part]]:
+    """What of invoices is open again: what the payment had paid, and what used its balance."""
+    parts = await lock_paid(connection=connection, payment=payment.id)
+    await reopen(
+        connection=connection,
+        seller=seller,
+        payment=payment.id,
+        source=payment.id,
+        parts=parts,
+        ids=ids,
+        now=now,
+    )
+    # Read after the others were written: an invoice may be among both.
+    used = await _missing_balance(connection, payment)
+    body = derived_body(at=now, parts=(seller.id, payment.id, "balance_returned"))
+    await reopen(
+        connection=connection,
+        seller=seller,
+        payment=None,
+        source=payment.id,
+        parts=used,
+        ids=DerivedIds(body=body),
+        now=now,
+    )
+    return parts, used
+
+
+def _refuse_spent(payment: LockedPayment) -> None:
     if payment.status is PaymentStatus.RETURNED:
         detail = f"the payment {payment.id!r} was returned before"
         raise BillingError("already_returned", detail, kind=ErrorKind.CONFLICT)
     if payment.refunded_minor:
         detail = f"of the payment {payment.id!r} a refund was made: cancel that if it did not go"
         raise BillingError("payment_refunded", detail, kind=ErrorKind.CONFLICT)
+
+
+async def _missing_balance(connection: AsyncConnection, payment: LockedPayment) -> list[Part]:
+    """What of invoices used the balance that the payment made and that is not there any more.
+
+    Error: `balance_used` where it went elsewhere: it was paid out.
+    """
+    owner = (payment.customer, payment.currency)
     balances = await lock_balances(connection=connection, customers=[payment.customer])
-    left = balances.get((payment.customer, payment.currency), 0)
-    if left < payment.credited_minor:
-        missing = format_amount(payment.credited_minor - left, currency=payment.currency)
-        detail = f"{missing} {payment.currency} of the balance that it made were used since"
+    missing = payment.credited_minor - balances.get(owner, 0)
+    if missing <= 0:
+        return []
+    used = await balance_used_by(
+        connection=connection, customer=payment.customer, currency=payment.currency
+    )
+    taken = take_back(amount_minor=missing, unapplied_minor=0, paid=used)
+    if taken.amount_minor < missing:
+        gone = format_amount(missing - taken.amount_minor, currency=payment.currency)
+        detail = (
+            f"{gone} {payment.currency} of the balance that it made were paid out:"
+            " cancel the refund if it did not go"
+        )
         raise BillingError("balance_used", detail, kind=ErrorKind.CONFLICT)
+    return list(taken.parts)
 
 
 async def reopen(
     *,
     connection: AsyncConnection,
     seller: Seller,
-    payment: str,
+    payment: str | None,
     source: str,
     parts: Sequence[Part],
     ids: DerivedIds,
@@ -131,7 +179,8 @@ async def reopen(
 ) -> None:
     """What the payment had paid of locked invoices is due again; a write-off of theirs is undone.
 
-    `source` is what takes it back: a refund, or the payment itself.
+    `source` is what takes it back: a refund, or the payment itself. Without `payment` it is what
+    the customer's balance had paid.
     """
     if not parts:
         return
@@ -141,7 +190,7 @@ async def reopen(
         await write_entry(
             connection=connection,
             entry=ids.find("je", 1),
-            kind="write_off_undone",
+            kind="write_off_undone" if payment is not None else "write_off_undone-balance",
             source=source,
             entry_on=local_date(at=now, timezone=seller.timezone),
             now=now,

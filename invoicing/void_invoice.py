@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from engine.errors import BillingError, ErrorKind, not_found
 from engine.ids import DerivedIds, derived_body
 from engine.period import local_date
-from invoicing.close_grant import void_bought
+from invoicing.close_grant import take_given_back, void_bought
 from invoicing.credit_note_store import is_credited_by_hand
 from invoicing.credit_store import prepaid_draws, reserve_voided
 from invoicing.entry_store import tell, write_entry
@@ -38,7 +38,8 @@ async def void_invoice(
     What a customer's balance or a credit note paid of it becomes customer balance again; grants get
     back what they paid, and credit that it sold is void. What its
     lines charged is owed as before: the customer's next document bills it once more. Errors:
-    `not_found`, `invoice_paid`, `invoice_credited`, `already_void`, `invoice_not_open`.
+    `not_found`, `invoice_paid`, `invoice_credited`, `already_void`, `invoice_not_open`,
+    `credit_used`, `credit_settled`.
     """
     # A run that derived before this must derive again: to it the lines counted.
     await lock_billing(connection=connection, sweep=True)
@@ -63,6 +64,7 @@ async def void_invoice(
         prepaid=prepaid,
     )
     await mark_void(connection=connection, invoice=invoice.id, now=now)
+    await take_given_back(connection=connection, seller=seller, invoice=invoice.id, now=now)
     await write_entry(
         connection=connection,
         entry=ids.find("je"),

@@ -67,7 +67,10 @@ _ENDING: Final = text(f"""{_STORED}
 ORDER BY g.expires_at, g.number
 """)
 _BOUGHT_BY: Final = text(f"""{_STORED}
-  AND g.purchase_invoice = :invoice AND g.ended_at IS NULL ORDER BY g.number
+  AND (g.purchase_invoice = :invoice OR g.ended_at IS NULL AND g.rolled_from IN (
+    SELECT o.id FROM credit_grants o
+    WHERE o.seller = current_seller() AND o.purchase_invoice = :invoice))
+ORDER BY g.number
 """)
 _TOPPED_UP: Final = text(f"""{_STORED}
   AND g.ended_at IS NULL AND (g.top_up IS NOT NULL OR g.tops_up IS NOT NULL)
@@ -175,7 +178,7 @@ async def ending_grants(
 
 
 async def grants_bought_by(*, connection: AsyncConnection, invoice: str) -> list[StoredGrant]:
-    """The living grants that the invoice (id) sold."""
+    """The grants that the invoice (id) sold, and the living ones that they rolled into."""
     return await _stored(connection, _BOUGHT_BY, {"invoice": invoice})
 
 

@@ -302,7 +302,7 @@ async def write_receipts(raw: Any, owed: Row) -> None:
     await insert(
         raw,
         "postings",
-        *postings("je_4", "pay_a", ("cash", 1_000), ("accounts_receivable", -600), (waiting, -400)),
+        *postings("je_4", "inv_2", ("cash", 1_000), ("accounts_receivable", -600), (waiting, -400)),
         *postings("je_5", "ref_a", (waiting, 100), ("refunds_payable", -100)),
     )
 

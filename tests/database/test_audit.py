@@ -240,7 +240,7 @@ PLANTS = [
     ),
     (
         "UPDATE postings SET document = 'inv_9' WHERE entry = 'je_1' AND ordinal = 1",
-        {"references"},
+        {"references", "receivable_control"},
         "postings je_1 1",
     ),
     (

@@ -3,7 +3,7 @@ import pytest
 from engine.journal import imbalance_minor
 from invoicing.model import InvoiceStatus
 from invoicing.payments import Part, Payable
-from invoicing.refunds import take_back, taken_postings
+from invoicing.refunds import RefundingNote, free_money, take_back, taken_postings
 
 
 def paid(identity, minor):
@@ -41,3 +41,23 @@ def test_what_waits_goes_first_then_what_was_paid_in_that_order(amount, unapplie
     )
     assert imbalance_minor(postings=postings) == 0
     assert postings[-1].amount_minor == -amount
+
+
+def note(amount, *invoices):
+    return RefundingNote(amount_minor=amount, invoices=invoices)
+
+
+@pytest.mark.parametrize(
+    ("notes", "wanted", "free"),
+    [
+        ([], ["a"], {"a": 100}),
+        ([note(30, "a")], ["a"], {"a": 70}),
+        ([note(30, "a", "b")], ["a"], {"a": 100}),
+        ([note(30, "a", "b")], ["a", "b"], {"a": 70, "b": 50}),
+        ([note(70, "a", "b")], ["a"], {"a": 80}),
+        ([note(30, "a", "b"), note(30, "b", "a")], ["a"], {"a": 90}),
+        ([note(200, "a", "b")], ["a", "b", "never paid"], {"a": 0, "b": 0, "never paid": 0}),
+    ],
+)
+def test_a_note_about_several_invoices_keeps_back_what_it_pays_once(notes, wanted, free):
+    assert free_money(paid={"a": 100, "b": 50}, notes=notes, wanted=wanted) == free

@@ -31,7 +31,7 @@ BEGIN
 END $$;
 
 CREATE TRIGGER guard BEFORE UPDATE OR DELETE ON invoices FOR EACH ROW EXECUTE FUNCTION guard_document(
-  'status amount_due_minor paid_at voided_at written_off_at version',
+  'status amount_due_minor balance_returned_minor paid_at voided_at written_off_at version',
   'open>paid open>uncollectible open>void paid>open uncollectible>paid uncollectible>open');
 CREATE TRIGGER guard BEFORE UPDATE OR DELETE ON credit_notes FOR EACH ROW EXECUTE FUNCTION guard_document(
   'status voided_at version', 'issued>void');

@@ -667,6 +667,7 @@ CREATE TABLE invoices (
   total_minor bigint NOT NULL CHECK (total_minor >= 0),
   prepaid_applied_minor bigint NOT NULL DEFAULT 0 CHECK (prepaid_applied_minor >= 0),
   balance_applied_minor bigint NOT NULL CHECK (balance_applied_minor >= 0),
+  balance_returned_minor bigint NOT NULL DEFAULT 0, -- what a returned payment took back of it
   amount_due_minor bigint NOT NULL CHECK (amount_due_minor >= 0),
   billed_from text NOT NULL,
   billed_to text NOT NULL,
@@ -678,10 +679,11 @@ CREATE TABLE invoices (
   version integer NOT NULL DEFAULT 1,
   PRIMARY KEY (seller, id),
   UNIQUE (seller, series, sequence),
-  CHECK (amount_due_minor <= total_minor - prepaid_applied_minor - balance_applied_minor),
+  CHECK (amount_due_minor <= total_minor - prepaid_applied_minor - balance_applied_minor + balance_returned_minor),
   CHECK ((status = 'paid') = (paid_at IS NOT NULL)),
   CHECK (status <> 'paid' OR amount_due_minor = 0),
-  CHECK ((status = 'void') = (voided_at IS NOT NULL))
+  CHECK ((status = 'void') = (voided_at IS NOT NULL)),
+  CONSTRAINT invoices_balance_returned CHECK (balance_returned_minor BETWEEN 0 AND balance_applied_minor)
 );
 CREATE INDEX invoices_issued ON invoices (seller, issued_at, series, sequence);
 CREATE INDEX invoices_number ON invoices (seller, number);
@@ -868,13 +870,13 @@ CREATE INDEX credit_grants_customer ON credit_grants (seller, customer);
 CREATE INDEX credit_grants_end ON credit_grants (seller, expires_at) WHERE ended_at IS NULL;
 CREATE INDEX credit_grants_purchase ON credit_grants (seller, purchase_invoice) WHERE purchase_invoice IS NOT NULL;
 
--- What left a grant without being used.
+-- What left a grant without being used; below zero what came back of it, when an invoice that gave credit back was void.
 CREATE TABLE credit_moves (
   seller integer NOT NULL DEFAULT current_seller() REFERENCES sellers,
   id text NOT NULL,
   credit_grant text NOT NULL,
   kind text NOT NULL CHECK (kind IN ('expired', 'voided', 'rolled_over')),
-  amount_minor bigint NOT NULL CHECK (amount_minor > 0),
+  amount_minor bigint NOT NULL CHECK (amount_minor > 0 OR amount_minor < 0 AND kind = 'expired'),
   moved_at timestamptz NOT NULL,
   PRIMARY KEY (seller, id),
   FOREIGN KEY (seller, credit_grant) REFERENCES credit_grants (seller, id)
