@@ -171,7 +171,7 @@ class Ledger:
 
     def ageing(self, owner: Owner, *, on: date) -> dict[str, int]:
         """The same by how late it is at the end of that day."""
-        found = dict.fromkeys(BUCKETS, 0)
+        found: dict[str, int] = dict.fromkeys(BUCKETS, 0)
         for item in self.items.values():
             if item.owner == owner:
                 late = (on - item.due_on).days
