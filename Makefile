@@ -18,7 +18,7 @@ WORKERS ?= 2
 USANCE := $(if $(wildcard .venv/dev.stamp),.venv/dev.stamp,.venv/runtime.stamp) .venv/usance.stamp
 TOOLS := .venv/dev.stamp .venv/usance.stamp
 
-.PHONY: help demo test serve worker check bench crash lint types imports format migrate lock clean
+.PHONY: help demo test serve worker check bench crash kills lint types imports format migrate lock clean
 .DELETE_ON_ERROR:
 
 help: ## this list
@@ -48,6 +48,10 @@ test: lint types imports ## all gates, then all tests
 
 crash: $(TOOLS) ## kill things and look at the books
 	@USANCE_KILLS=$${USANCE_KILLS:-50} $(RUN) pytest -q tests/faults
+
+kills: $(TOOLS) ## a run of 100,000 subscriptions, killed a hundred times: the same books
+	@USANCE_RUN_SUBSCRIPTIONS=$${USANCE_RUN_SUBSCRIPTIONS:-100000} USANCE_RUN_KILLS=$${USANCE_RUN_KILLS:-100} \
+		$(RUN) pytest -q -s tests/faults/test_billing_kill_at_scale.py
 
 lint: $(TOOLS) ## ruff: rules and layout
 	@$(RUN) ruff check --quiet
