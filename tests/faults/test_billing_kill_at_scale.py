@@ -61,7 +61,7 @@ class Scene:
 
     def __init__(self, *, running, home, dsn):
         self.running, self.home, self.dsn = running, home, dsn
-        self.died = Counter()
+        self.died, self.idle = Counter(), 0
 
     def kill(self, kind, processes):
         """One of them dies on the spot; the server is started again by who finds it gone."""
@@ -167,6 +167,7 @@ def kill_again_and_again(scene):
         try:
             asyncio.run(scene.wait_for(more_than, processes))
             time.sleep(delay)
+            scene.idle += all(each.poll() is not None for each in processes)
             scene.kill(kind, processes)
         finally:
             for each in processes:  # who lost the server fails by itself; who has not, dies too
@@ -184,8 +185,12 @@ def test_a_large_run_killed_again_and_again_writes_the_same_books(scene):
     left = wanted["invoices"][0] - asyncio.run(scene.numbered())
     bill(scene.dsn)
     taken = time.monotonic() - begin
-    print(f"{SUBSCRIPTIONS} subscriptions, killed: {dict(scene.died)}, {left} left, {taken:.0f} s")
+    print(
+        f"{SUBSCRIPTIONS} subscriptions, killed: {dict(scene.died)}, {left} left;"
+        f" {scene.idle} times idle, {taken:.0f} s"
+    )
     assert sum(scene.died.values()) == KILLS
+    assert scene.idle <= KILLS // 4, "too often nobody was at work"
     found = asyncio.run(digests(scene.dsn))
     assert {table for table in wanted if found[table] != wanted[table]} == set()
     assert wanted["invoices"][0] == 2 * SUBSCRIPTIONS
