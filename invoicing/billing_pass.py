@@ -39,7 +39,7 @@ from plans.subscription_store import PriceBook
 
 MOST: Final = 100_000
 SEGMENT: Final = 20_000
-CHUNK: Final = 2_000
+CHUNK: Final = 5_000
 
 
 class Portions(msgspec.Struct, frozen=True, kw_only=True):

@@ -17,16 +17,26 @@ from invoicing.assembly import BilledCustomer
 # its terms decides what is owed, those terms as two hashes. Everything that deriving reads of a
 # subscription is hashed, or else the subscription is told apart here.
 _DUE: Final = """
-SELECT c.id, c.key, c.number, c.party, c.net_terms_days, c.po_number, d.due_at,
-  s.id AS subscription, s.key AS contract, s.revision, t.intervals, t.one, t.other
-FROM (
+WITH due AS MATERIALIZED (
   SELECT coalesce(s.payer, s.customer) AS customer, min(s.next_due_at) AS due_at,
     CASE WHEN count(*) = 1 AND bool_and(s.payer IS NULL) THEN min(s.id) END AS only
   FROM subscriptions s WHERE s.seller = current_seller() AND s.next_due_at <= $1
     AND coalesce(s.payer, s.customer) <> ALL($2::text[]) AND ($3::text[] IS NULL
       OR coalesce(s.payer, s.customer) = ANY($3::text[]))
   GROUP BY 1
-) d JOIN customers c ON c.seller = current_seller() AND c.id = d.customer
+), told AS (
+  SELECT i.subscription, string_agg(i.id, '' ORDER BY i.number) AS intervals,
+    bit_xor(hash_record_extended(r, 0)) AS one, bit_xor(hash_record_extended(r, 1)) AS other
+  FROM price_intervals i CROSS JOIN LATERAL (SELECT ROW(i.number, i.price, i.quantity,
+    i.start_at, i.end_at, i.end_is_cancellation, i.credit_unused, i.agreed_end_at,
+    i.closed_at, i.start_is_due, i.anchor_at, i.anchor_day, i.alignment) AS r) x
+  WHERE i.seller = current_seller() AND $5 AND i.subscription IN (SELECT due.only FROM due)
+  GROUP BY 1
+)
+SELECT c.id, c.key, c.number, c.party, c.net_terms_days, c.po_number, d.due_at,
+  s.id AS subscription, s.key AS contract, s.revision, t.intervals,
+  hash_record_extended(x.r, t.one) AS one, hash_record_extended(x.r, t.other) AS other
+FROM due d JOIN customers c ON c.seller = current_seller() AND c.id = d.customer
   LEFT JOIN subscriptions s ON s.seller = current_seller() AND s.id = d.only AND $5
     AND s.dirty_from_at IS NULL AND s.interim_at IS NULL AND s.spend_thresholds = '{}'
     AND (s.next_change_at IS NULL OR s.next_change_at > d.due_at)
@@ -36,20 +46,10 @@ FROM (
     AND NOT EXISTS (SELECT FROM subscriptions o
       WHERE o.seller = s.seller AND o.customer = c.id AND o.id <> s.id)
     AND NOT EXISTS (SELECT FROM subscriptions o WHERE o.seller = s.seller AND o.payer = c.id)
-  LEFT JOIN LATERAL (
-    SELECT string_agg(i.id, '' ORDER BY i.number) AS intervals,
-      hash_record_extended(ROW(s.currency, s.timezone, s.starts_at, s.ends_at, s.anchor_at,
-        s.anchor_day, s.alignment, s.net_terms_days, s.next_due_at, s.derived_through_at,
-        s.next_change_at, bit_xor(hash_record_extended(ROW(i.number, i.price, i.quantity,
-          i.start_at, i.end_at, i.end_is_cancellation, i.credit_unused, i.agreed_end_at,
-          i.closed_at, i.start_is_due, i.anchor_at, i.anchor_day, i.alignment), 0))), 0) AS one,
-      hash_record_extended(ROW(s.currency, s.timezone, s.starts_at, s.ends_at, s.anchor_at,
-        s.anchor_day, s.alignment, s.net_terms_days, s.next_due_at, s.derived_through_at,
-        s.next_change_at, bit_xor(hash_record_extended(ROW(i.number, i.price, i.quantity,
-          i.start_at, i.end_at, i.end_is_cancellation, i.credit_unused, i.agreed_end_at,
-          i.closed_at, i.start_is_due, i.anchor_at, i.anchor_day, i.alignment), 1))), 1) AS other
-    FROM price_intervals i WHERE i.seller = s.seller AND i.subscription = s.id
-  ) t ON s.id IS NOT NULL
+  LEFT JOIN told t ON t.subscription = s.id
+  LEFT JOIN LATERAL (SELECT ROW(s.currency, s.timezone, s.starts_at, s.ends_at,
+    s.anchor_at, s.anchor_day, s.alignment, s.net_terms_days, s.next_due_at,
+    s.derived_through_at, s.next_change_at) AS r) x ON s.id IS NOT NULL
 ORDER BY d.due_at, c.key COLLATE "C" LIMIT $4
 """
 _PENDING: Final = text("""
