@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import BillingError
-from engine.money import parse_scaled
 from invoicing.backtest_terms import NO_WINDOW, Kind
 from invoicing.rate_charges import NANO_DIGITS
 from invoicing.simulation import BUCKETS
@@ -82,7 +81,7 @@ def lines_of(
     begin = 0
     for group in groups:
         kind, count = group.kind, len(group.members)
-        agreed = [parse_scaled(each, digits=digits) for each in kind.agreed]
+        agreed = kind.agreed_nanos * 10 ** (digits - NANO_DIGITS)
         block = np.tile(_narrow(agreed), (count, 1))
         if kind.windows is not None and found is not None:
             size = count * len(kind.windows.meter)
@@ -115,10 +114,10 @@ def _scaled(measured: Measured, digits: int) -> _Amounts:
     return found * scale if scale > 1 else found
 
 
-def _narrow(values: Sequence[int]) -> _Amounts:
+def _narrow(values: NDArray[np.object_]) -> _Amounts:
     """In 64 bits where all of them fit."""
-    wide = any(value >= _WIDE for value in values)
-    return np.array(values, dtype=object if wide else np.int64)
+    wide = len(values) > 0 and max(values) >= _WIDE
+    return values if wide else values.astype(np.int64)
 
 
 def _refuse_too_much(mantissa: NDArray[Any], digits: int) -> None:

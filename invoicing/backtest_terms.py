@@ -4,9 +4,9 @@ What a kind owes is derived once for all its subscriptions, with the prices of n
 others; what both ask of the meters is asked once.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 import numpy as np
@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from engine.money import parse_scaled
 from invoicing.charges import INSTANT, Charge, ProrationTerms, charges_due
 from invoicing.commitments import counts_towards, is_counted
-from invoicing.rate_charges import NANO_DIGITS, charge_windows, feed_of_charge
+from invoicing.rate_charges import NANO_DIGITS, charge_windows, closes_at_of, feed_of_charge
 from invoicing.simulation import ONE_TIME, RECURRING, USAGE, Stretch
 from metering.model import Windows
 from plans.agreement import Agreement, PriceInterval
+from plans.life import plain_quantity
 from plans.model import Meter
 from plans.prices import Kind as PriceKind
 from plans.prices import Price
@@ -39,9 +40,10 @@ class Reach(msgspec.Struct, frozen=True, kw_only=True):
 class Kind(msgspec.Struct, frozen=True, kw_only=True):
     """m charges of subscriptions that share their terms: the present ones, then the supposed ones.
 
-    `plain` are those that one quantity decides: window[i] is measured, or agreed[i] was agreed;
-    rows[i] is an index into `prices`. `parts` are the others. `counts` tells which are looked at,
-    the rest only decides what a commitment comes to: pledge (charge, those that count towards it).
+    `plain` are those that one quantity decides: window[i] is measured, or so many billionths were
+    agreed; rows[i] is an index into `prices`. `parts` are the others. `counts` tells which are
+    looked at, the rest only decides what a commitment comes to: pledge (charge, those that count
+    towards it).
     With `is_touched` False there are no supposed ones: they are the present ones.
     """
 
@@ -52,7 +54,7 @@ class Kind(msgspec.Struct, frozen=True, kw_only=True):
     bucket: NDArray[np.int8]
     plain: _Ints
     window: _Ints
-    agreed: tuple[str, ...]
+    agreed_nanos: NDArray[np.object_]
     rows: _Ints
     numerator: _Ints
     denominator: _Ints
@@ -73,6 +75,14 @@ def owed_charges(*, agreement: Agreement, through: datetime, terms: ProrationTer
     fresh = msgspec.structs.replace(agreement, derived_through_at=None, dirty_from_at=None)
     charges = charges_due(agreement=fresh, through=through, terms=terms)
     return [charge for charge in charges if not charge.is_gone]
+
+
+def told_intervals(intervals: Sequence[PriceInterval]) -> list[PriceInterval]:
+    """The intervals in their order, but for how each is named and written."""
+    return [
+        msgspec.structs.replace(one, id="", number=0, quantity=plain_quantity(one.quantity))
+        for one in intervals
+    ]
 
 
 def told_charges(charges: Sequence[Charge]) -> list[tuple[object, ...]]:
@@ -103,37 +113,45 @@ def kind_of(
 ) -> Kind:
     """The kind of a subscription, told by what it owes; `supposed` None where nothing differs."""
     charges: list[Charge] = []
-    pledges: list[tuple[int, _Ints]] = []
-    for side in (present, supposed or ()):
-        pledges += _chosen(side, stretch, charges)
-    first = len(_needed(present, stretch))
-    plain = [index for index, one in enumerate(charges) if feed_of_charge(one) is None]
-    parts = [index for index, one in enumerate(charges) if feed_of_charge(one) is not None]
-    windows, window = _windows([charges[index] for index in plain], meters)
+    pledges = _chosen(present, stretch, charges)
+    first = len(charges)
+    pledges += _chosen(supposed or (), stretch, charges)
+    is_part = _by_price(charges, lambda one: feed_of_charge(one) is not None)
+    plain = [index for index, part in enumerate(is_part) if not part]
+    rated = [charges[index] for index in plain]
+    windows, window = _windows(rated, meters)
     prices: dict[str, tuple[int, Price]] = {}
-    for index in plain:
-        of = charges[index].stretch
-        prices.setdefault(of.price_id, (len(prices), of.price))
+    for one in rated:
+        prices.setdefault(one.stretch.price_id, (len(prices), one.stretch.price))
+    texts = {one.stretch.quantity for one in rated}
+    agreed = {text: parse_scaled(text, digits=NANO_DIGITS) for text in texts}
     return Kind(
         agreement=msgspec.structs.replace(agreement, intervals=()),
         is_touched=supposed is not None,
         supposed=np.arange(len(charges)) >= first,
         counts=np.array([stretch.holds(one) for one in charges], dtype=np.bool_),
-        bucket=np.array([_bucket(one) for one in charges], dtype=np.int8),
+        bucket=np.array(_by_price(charges, _bucket), dtype=np.int8),
         plain=np.array(plain, dtype=np.int64),
         window=window,
-        agreed=tuple(
-            "0" if charges[index].is_usage else charges[index].stretch.quantity for index in plain
-        ),
-        rows=np.array([prices[charges[i].stretch.price_id][0] for i in plain], dtype=np.int64),
-        numerator=np.array([charges[index].numerator for index in plain], dtype=np.int64),
-        denominator=np.array([charges[index].denominator for index in plain], dtype=np.int64),
+        agreed_nanos=np.array([agreed[one.stretch.quantity] for one in rated], dtype=object),
+        rows=np.array([prices[one.stretch.price_id][0] for one in rated], dtype=np.int64),
+        numerator=np.array([one.numerator for one in rated], dtype=np.int64),
+        denominator=np.array([one.denominator for one in rated], dtype=np.int64),
         prices=tuple((price_id, price) for price_id, (_, price) in prices.items()),
         windows=windows,
-        parts=tuple((index, charges[index]) for index in parts),
+        parts=tuple((index, charges[index]) for index, part in enumerate(is_part) if part),
         pledges=tuple(pledges),
         reaches=_reaches(agreement, present, stretch),
     )
+
+
+def _by_price(charges: Sequence[Charge], ask: Callable[[Charge], int]) -> list[int]:
+    """What is the same for all charges of a price, asked once for each."""
+    known: dict[str, int] = {}
+    for one in charges:
+        if one.stretch.price_id not in known:
+            known[one.stretch.price_id] = ask(one)
+    return [known[one.stretch.price_id] for one in charges]
 
 
 def _needed(charges: Sequence[Charge], stretch: Stretch) -> list[Charge]:
@@ -192,33 +210,18 @@ def _windows(
     charges: Sequence[Charge], meters: Mapping[str, Meter]
 ) -> tuple[Windows | None, _Ints]:
     """The windows of usage charges, each once, and which is each charge's."""
-    usage = [index for index, one in enumerate(charges) if one.is_usage]
     window = np.full(len(charges), NO_WINDOW, dtype=np.int64)
-    if not usage:
-        return None, window
-    asked = charge_windows(meters=meters, charges=[charges[index] for index in usage])
-    known: dict[tuple[int, ...], int] = {}
-    first: list[int] = []
-    columns = (
-        asked.meter,
-        asked.start_micros,
-        asked.end_micros,
-        asked.closes_micros,
-        asked.since_micros,
-        asked.whole_micros,
-    )
-    for row, key in enumerate(zip(*(_listed(each) for each in columns), strict=True)):
+    known: dict[tuple[object, ...], int] = {}
+    first: list[Charge] = []
+    for index, one in enumerate(charges):
+        if not one.is_usage:
+            continue
+        key = (one.stretch.price.meter, one.active, one.period, closes_at_of(one))
         if key not in known:
             known[key] = len(first)
-            first.append(row)
-        window[usage[row]] = known[key]
-    rows = np.array(first, dtype=np.intp)
-    return asked.of(rows=rows, customer=np.zeros(len(rows), dtype=np.int64)), window
-
-
-def _listed(column: NDArray[Any] | None) -> list[int]:
-    assert column is not None, "charges have every column of a window"
-    return column.tolist()
+            first.append(one)
+        window[index] = known[key]
+    return charge_windows(meters=meters, charges=first) if first else None, window
 
 
 def _reaches(

@@ -7,6 +7,7 @@ from sqlalchemy import text
 
 from invoicing.rederive import rederive
 from plans.seller_store import load_seller
+from tests.backtest_world import simulate
 from tests.property.life_oracle import NEVER, Life, days_later
 from tests.property.life_world import OPENED, PLANS, ZONES, sent, told
 
@@ -279,6 +280,19 @@ class Play:
             await connection.execute(_FORGET_MARKS)
         answer = await sent(self.client.post("/v1/billing_runs", {"as_of": told(self.now)}))
         assert answer["documents"] == 0, answer
+
+    async def simulate(self):
+        """A backtest with the very prices there are finds every life again, and what is billed."""
+        lists = [{"plan": key, "prices": body["prices"]} for key, body in PLANS.items()]
+        start = told(OPENED - timedelta(days=2_000))
+        answer, effects = await simulate(
+            self.world.database, self.number, lists, start=start, end=told(self.now), now=self.now
+        )
+        story = "\n".join(map(str, self.script))
+        assert answer.not_simulated == (), f"{answer.not_simulated}\n{story}"
+        for effect in effects.values():
+            assert effect.simulated == effect.present, f"{effect}\n{story}"
+            assert effect.billed_minor == sum(effect.present), f"{effect}\n{story}"
 
     async def documents(self):
         """All documents as they are told, but for ids."""

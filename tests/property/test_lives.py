@@ -271,6 +271,7 @@ class Lives(RuleBasedStateMachine):
             return
         self.bill()
         self.do(self.play.forget_marks())
+        self.do(self.play.simulate())
         other = self.do(again(self.play, seed=len(self.play.script)))
         assert self.do(self.play.documents()) == self.do(other.documents())
 
