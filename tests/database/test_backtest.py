@@ -2,7 +2,7 @@
 
 import pytest
 
-from engine.db import AUDITOR_ROLE, open_database
+from engine.db import AUDITOR_ROLE, is_free, open_database
 from engine.errors import BillingError
 from tests.backtest_world import (
     ARREARS,
@@ -169,3 +169,14 @@ async def test_what_is_wrong_is_told_at_its_field(shop) -> None:
     with pytest.raises(BillingError) as caught:
         await simulate(shop.database, shop.seller, [good, good | {"plan_version": 1}])
     assert [error.pointer for error in caught.value.errors] == ["/price_lists/1/plan"]
+
+
+async def test_a_seller_has_one_simulation_at_a_time(shop) -> None:
+    lists = [{"plan": "team", "prices": []}]
+    async with shop.database.transaction(seller=shop.seller) as connection:
+        assert await is_free(connection=connection, name=f"simulation {shop.seller}")
+        with pytest.raises(BillingError) as caught:
+            await simulate(shop.database, shop.seller, lists)
+        assert caught.value.code == "simulation_running"
+    answer, effects = await simulate(shop.database, shop.seller, lists)
+    assert (answer.totals, effects) == ((), {})
