@@ -25,6 +25,8 @@ from plans.subscribe import subscribe
 from tests.billing_world import OPENED, SEATS, TIERS, at, open_shop, plan, written
 
 PROJECT = Path(__file__).parents[2]
+PATIENCE_SECONDS = 300
+"""A run ends by itself; this only keeps one that hangs from hanging for ever."""
 AS_OF = at("2026-03-15")
 SMALL = "Portions(segment=40, chunk=9, few=0)"
 
@@ -193,14 +195,14 @@ def start(script, dsn):
 
 
 def finish(script, dsn):
-    assert start(script, dsn).wait(timeout=60) == 0
+    assert start(script, dsn).wait(timeout=PATIENCE_SECONDS) == 0
 
 
 async def wait_for_more(dsn, *, more_than, process=None):
     """Wait until more documents are there than so many; False if the process ended before."""
     raw = await asyncpg.connect(dsn, timeout=10)
     try:
-        until = time.monotonic() + 60
+        until = time.monotonic() + PATIENCE_SECONDS
         while (process is None or process.poll() is None) and time.monotonic() < until:
             found = await raw.fetchval(
                 "SELECT (SELECT count(*) FROM invoices) + (SELECT count(*) FROM credit_notes)"

@@ -19,6 +19,7 @@ from tests.faults.embedded_homes import pid_of, wait_until
 from tests.fixtures_database import SMALL, make_template
 
 CUSTOMERS = 200
+pytestmark = pytest.mark.timeout(4 * kills.PATIENCE_SECONDS)
 DOCUMENT_TABLES = (
     "invoices",
     "credit_notes",

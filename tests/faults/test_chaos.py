@@ -31,6 +31,7 @@ from engine.db import AUDITOR_ROLE, open_database
 from engine.postgres import start_or_join
 from invoicing.rederive import rederive
 from metering.store import decode_payload
+from metering.verify_usage import verify_usage
 from plans.seller_store import load_seller
 from tests.api.command_line import USANCE, create_live_seller, environment
 from tests.api.test_readme import free_port
@@ -271,7 +272,9 @@ async def mismatches(dsn):
     try:
         async with auditor.transaction(seller=1, snapshot=True) as connection:
             seller = await load_seller(connection=connection)
-            return (await rederive(connection=connection, seller=seller)).mismatches
+            usage = await verify_usage(connection=connection)
+            derived = await rederive(connection=connection, seller=seller)
+            return (*derived.mismatches, *usage.differing)
     finally:
         await auditor.close()
 
