@@ -11,13 +11,15 @@ import msgspec
 
 from engine.period import period_holding
 from invoicing.charges import Charge, ProrationTerms, charge_for
-from invoicing.difference import Difference, PostedLine, RatedCharge
+from invoicing.difference import PostedLine, RatedCharge, credits_of
 from plans.agreement import Agreement, PriceInterval
 from plans.prices import Kind
 from plans.timeline import calendar_of
 
 Counted = tuple[datetime, int]
 """Where a counted charge begins, and minor units of it."""
+ChargeKey = tuple[str, datetime]
+"""A price interval and the begin of a period."""
 
 
 def has_commitment(agreement: Agreement) -> bool:
@@ -70,21 +72,64 @@ def commitments_touched(
 def counted_in_all(
     *,
     agreement: Agreement,
-    posted: Mapping[tuple[str, datetime], Sequence[PostedLine]],
+    posted: Mapping[ChargeKey, Sequence[PostedLine]],
     starts: Mapping[str, Sequence[datetime]],
-    differences: Iterable[Difference],
+    derived: Mapping[ChargeKey, Counted],
 ) -> Iterator[Counted]:
-    """What each counted charge comes to: what is posted of it, and what is about to be."""
+    """What each counted charge comes to: as it was derived just now, else what is posted of it.
+
+    The two differ where less than the difference is posted, because of a credit by hand: a minimum
+    does not see that.
+    """
     for stretch in agreement.intervals:
         if not is_counted(stretch):
             continue
         for start in starts.get(stretch.id, ()):
-            lines = posted[stretch.id, start]
-            amount = sum(line.amount_minor for line in lines if line.counts)
-            yield max(start, stretch.start_at), amount
-    for difference in differences:
-        if is_counted(difference.charge.stretch):
-            yield difference.charge.active.start, difference.amount_minor
+            if (stretch.id, start) not in derived:
+                lines = posted[stretch.id, start]
+                amount = sum(line.amount_minor for line in lines if line.counts)
+                yield max(start, stretch.start_at), amount
+    yield from derived.values()
+
+
+def credited_charges(
+    *,
+    agreement: Agreement,
+    charges: Sequence[Charge],
+    posted: Mapping[ChargeKey, Sequence[PostedLine]],
+    starts: Mapping[str, Sequence[datetime]],
+    terms: ProrationTerms,
+    through: datetime,
+) -> list[Charge]:
+    """Charges beside those given that a minimum among them counts, credited in part by hand.
+
+    What is posted of these may be more than they come to: they are derived to tell.
+    """
+    pledged = [charge for charge in charges if charge.is_commitment]
+    known = {charge.key for charge in charges}
+    found: list[Charge] = []
+    for stretch in agreement.intervals if pledged else ():
+        for start in starts.get(stretch.id, ()):
+            key = stretch.id, start
+            begins = max(start, stretch.start_at)
+            if (
+                key in known
+                or not is_counted(stretch)
+                or not credits_of(posted[key])
+                or not any(counts_towards(start=begins, commitment=each) for each in pledged)
+            ):
+                continue
+            calendar = calendar_of(agreement=agreement, stretch=stretch)
+            charge = charge_for(
+                agreement=agreement,
+                stretch=stretch,
+                period=period_holding(calendar=calendar, at=start),
+                terms=terms,
+                through=through,
+            )
+            if charge.due_at <= through:
+                found.append(charge)
+    return found
 
 
 def shortfall(*, rated: RatedCharge, counted: Iterable[Counted]) -> RatedCharge:

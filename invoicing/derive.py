@@ -17,9 +17,13 @@ from invoicing.charges import (
     vanished_charge,
 )
 from invoicing.commitments import (
+    ChargeKey,
+    Counted,
     commitments_touched,
     counted_in_all,
+    credited_charges,
     has_commitment,
+    is_counted,
     shortfall,
 )
 from invoicing.difference import Difference, PostedLine, RatedCharge, differences_of
@@ -150,10 +154,12 @@ async def derive_each(
     starts: dict[str, list[datetime]] = {}
     for interval, start in posted:
         starts.setdefault(interval, []).append(start)
-    charges = [_charges_of(agreement, through, starts, terms) for agreement, through in reaches]
+    charges = [
+        _charges_of(agreement, through, posted, starts, terms) for agreement, through in reaches
+    ]
     flat = [charge for group in charges for charge in group]
     rated = await rate_charges(connection=connection, seller=seller, charges=flat)
-    by_charge: dict[tuple[str, datetime], list[RatedCharge]] = {}
+    by_charge: dict[ChargeKey, list[RatedCharge]] = {}
     for line in rated:
         by_charge.setdefault(line.charge.key, []).append(line)
     found = [_differences(group, by_charge, posted) for group in charges]
@@ -165,7 +171,7 @@ async def derive_each(
                 agreement=reaches[place][0],
                 posted=posted,
                 starts=starts,
-                differences=found[place],
+                derived=_counted(group, by_charge),
             )
         )
         pledged = {
@@ -177,10 +183,24 @@ async def derive_each(
     return found
 
 
+def _counted(
+    charges: Sequence[Charge], rated: Mapping[ChargeKey, Sequence[RatedCharge]]
+) -> dict[ChargeKey, Counted]:
+    """What the charges that count towards a minimum come to."""
+    return {
+        charge.key: (
+            charge.active.start,
+            sum(line.amount_minor for line in rated.get(charge.key, ())),
+        )
+        for charge in charges
+        if is_counted(charge.stretch)
+    }
+
+
 def _differences(
     charges: Sequence[Charge],
-    rated: Mapping[tuple[str, datetime], Sequence[RatedCharge]],
-    posted: Mapping[tuple[str, datetime], Sequence[PostedLine]],
+    rated: Mapping[ChargeKey, Sequence[RatedCharge]],
+    posted: Mapping[ChargeKey, Sequence[PostedLine]],
     *,
     commitments: bool = False,
 ) -> list[Difference]:
@@ -218,6 +238,7 @@ def with_late_usage(*, agreement: Agreement, late: Mapping[int, int]) -> Agreeme
 def _charges_of(
     agreement: Agreement,
     through: datetime,
+    posted: Mapping[ChargeKey, Sequence[PostedLine]],
     starts: Mapping[str, Sequence[datetime]],
     terms: ProrationTerms,
 ) -> list[Charge]:
@@ -226,8 +247,16 @@ def _charges_of(
         charges += _vanished(agreement, charges, through, starts, terms)
     if agreement.interim_at is not None:
         charges += running_usage(agreement=agreement, at=through, terms=terms)
-    return charges + commitments_touched(
+    charges += commitments_touched(
         agreement=agreement, charges=charges, terms=terms, through=through
+    )
+    return charges + credited_charges(
+        agreement=agreement,
+        charges=charges,
+        posted=posted,
+        starts=starts,
+        terms=terms,
+        through=through,
     )
 
 

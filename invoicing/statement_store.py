@@ -35,11 +35,11 @@ FROM (
   {_OF_CUSTOMER} AND p.account = 'accounts_receivable'
     AND e.entry_on >= :start_on AND e.entry_on < :end_on
   GROUP BY e.id, e.kind, e.source, e.entry_on, e.posted_at, p.currency
-  ORDER BY e.entry_on, e.posted_at, e.id LIMIT :limit
+  ORDER BY e.entry_on, e.posted_at, sum(p.amount_minor) DESC, e.id LIMIT :limit
 ) m LEFT JOIN invoices i ON i.seller = current_seller() AND i.id = m.source
   LEFT JOIN credit_notes n ON n.seller = current_seller() AND n.id = m.source
   LEFT JOIN payments y ON y.seller = current_seller() AND y.id = m.source
-ORDER BY m.entry_on, m.posted_at, m.entry
+ORDER BY m.entry_on, m.posted_at, m.amount_minor DESC, m.entry
 """)
 # What the journal moved of each invoice's receivable by the end, less what credit notes took off,
 # whose entries name the note. So a past day stays as it was, whatever became of the invoice.

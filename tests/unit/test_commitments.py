@@ -43,19 +43,19 @@ def test_only_charges_that_begin_in_the_stretch_count():
     assert shortfall(rated=rated(pledge(), 10000), counted=counted).amount_minor == 9000
 
 
-def test_posted_and_coming_amounts_count_and_void_ones_do_not():
-    tokens = next(charge for charge in due(AGREED, "2026-02-01") if charge.is_usage)
+def test_what_is_derived_counts_else_what_is_posted_and_not_void():
     lines = [
         posted(1, 300, "2026-01-01", "2026-02-01"),
         posted(2, 200, "2026-01-01", "2026-02-01", counts=False),
     ]
+    january, february = at("2026-01-01"), at("2026-02-01")
     counted = counted_in_all(
         agreement=AGREED,
-        posted={("pri_2", at("2026-01-01")): lines, ("pri_3", at("2026-01-01")): lines},
-        starts={"pri_2": [at("2026-01-01")], "pri_3": [at("2026-01-01")]},
-        differences=[difference_of(rated=rated(tokens, 350), posted=lines)],
+        posted={("pri_2", january): lines, ("pri_2", february): lines, ("pri_3", january): lines},
+        starts={"pri_2": [january, february], "pri_3": [january]},
+        derived={("pri_2", february): (february, 350)},
     )
-    assert list(counted) == [(at("2026-01-01"), 300), (at("2026-01-01"), 50)]
+    assert list(counted) == [(january, 300), (february, 350)]
 
 
 def test_a_charge_derived_again_brings_its_commitment_along():
