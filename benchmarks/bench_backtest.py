@@ -1,8 +1,8 @@
 """Another price list over a year of usage, against the billing code going charge by charge.
 
 A seller with N subscriptions of a base fee and four usage prices is billed for twelve months. The
-backtest then derives that year with the present prices and with others; `rederive`, which derives
-it once and charge by charge, is what it is compared with. Only the ratio means anything elsewhere.
+backtest then derives that year with the present prices and with others; the audit's `rederive`,
+told to derive it once and charge by charge, is what it is compared with. Only the ratio means anything elsewhere.
 
     python benchmarks/bench_backtest.py --subscriptions 20000 --events 4000000
 """
@@ -51,6 +51,7 @@ MORE = (
     ),
     PerUnitPrice(key="peak", kind=Kind.USAGE, meter="peak", unit_amount="0.0001"),
 )
+ONE_BY_ONE = 1_000_000_000
 CHARGES = 60
 """Of a subscription in the year."""
 
@@ -117,9 +118,8 @@ async def _one_by_one(dsn: str, seller: int) -> tuple[float, int]:
     begin = time.perf_counter()
     try:
         async with database.transaction(seller=seller, snapshot=True) as connection:
-            found = await rederive(
-                connection=connection, seller=await load_seller(connection=connection)
-            )
+            home = await load_seller(connection=connection)
+            found = await rederive(connection=connection, seller=home, few=ONE_BY_ONE)
     finally:
         await database.close()
     assert found.mismatches == ()
