@@ -5,12 +5,13 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, Final, cast
 
-from litestar import Litestar, Request
+from litestar import Litestar, Request, Response, get
 from litestar.datastructures import State
 from litestar.di import NamedDependency, Provide
 from litestar.handlers import BaseRouteHandler
 from litestar.plugins.prometheus import PrometheusConfig, PrometheusController
 from litestar.types import ControllerRouterHandler
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api import (
@@ -52,6 +53,7 @@ from api.idempotency import before_handler, unit_of
 from api.openapi import openapi_config, serve_openapi
 from api.pagination import provide_page
 from api.problems import answer_with_problem
+from api.run_metrics import run_metrics
 from api.unit_of_work import CommitBeforeAnswer
 from engine.db import Database
 from metering.ingest import Ingester
@@ -104,6 +106,14 @@ class Metrics(PrometheusController):
     path = "/metrics"
     include_in_schema = False
     opt = {"public": True}  # noqa: RUF012 - the base class declares it so
+
+    @get()
+    async def get(self, request: Request[Any, Any, Any]) -> Response[bytes]:
+        """What this process counts, and how far billing runs are, wherever they work."""
+        runs = await run_metrics(database=request.app.state.database)
+        return Response(
+            generate_latest(REGISTRY) + runs, headers={"Content-Type": CONTENT_TYPE_LATEST}
+        )
 
 
 async def provide_principal(request: Request[Any, Any, Any]) -> Principal:

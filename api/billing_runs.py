@@ -49,13 +49,17 @@ async def create_billing_run(
 
     Credit grants that expire by `as_of` end on the way, each after what falls due by its end.
     Documents are issued at `as_of`, which may not lie ahead of the seller's clock unless the run
-    is a dry one: that posts nothing and tells what would be posted.
+    is a dry one: that posts nothing and tells what would be posted. With `approve` the run is
+    reported first and waits for somebody's approval.
     """
     database: Database = request.app.state.database
     now = await business_now(database=database, seller=principal.seller, wall_now=wall_now)
     if data.as_of > now and not data.dry_run:
         detail = f"as_of lies ahead of the clock, which stands at {now.isoformat()}"
         raise invalid_field(pointer="/as_of", code="ahead_of_clock", detail=detail)
+    if data.approve and data.dry_run:
+        detail = "a dry run posts nothing: there is nothing to be approved"
+        raise invalid_field(pointer="/approve", code="not_with_dry_run", detail=detail)
     refuse_far(as_of=data.as_of, now=now)
     async with database.transaction(seller=principal.seller, snapshot=True) as connection:
         customers = await cohort(connection=connection, references=data.customers)
@@ -65,19 +69,21 @@ async def create_billing_run(
         return await rehearse_run(
             database=database, seller=principal.seller, as_of=data.as_of, customers=customers
         )
-    await end_due_credits(
-        database=database,
-        seller=principal.seller,
-        through=data.as_of,
-        now=now,
-        customers=customers,
-    )
+    if not data.approve:
+        await end_due_credits(
+            database=database,
+            seller=principal.seller,
+            through=data.as_of,
+            now=now,
+            customers=customers,
+        )
     return await run_billing(
         database=database,
         seller=principal.seller,
         as_of=data.as_of,
         now=now,
         customers=customers,
+        approve=data.approve,
     )
 
 

@@ -30,7 +30,10 @@ SHOWN = 40
 )
 @click.option("--seller", "seller_id", default=None, help="sel_…; may be left out if only one.")
 @click.option("--dry-run", is_flag=True, help="Only tell what would be posted.")
-def run(as_of: datetime | None, seller_id: str | None, dry_run: bool) -> None:
+@click.option(
+    "--approve", is_flag=True, help="Report it first, and wait for `usance runs approve`."
+)
+def run(as_of: datetime | None, seller_id: str | None, dry_run: bool, approve: bool) -> None:
     """Bill what is due, and every difference that waits, over all customers of a seller.
 
     Running it again posts nothing. Accounts that could not be billed are parked with a reason, and
@@ -38,6 +41,8 @@ def run(as_of: datetime | None, seller_id: str | None, dry_run: bool) -> None:
     """
     now = datetime.now(UTC)
     wanted = as_of.replace(tzinfo=UTC) if as_of is not None else None
+    if dry_run and approve:
+        raise click.UsageError("A dry run posts nothing: there is nothing to be approved.")
     with started() as running:
         if dry_run:
             told = run_async(
@@ -48,15 +53,22 @@ def run(as_of: datetime | None, seller_id: str | None, dry_run: bool) -> None:
                 sys.exit(FAILED)
             return
         finished, posted = run_async(
-            lambda: _run(running=running, seller_id=seller_id, as_of=wanted, now=now)
+            lambda: _run(
+                running=running, seller_id=seller_id, as_of=wanted, now=now, approve=approve
+            )
         )
     show_run(finished=finished, posted=posted)
-    if finished.parked or finished.status != "finished":
+    if finished.parked or finished.status not in ("finished", "awaiting_approval"):
         sys.exit(FAILED)
 
 
 async def _run(
-    *, running: "Runtime", seller_id: str | None, as_of: datetime | None, now: datetime
+    *,
+    running: "Runtime",
+    seller_id: str | None,
+    as_of: datetime | None,
+    now: datetime,
+    approve: bool,
 ) -> "tuple[BillingRun, list[PostedDocument]]":
     from api.act_as import choose_seller
 
@@ -65,7 +77,11 @@ async def _run(
         seller = await choose_seller(database=database, seller_id=seller_id)
         business_now = seller.clock_at or now
         return await bill(
-            database=database, seller=seller.seller, as_of=as_of or business_now, now=business_now
+            database=database,
+            seller=seller.seller,
+            as_of=as_of or business_now,
+            now=business_now,
+            approve=approve,
         )
     finally:
         await database.close()
@@ -90,7 +106,7 @@ async def _rehearse(
 
 
 async def bill(
-    *, database: "Database", seller: int, as_of: datetime, now: datetime
+    *, database: "Database", seller: int, as_of: datetime, now: datetime, approve: bool = False
 ) -> "tuple[BillingRun, list[PostedDocument]]":
     """One billing run under a progress bar; gives the run and the first documents it posted.
 
@@ -101,9 +117,15 @@ async def bill(
     from invoicing.run_billing import run_billing
 
     async def work(report: "Callable[[Progress], None]") -> "BillingRun":
-        await end_due_credits(database=database, seller=seller, through=as_of, now=now)
+        if not approve:
+            await end_due_credits(database=database, seller=seller, through=as_of, now=now)
         return await run_billing(
-            database=database, seller=seller, as_of=as_of, now=now, report=report
+            database=database,
+            seller=seller,
+            as_of=as_of,
+            now=now,
+            report=report,
+            approve=approve,
         )
 
     with watched() as report:
@@ -150,6 +172,14 @@ def show_run(*, finished: "BillingRun", posted: "Sequence[PostedDocument]") -> N
 def _show_stopped(run: "BillingRun") -> None:
     out = console()
     out.print(f"The run {run.id} is {run.status.replace('_', ' ')}.")
+    if run.status == "awaiting_approval":
+        out.print(
+            f"`usance runs report {run.id}` tells what it would post,"
+            f" `usance runs approve {run.id}` posts that,"
+            f" `usance runs reject {run.id}` ends it;"
+            " until then no other run bills its customers.",
+            soft_wrap=True,
+        )
     if run.status == "paused":
         out.print(
             f"`usance runs resume {run.id}` goes on, `usance runs cancel {run.id}` ends it;"

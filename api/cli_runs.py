@@ -1,9 +1,9 @@
-"""`usance runs`: billing runs listed, paused, resumed, cancelled, and their parked tried again."""
+"""`usance runs`: billing runs listed, stopped, resumed, approved, their parked tried again."""
 
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import rich_click as click
 
@@ -13,6 +13,7 @@ from api.cli_start import FAILED, Answer, Commands, console, run_async, started
 if TYPE_CHECKING:
     from engine.db import Database
     from invoicing.model import BillingRun
+    from invoicing.run_report import RunReport
     from invoicing.run_report_store import PostedDocument
     from invoicing.run_states import RunAct
 
@@ -97,6 +98,55 @@ def cancel(above: str | None, run: str, seller_id: str | None, reason: str | Non
 def resume(above: str | None, run: str, seller_id: str | None, reason: str | None) -> None:
     """Go on with a paused run, here."""
     _go_on(seller_id or above, run, "resume", reason)
+
+
+@runs.command()
+@click.argument("run")
+@_SELLER
+@_REASON
+@click.pass_obj
+def approve(above: str | None, run: str, seller_id: str | None, reason: str | None) -> None:
+    """Post what the report of a run tells, and nothing else."""
+    _go_on(seller_id or above, run, "approve", reason)
+
+
+@runs.command()
+@click.argument("run")
+@_SELLER
+@_REASON
+@click.pass_obj
+def reject(above: str | None, run: str, seller_id: str | None, reason: str | None) -> None:
+    """End a run that awaits approval: all of it stays due."""
+    _step(seller_id or above, run, "reject", reason)
+
+
+@runs.command()
+@click.argument("run")
+@_SELLER
+@click.option(
+    "--csv",
+    "file",
+    type=click.File("w", encoding="utf-8", lazy=True),
+    default=None,
+    help="Write every customer to this file, - for the output.",
+)
+@click.pass_obj
+def report(above: str | None, run: str, seller_id: str | None, file: "TextIO | None") -> None:
+    """Tell what a run that awaits approval would post, and what to look at."""
+    from api.report_shown import show_report, write_report
+    from invoicing.report_run import report_run
+
+    async def find(database: "Database", seller: int, now: datetime) -> "RunReport":
+        del now
+        async with database.transaction(seller=seller, snapshot=True) as connection:
+            told = await report_run(connection=connection, run=run)
+            if file is not None:
+                await write_report(connection=connection, run=run, file=file)
+            return told
+
+    told = _on_seller(seller_id or above, find)
+    if file is None:
+        show_report(told)
 
 
 @runs.command()

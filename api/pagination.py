@@ -14,7 +14,7 @@ from engine.errors import FieldError
 
 T = TypeVar("T")
 DEFAULT_LIMIT: Final = 50
-_ID: Final = re.compile(r"([a-z]{2,4}_[0-9a-z]{26}|[a-z_]{4,40})\Z")
+_ID: Final = re.compile(r"([a-z]{2,4}_[0-9a-z]{26}(:[A-Z]{3})?|[a-z_]{4,40})\Z")
 
 Limit = Annotated[
     int, QueryParameter(ge=1, le=200, description="How many objects a page holds at most.")

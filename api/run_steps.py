@@ -1,21 +1,25 @@
-"""`/v1/billing_runs/{id}/pause`, `/resume`, `/cancel`, `/retry`: a run in somebody's hands."""
+"""`/v1/billing_runs/{id}/pause`, `/approve` and so on: a run in somebody's hands."""
 
 from datetime import datetime
 from typing import Any, Final
 
 import msgspec
-from litestar import Request, post
+from litestar import Request, get, post
 from litestar.di import NamedDependency
-from litestar.params import FromPath, JSONBody
+from litestar.params import FromPath, FromQuery, JSONBody
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api.auth import Principal
 from api.business_time import business_now
+from api.pagination import Page, PageRequest
 from engine.db import Database
-from engine.errors import BillingError
+from engine.errors import BillingError, not_found
 from invoicing.control_run import control_run
 from invoicing.model import BillingRun
+from invoicing.report_rows_store import report_page
+from invoicing.report_run import report_run
 from invoicing.run_billing import take_up_run
+from invoicing.run_report import Remark, ReportRow, RunReport
 from invoicing.run_states import RetryDraft, RunAct, RunStep
 from invoicing.run_store import list_runs
 from plans.api_keys import Scope
@@ -180,4 +184,106 @@ async def _go_on(
         return (await list_runs(connection=connection, run=asked.run))[0]
 
 
-ROUTES = (pause_billing_run, resume_billing_run, cancel_billing_run, retry_billing_run)
+@post(
+    "/v1/billing_runs/{run:str}/approve",
+    operation_id="approveBillingRun",
+    summary="Approve a billing run",
+    tags=["Billing runs"],
+    status_code=200,
+    opt={"scope": Scope.BILLING},
+)
+async def approve_billing_run(
+    *,
+    run: FromPath[str],
+    data: JSONBody[RunStep],
+    request: Request[Any, Any, Any],
+    principal: NamedDependency[Principal],
+    wall_now: NamedDependency[datetime],
+) -> BillingRun:
+    """Post what the report of a run tells, and nothing else; answered when that is done.
+
+    Customers that owe something else by now are left out, reported again, and await approval.
+    """
+    asked = _Asked(run=run, act=RunAct.APPROVE, reason=data.reason, actor=principal.key_id)
+    return await _go_on(request, principal.seller, asked, wall_now)
+
+
+@post(
+    "/v1/billing_runs/{run:str}/reject",
+    operation_id="rejectBillingRun",
+    summary="Reject a billing run",
+    tags=["Billing runs"],
+    status_code=200,
+    opt={"scope": Scope.BILLING},
+)
+async def reject_billing_run(
+    *,
+    run: FromPath[str],
+    data: JSONBody[RunStep],
+    connection: NamedDependency[AsyncConnection],
+    principal: NamedDependency[Principal],
+    now: NamedDependency[datetime],
+    wall_now: NamedDependency[datetime],
+) -> BillingRun:
+    """End a run that awaits approval: nothing of its report is posted, all of it stays due."""
+    await control_run(
+        connection=connection,
+        run=run,
+        act=RunAct.REJECT,
+        actor=principal.key_id,
+        reason=data.reason,
+        now=now,
+        wall_now=wall_now,
+    )
+    return (await list_runs(connection=connection, run=run))[0]
+
+
+@get(
+    "/v1/billing_runs/{run:str}/report",
+    operation_id="getBillingRunReport",
+    summary="Read what a run would post",
+    tags=["Billing runs"],
+    opt={"scope": Scope.READ},
+)
+async def get_run_report(
+    run: FromPath[str], connection: NamedDependency[AsyncConnection]
+) -> RunReport:
+    """Totals by currency, the biggest changes against what was billed before, and remarks.
+
+    Of a run that was begun with `approve`; empty for any other.
+    """
+    return await report_run(connection=connection, run=run)
+
+
+@get(
+    "/v1/billing_runs/{run:str}/report/customers",
+    operation_id="listBillingRunReportCustomers",
+    summary="List what a run would post, customer by customer",
+    tags=["Billing runs"],
+    opt={"scope": Scope.READ},
+)
+async def list_run_report(
+    run: FromPath[str],
+    connection: NamedDependency[AsyncConnection],
+    page: NamedDependency[PageRequest],
+    remark: FromQuery[Remark | None] = None,
+) -> Page[ReportRow]:
+    """Every customer of the report, or those with a remark, in each currency."""
+    if not await list_runs(connection=connection, run=run):
+        raise not_found(noun="billing run", reference=run)
+    found = await report_page(
+        connection=connection, run=run, limit=page.fetched, after=page.after, remark=remark
+    )
+    return page.page([row for _, row in found], ids=[place for place, _ in found])
+
+
+ROUTES = (
+    approve_billing_run,
+    reject_billing_run,
+    get_run_report,
+    list_run_report,
+    pause_billing_run,
+    resume_billing_run,
+    cancel_billing_run,
+    retry_billing_run,
+)

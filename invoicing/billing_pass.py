@@ -23,7 +23,7 @@ from invoicing.derive import (
 from invoicing.derive_alike import FEW, derive_alike
 from invoicing.post import Posted, post
 from invoicing.post_alike import Chunk, NotAlikeError, Written, outlook_of, post_alike
-from invoicing.run_desk import RunDesk
+from invoicing.run_desk import NotAsApprovedError, RunDesk
 from invoicing.run_store import park
 from invoicing.sweep_usage import sweep_usage
 from invoicing.tax_provider import TaxUnknownError
@@ -98,7 +98,7 @@ class BillingPass:
         self.as_of = as_of
         self.now = now
         self.report = report
-        self.parked: dict[str, None] = {}
+        self.parked: dict[str, str] = {}
         self.taxes = TaxDesk(database=database, seller=seller_number)
         self._sweeps: int | None = None
         self.ahead = Ahead(seller=seller, run=desk.run)
@@ -268,7 +268,9 @@ class BillingPass:
                     chunk=chunk,
                     written=written,
                 )
-                await self._note(connection, customers, posted)
+                members = [each.customer for each in chunk.members]
+                members += [item.due.customer.id for item in chunk.derived]
+                await self.desk.note(connection, customers=members, posted=posted)
                 await self._look_out(connection)
         except Exception as error:
             if not isinstance(error, NotAlikeError) and not is_of_an_account(error):
@@ -302,11 +304,6 @@ class BillingPass:
         for begin in range(0, len(derived), size):
             await self._post(derived[begin : begin + size], sweeps)
 
-    async def _note(self, connection: AsyncConnection, customers: int, posted: Posted) -> None:
-        await self.desk.note(
-            connection, customers=customers, documents=posted.documents, lines=posted.lines
-        )
-
     async def _post(self, derived: Sequence[Derived], sweeps: int) -> None:
         try:
             async with self.desk.posting() as connection:
@@ -318,7 +315,15 @@ class BillingPass:
                     sweeps=sweeps,
                     derived=derived,
                 )
-                await self._note(connection, len(derived), posted)
+                members = [item.due.customer.id for item in derived]
+                await self.desk.note(connection, customers=members, posted=posted)
+        except NotAsApprovedError as error:
+            for item in derived:
+                if item.due.customer.id in error.customers:
+                    await self._park(item.due, error)
+            others = [item for item in derived if item.due.customer.id not in self.parked]
+            await self._post(others, sweeps)
+            return
         except TaxUnknownError as unknown:
             failure = await self.taxes.ask(unknown, now=self.now)
             if failure is None:
@@ -363,7 +368,7 @@ class BillingPass:
 
     async def _park(self, due: DueCustomer, error: Exception) -> None:
         code, detail = reason_of(error)
-        self.parked[due.customer.id] = None
+        self.parked[due.customer.id] = code
         async with self.desk.posting() as connection:
             await park(
                 connection=connection,

@@ -165,12 +165,13 @@ class VoidDraft(Body, frozen=True, kw_only=True):
 class BillingRunDraft(Body, frozen=True, kw_only=True):
     """`POST /v1/billing_runs`. `customers` (keys or ids) limits the run to their documents.
 
-    `dry_run` only tells what would be posted.
+    `dry_run` only tells what would be posted; `approve` has the run report it, and wait.
     """
 
     as_of: datetime
     customers: Annotated[tuple[str, ...], msgspec.Meta(max_length=10_000)] | None = None
     dry_run: bool = False
+    approve: bool = False
 
 
 class ParkedAccount(Record, frozen=True, kw_only=True):
@@ -193,6 +194,7 @@ class BillingRun(Record, frozen=True, kw_only=True):
     as_of: datetime
     status: str
     started_at: datetime
+    approved_at: datetime | None
     finished_at: datetime | None
     documents: int
     lines: int

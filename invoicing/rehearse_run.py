@@ -1,28 +1,21 @@
 """Verb: tell what a billing run would post."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
+from sqlalchemy.ext.asyncio import AsyncConnection
+
 from engine.db import Database
 from engine.money import format_amount, parse_amount
-from invoicing.ask_taxes import TaxDesk
-from invoicing.blame import is_of_an_account, reason_of
 from invoicing.derive import late_usage
 from invoicing.model import ParkedAccount
+from invoicing.post import Posted
 from invoicing.rehearsal import RehearsedDocument, RehearsedTotal, RunRehearsal
-from invoicing.rehearse import (
-    RUN,
-    StaleDerivationError,
-    keeps_changing,
-    mark_late,
-    on_trial,
-    post_on_trial,
-)
+from invoicing.rehearse import RUN
 from invoicing.run_report_store import PostedDocument, list_posted
 from invoicing.store import BilledName, customer_names
-from invoicing.tax_provider import TaxUnknownError
-from plans.model import Seller
+from invoicing.try_customers import Trials
 from plans.seller_store import load_seller
 
 PORTION: Final = 200
@@ -44,8 +37,17 @@ async def rehearse_run(
     async with database.transaction(seller=seller, snapshot=True) as connection:
         found = await load_seller(connection=connection)
         late = await late_usage(connection=connection)
-    rehearsing = _Rehearsing(
-        database=database, seller_number=seller, seller=found, as_of=as_of, late=late
+    rehearsing = _Rehearsing(as_of=as_of)
+    trials = Trials(
+        database=database,
+        seller_number=seller,
+        seller=found,
+        as_of=as_of,
+        pending=True,
+        late=late,
+        look=rehearsing.look,
+        keep=rehearsing.keep,
+        park=rehearsing.park,
     )
     after: str | None = None
     while True:
@@ -56,80 +58,40 @@ async def rehearse_run(
         if not names:
             return rehearsing.answer()
         after = names[-1].id
-        await rehearsing.take(names)
+        await trials.take(names)
 
 
 class _Rehearsing:
-    """One rehearsal in progress."""
+    """What one rehearsal came to so far."""
 
-    def __init__(
-        self,
-        *,
-        database: Database,
-        seller_number: int,
-        seller: Seller,
-        as_of: datetime,
-        late: Mapping[int, int],
-    ) -> None:
-        self.database = database
-        self.seller_number = seller_number
-        self.seller = seller
+    def __init__(self, *, as_of: datetime) -> None:
         self.as_of = as_of
-        self.late = late
         self.documents = self.lines = 0
         self.totals: dict[str, list[int]] = {}
         self.first: list[RehearsedDocument] = []
         self.parked: list[ParkedAccount] = []
-        self.taxes = TaxDesk(database=database, seller=seller_number)
 
-    async def take(self, names: Sequence[BilledName], attempt: int = 0) -> None:
-        """Rehearse some customers; halve what fails until one is parked."""
-        try:
-            async with on_trial(database=self.database, seller=self.seller_number) as connection:
-                numbers = {number for name in names for number in name.numbers}
-                late = {key: at for key, at in self.late.items() if key in numbers}
-                await mark_late(connection=connection, late=late)
-                posted = await post_on_trial(
-                    connection=connection,
-                    seller=self.seller,
-                    as_of=self.as_of,
-                    due_by=self.as_of - self.seller.grace,
-                    customers=[name.id for name in names],
-                    pending=True,
-                )
-                documents = await list_posted(connection=connection, run=RUN, limit=MOST)
-        except StaleDerivationError:
-            keeps_changing(attempt)
-            await self.take(names, attempt + 1)
-            return
-        except TaxUnknownError as unknown:
-            failure = await self.taxes.ask(unknown, now=self.as_of)
-            if failure is None:
-                await self.take(names)
-            else:
-                await self._halve(names, failure)
-            return
-        except Exception as error:
-            if not is_of_an_account(error):
-                raise
-            await self._halve(names, error)
-            return
+    async def look(
+        self, connection: AsyncConnection, names: Sequence[BilledName]
+    ) -> list[PostedDocument]:
+        """The documents on trial."""
+        del names
+        return await list_posted(connection=connection, run=RUN, limit=MOST)
+
+    async def keep(
+        self, names: Sequence[BilledName], documents: list[PostedDocument], posted: Posted
+    ) -> None:
+        """Count them."""
+        del names
         self.documents += posted.documents
         self.lines += posted.lines
         for document in documents:
             self._count(document)
 
-    async def _halve(self, names: Sequence[BilledName], error: Exception) -> None:
-        if len(names) > 1:
-            middle = len(names) // 2
-            await self.take(names[:middle])
-            await self.take(names[middle:])
-            return
-        code, detail = reason_of(error)
+    async def park(self, name: BilledName, code: str, detail: str) -> None:
+        """Note who could not be billed."""
         self.parked.append(
-            ParkedAccount(
-                customer=names[0].key, billed_at=self.as_of, code=code, detail=detail[:500]
-            )
+            ParkedAccount(customer=name.key, billed_at=self.as_of, code=code, detail=detail[:500])
         )
 
     def _count(self, document: PostedDocument) -> None:

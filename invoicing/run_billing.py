@@ -18,7 +18,9 @@ from engine.ids import derived_body, derived_id
 from invoicing.billing_pass import BillingPass, Portions, Progress
 from invoicing.model import BillingRun
 from invoicing.post import StaleDerivationError
-from invoicing.run_desk import RunDesk, RunStoppedError
+from invoicing.review_run import Review, review_run
+from invoicing.review_store import not_posted
+from invoicing.run_desk import NotAsApprovedError, RunDesk, RunStoppedError
 from invoicing.run_progress_store import take_up
 from invoicing.run_states import RunStatus, on_hold
 from invoicing.run_store import (
@@ -32,6 +34,7 @@ from invoicing.run_store import (
     list_holds,
     list_runs,
     refresh_statistics,
+    review_again,
     unfinished_runs,
 )
 from invoicing.store import lock_billing
@@ -54,6 +57,7 @@ async def run_billing(
     customers: Sequence[str] | None = None,
     report: Callable[[Progress], None] | None = None,
     portions: Portions | None = None,
+    approve: bool = False,
 ) -> BillingRun:
     """Bill all that is due by `as_of` less the grace and, with `pending`, every difference waiting.
 
@@ -61,12 +65,14 @@ async def run_billing(
     earlier ones are taken up again, so that a run that died leaves no trace. Documents are issued
     at `as_of`. Accounts that fail are parked with their reason and tried again by the next run.
     The run may be paused or cancelled meanwhile: its status tells. Customers of runs that stand
-    still are left out. Errors: `billing_busy`, and `billing_on_hold` where nobody is left.
+    still are left out. With `approve` nothing is posted yet: the run is reported and waits (see
+    `review_run`). Errors: `billing_busy`, and `billing_on_hold` where nobody is left.
     """
     wanted = Unfinished(
         as_of=as_of,
         customers=None if customers is None else tuple(sorted(set(customers))),
         pending=pending,
+        approve=approve,
     )
     work = _Work(database=database, seller=seller, now=now, report=report, portions=portions)
     return await _alone(work, wanted)
@@ -82,7 +88,9 @@ async def take_up_run(
     portions: Portions | None = None,
     wait_seconds: int = LOCK_WAIT_SECONDS,
 ) -> BillingRun:
-    """Go on with a run that is running, after those for earlier instants; its state at the end.
+    """Go on with a run that is running or reviewed, after those for earlier instants.
+
+    Gives where it stands at the end.
 
     Errors: `billing_busy` when another one works for longer than it waits, `billing_on_hold`.
     """
@@ -137,6 +145,8 @@ async def _bill(work: _Work, seller: Seller, begun: Unfinished) -> BillingRun:
     """One run, to its end or until it is stopped."""
     async with work.database.transaction(seller=work.seller) as connection:
         desk = await _begin(connection=connection, work=work, seller=seller, begun=begun)
+    if desk.status is RunStatus.REVIEWING:
+        return await _review(work, seller, begun, desk)
     billing = BillingPass(
         database=work.database,
         seller_number=work.seller,
@@ -152,6 +162,10 @@ async def _bill(work: _Work, seller: Seller, begun: Unfinished) -> BillingRun:
         await _bill_all(billing, pending=False)
         if begun.pending:
             await _bill_all(billing, pending=True)
+        changed = await _not_as_approved(work, desk, billing)
+        if changed:
+            again = msgspec.structs.replace(begun, customers=tuple(changed))
+            return await _review(work, seller, again, desk)
         async with desk.posting() as connection:
             await finish_run(
                 connection=connection,
@@ -161,17 +175,60 @@ async def _bill(work: _Work, seller: Seller, begun: Unfinished) -> BillingRun:
                 now=work.now,
             )
     except RunStoppedError:
-        async with work.database.transaction(seller=work.seller) as connection:
-            (stopped,) = await list_runs(connection=connection, run=desk.run)
-            if stopped.status == RunStatus.RUNNING:
-                holds = await list_holds(connection=connection, run=desk.run)
-                _refuse_held(holds, begun)
-                message = "another run came between; try again"
-                raise BillingError("billing_busy", message, kind=ErrorKind.CONFLICT) from None
-        return stopped
+        return await _stopped(work, begun, desk)
     if billing.documents >= MANY_DOCUMENTS:
         async with work.database.transaction(seller=work.seller) as connection:
             await refresh_statistics(connection=connection)
+    async with work.database.transaction(seller=work.seller) as connection:
+        return (await list_runs(connection=connection, run=desk.run))[0]
+
+
+async def _stopped(work: _Work, begun: Unfinished, desk: RunDesk) -> BillingRun:
+    """Where a run stands that may not go on; raises when that is not its own doing."""
+    async with work.database.transaction(seller=work.seller) as connection:
+        (stopped,) = await list_runs(connection=connection, run=desk.run)
+        if stopped.status == desk.status:
+            _refuse_held(await list_holds(connection=connection, run=desk.run), begun)
+            message = "another run came between; try again"
+            raise BillingError("billing_busy", message, kind=ErrorKind.CONFLICT)
+    return stopped
+
+
+async def _not_as_approved(work: _Work, desk: RunDesk, billing: BillingPass) -> list[str]:
+    """The customers (ids) that owe something else than was approved."""
+    if not desk.approve:
+        return []
+    changed = [each for each, code in billing.parked.items() if code == NotAsApprovedError.CODE]
+    async with work.database.transaction(seller=work.seller) as connection:
+        gone = await not_posted(connection=connection, run=desk.run, parked=billing.parked)
+    return sorted({*changed, *gone})
+
+
+async def _review(work: _Work, seller: Seller, begun: Unfinished, desk: RunDesk) -> BillingRun:
+    """Report the run, or what of it is not as it was approved; it awaits approval then."""
+    try:
+        if desk.status is RunStatus.RUNNING:
+            async with desk.posting() as connection:
+                await review_again(
+                    connection=connection, run=desk.run, customers=begun.customers or ()
+                )
+            desk.status = RunStatus.REVIEWING
+            desk.again = begun.customers
+        await review_run(
+            database=work.database,
+            seller_number=work.seller,
+            seller=seller,
+            desk=desk,
+            review=Review(
+                as_of=begun.as_of,
+                pending=begun.pending,
+                customers=begun.customers,
+                again=desk.again,
+            ),
+            now=work.now,
+        )
+    except RunStoppedError:
+        return await _stopped(work, begun, desk)
     async with work.database.transaction(seller=work.seller) as connection:
         return (await list_runs(connection=connection, run=desk.run))[0]
 
@@ -209,14 +266,20 @@ async def _begin(
         body = derived_body(at=as_of, parts=(seller.id, "billing_run", as_of.isoformat(), ordinal))
         run = derived_id(prefix="run", body=body)
         await begin_run(connection=connection, run=run, begun=begun, now=work.now)
-    done = await take_up(connection=connection, run=run)
+    elif begun.approve and begun.run is None:
+        message = f"the billing run {run!r} for this instant is not over: go on with it first"
+        raise BillingError("billing_busy", message, kind=ErrorKind.CONFLICT)
+    done, status = await take_up(connection=connection, run=run) or (0, RunStatus.RUNNING)
     return RunDesk(
         database=work.database,
         seller=work.seller,
         run=run,
         holds=[hold.run for hold in holds],
         left_out=left_out,
-        done=done or 0,
+        done=done,
+        status=status,
+        approve=begun.approve,
+        again=begun.again,
     )
 
 

@@ -7,13 +7,28 @@ from datetime import datetime
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from engine.db import Database
+from engine.errors import BillingError
+from invoicing.post import Posted
+from invoicing.review_store import not_approved
 from invoicing.run_progress_store import estimate_total, note_progress
-from invoicing.run_store import may_post
+from invoicing.run_states import RunStatus
+from invoicing.run_store import may_go_on
 from invoicing.store import lock_billing
 
 
 class RunStoppedError(Exception):
     """The run was paused or cancelled, or another one holds it back. Never leaves the run."""
+
+
+class NotAsApprovedError(BillingError):
+    """Facts changed after the run was approved: it would post something else for `customers`."""
+
+    CODE = "not_as_approved"
+
+    def __init__(self, customers: Sequence[str]) -> None:
+        detail = "what is owed has changed since the run was approved"
+        super().__init__(self.CODE, detail)
+        self.customers = frozenset(customers)
 
 
 class RunDesk:
@@ -31,8 +46,18 @@ class RunDesk:
         holds: Collection[str],
         left_out: Sequence[str],
         done: int,
+        status: RunStatus = RunStatus.RUNNING,
+        approve: bool = False,
+        again: Sequence[str] | None = None,
     ) -> None:
-        """`holds` are other runs standing still, `left_out` the customers (ids) of theirs."""
+        """`holds` are other runs standing still, `left_out` the customers (ids) of theirs.
+
+        The run goes on while it stands at `status`; with `approve` it posts what was approved, and
+        `again` are those (ids) of whom a review is to tell what changed since.
+        """
+        self.status = status
+        self.approve = approve
+        self.again = again
         self._database = database
         self._seller = seller
         self._holds = holds
@@ -46,20 +71,31 @@ class RunDesk:
         """A transaction with the posting lock. Raises RunStoppedError."""
         async with self._database.transaction(seller=self._seller) as connection:
             await lock_billing(connection=connection, sweep=False)
-            if not await may_post(connection=connection, run=self.run, known=self._holds):
+            if not await may_go_on(
+                connection=connection, run=self.run, status=self.status, known=self._holds
+            ):
                 raise RunStoppedError
             yield connection
 
     async def note(
-        self, connection: AsyncConnection, *, customers: int, documents: int = 0, lines: int = 0
+        self,
+        connection: AsyncConnection,
+        *,
+        customers: Sequence[str] = (),
+        posted: Posted | None = None,
     ) -> None:
-        """Note what this transaction did."""
+        """Note what this transaction posted for the customers (ids). Raises NotAsApprovedError."""
+        done = posted or Posted(documents=0, lines=0)
+        if self.approve and done.documents:
+            found = await not_approved(connection=connection, run=self.run, customers=customers)
+            if found:
+                raise NotAsApprovedError(found)
         await note_progress(
             connection=connection,
             run=self.run,
-            customers=customers,
-            documents=documents,
-            lines=lines,
+            customers=len(customers),
+            documents=done.documents,
+            lines=done.lines,
         )
 
     async def look_ahead(

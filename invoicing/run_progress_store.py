@@ -10,9 +10,12 @@ from typing import Final
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from invoicing.run_states import RunStatus
+
 _TAKE_UP: Final = text("""
 UPDATE billing_runs SET progress_at = clock_timestamp()
-WHERE seller = current_seller() AND id = :run AND status = 'running' RETURNING customers_done
+WHERE seller = current_seller() AND id = :run AND status IN ('running', 'reviewing')
+RETURNING customers_done, status
 """)
 _NOTE: Final = text("""
 UPDATE billing_runs SET documents = documents + :documents, lines = lines + :lines,
@@ -40,9 +43,10 @@ WHERE seller = current_seller() AND id = :run RETURNING customers_total
 """)
 
 
-async def take_up(*, connection: AsyncConnection, run: str) -> int | None:
-    """Begin to count time; gives how many customers were done, None if it is not running."""
-    return (await connection.execute(_TAKE_UP, {"run": run})).scalar_one_or_none()
+async def take_up(*, connection: AsyncConnection, run: str) -> tuple[int, RunStatus] | None:
+    """Begin to count time; gives how many customers were done, None if the run stands still."""
+    row = (await connection.execute(_TAKE_UP, {"run": run})).one_or_none()
+    return None if row is None else (row.customers_done, RunStatus(row.status))
 
 
 async def note_progress(

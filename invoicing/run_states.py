@@ -15,6 +15,8 @@ class RunStatus(StrEnum):
 
     RUNNING = "running"
     PAUSED = "paused"
+    REVIEWING = "reviewing"
+    AWAITING_APPROVAL = "awaiting_approval"
     FINISHED = "finished"
     CANCELLED = "cancelled"
 
@@ -26,6 +28,8 @@ class RunAct(StrEnum):
     RESUME = "resume"
     CANCEL = "cancel"
     RETRY = "retry"
+    APPROVE = "approve"
+    REJECT = "reject"
 
 
 class RunStep(Body, frozen=True, kw_only=True):
@@ -58,9 +62,19 @@ _STEPS: Final[Mapping[RunAct, _Step]] = {
         begins=frozenset({RunStatus.PAUSED}), ends=RunStatus.RUNNING, refused="run_not_paused"
     ),
     RunAct.CANCEL: _Step(
-        begins=frozenset({RunStatus.RUNNING, RunStatus.PAUSED}),
+        begins=frozenset(set(RunStatus) - {RunStatus.FINISHED, RunStatus.CANCELLED}),
         ends=RunStatus.CANCELLED,
         refused="run_is_over",
+    ),
+    RunAct.APPROVE: _Step(
+        begins=frozenset({RunStatus.AWAITING_APPROVAL}),
+        ends=RunStatus.RUNNING,
+        refused="run_not_awaiting_approval",
+    ),
+    RunAct.REJECT: _Step(
+        begins=frozenset({RunStatus.AWAITING_APPROVAL}),
+        ends=RunStatus.CANCELLED,
+        refused="run_not_awaiting_approval",
     ),
     RunAct.RETRY: _Step(
         begins=frozenset({RunStatus.FINISHED}), ends=RunStatus.RUNNING, refused="run_not_finished"
@@ -69,10 +83,13 @@ _STEPS: Final[Mapping[RunAct, _Step]] = {
 
 
 def after(*, act: RunAct, run: str, status: RunStatus) -> RunStatus:
-    """The status that an act leads to.
+    """The status that an act leads to; a review that died is resumed as a review.
 
-    Raises `run_not_running`, `run_not_paused`, `run_is_over` or `run_not_finished`.
+    Raises `run_not_running`, `run_not_paused`, `run_is_over`, `run_not_finished` or
+    `run_not_awaiting_approval`.
     """
+    if act is RunAct.RESUME and status is RunStatus.REVIEWING:
+        return status
     step = _STEPS[act]
     if status not in step.begins:
         detail = f"the billing run {run!r} is {status.replace('_', ' ')}: {act} does not apply"

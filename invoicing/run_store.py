@@ -17,22 +17,25 @@ UPDATE billing_runs SET pending = pending OR :pending
 WHERE seller = current_seller() AND as_of = :as_of AND status = 'running' RETURNING id
 """)
 _UNFINISHED: Final = text("""
-SELECT id, as_of, pending, coalesce(retrying, customers) AS customers FROM billing_runs
+SELECT id, as_of, pending, approve, retrying, coalesce(retrying, customers) AS customers
+FROM billing_runs
 WHERE seller = current_seller() AND status = 'running'
   AND (CAST(:run AS text) IS NULL OR id <> :run) AND (as_of < :before OR (as_of = :before
     AND coalesce(retrying, customers) IS DISTINCT FROM CAST(:customers AS text[])))
 ORDER BY as_of
 """)
 _FIND: Final = text("""
-SELECT id, as_of, pending, coalesce(retrying, customers) AS customers FROM billing_runs
-WHERE seller = current_seller() AND id = :run AND status = 'running'
+SELECT id, as_of, pending, approve, retrying, coalesce(retrying, customers) AS customers
+FROM billing_runs
+WHERE seller = current_seller() AND id = :run AND status IN ('running', 'reviewing')
 """)
 _COUNT_SAME: Final = text("""
 SELECT count(*) FROM billing_runs WHERE seller = current_seller() AND as_of = :as_of
 """)
 _BEGIN: Final = text("""
-INSERT INTO billing_runs (id, as_of, customers, pending, status, started_at)
-VALUES (:id, :as_of, CAST(:customers AS text[]), :pending, 'running', :now)
+INSERT INTO billing_runs (id, as_of, customers, pending, approve, status, started_at)
+VALUES (:id, :as_of, CAST(:customers AS text[]), :pending, :approve,
+  CASE WHEN :approve THEN 'reviewing' ELSE 'running' END, :now)
 ON CONFLICT DO NOTHING
 """)
 _FINISH: Final = text("""
@@ -56,7 +59,7 @@ SELECT p.customer, c.key FROM parked_accounts p
 WHERE p.seller = current_seller() AND p.run = :run ORDER BY c.key
 """)
 _LIST: Final = text("""
-SELECT id, as_of, status, started_at, finished_at, documents, lines, customers_done,
+SELECT id, as_of, status, started_at, approved_at, finished_at, documents, lines, customers_done,
   customers_total, worked_micros, progress_at FROM billing_runs
 WHERE seller = current_seller() AND (CAST(:id AS text) IS NULL OR id = :id)
   AND (CAST(:after AS text) IS NULL OR id > :after)
@@ -73,11 +76,13 @@ WHERE p.seller = current_seller() AND p.run = ANY(:runs) ORDER BY p.run, c.key
 """)
 _HOLDS: Final = text("""
 SELECT id, status, customers FROM billing_runs
-WHERE seller = current_seller() AND status = 'paused' AND id IS DISTINCT FROM :run ORDER BY id
+WHERE seller = current_seller() AND id IS DISTINCT FROM :run
+  AND status IN ('paused', 'reviewing', 'awaiting_approval') ORDER BY id
 """)
 _MAY_POST: Final = text("""
-SELECT r.status = 'running' AND NOT EXISTS (
-  SELECT FROM billing_runs h WHERE h.seller = current_seller() AND h.status = 'paused'
+SELECT r.status = :status AND NOT EXISTS (
+  SELECT FROM billing_runs h WHERE h.seller = current_seller()
+    AND h.status IN ('paused', 'reviewing', 'awaiting_approval')
     AND h.id <> r.id AND h.id <> ALL(:known))
 FROM billing_runs r WHERE r.seller = current_seller() AND r.id = :run
 """)
@@ -92,9 +97,15 @@ SELECT EXISTS (SELECT FROM billing_runs o JOIN billing_runs r ON r.seller = o.se
 _MOVE: Final = text("""
 UPDATE billing_runs SET status = :status,
   finished_at = CASE WHEN :status = 'cancelled' THEN CAST(:now AS timestamptz) END,
+  approved_at = CASE WHEN status = 'awaiting_approval' AND :status = 'running'
+    THEN CAST(:now AS timestamptz) ELSE approved_at END,
   retrying = CASE WHEN :status = 'cancelled' THEN NULL
     ELSE coalesce(CAST(:retrying AS text[]), retrying) END
 WHERE seller = current_seller() AND id = :run
+""")
+_AGAIN: Final = text("""
+UPDATE billing_runs SET status = 'reviewing', retrying = CAST(:customers AS text[])
+WHERE seller = current_seller() AND id = :run AND status = 'running'
 """)
 _REFRESH: Final = text("SELECT refresh_statistics()")
 
@@ -102,12 +113,15 @@ _REFRESH: Final = text("SELECT refresh_statistics()")
 class Unfinished(msgspec.Struct, frozen=True, kw_only=True):
     """What a run is about: its instant, and the customers (ids) it is limited to.
 
-    `run` is its id where it was begun before; `pending` whether differences are posted too.
+    `run` is its id where it was begun before; `pending` whether differences are posted too, and
+    `approve` whether nothing is posted that was not approved; `again` are those tried again.
     """
 
     as_of: datetime
     customers: tuple[str, ...] | None = None
     pending: bool = False
+    approve: bool = False
+    again: tuple[str, ...] | None = None
     run: str | None = None
 
 
@@ -137,7 +151,7 @@ async def unfinished_runs(*, connection: AsyncConnection, before: Unfinished) ->
 
 
 async def find_unfinished(*, connection: AsyncConnection, run: str) -> Unfinished | None:
-    """What a run is about that is running; None for any other."""
+    """What a run is about that is running or reviewed; None for any other."""
     row = (await connection.execute(_FIND, {"run": run})).one_or_none()
     return None if row is None else _unfinished(row)
 
@@ -147,6 +161,8 @@ def _unfinished(row: Any) -> Unfinished:
         as_of=row.as_of,
         customers=None if row.customers is None else tuple(row.customers),
         pending=row.pending,
+        approve=row.approve,
+        again=None if row.retrying is None else tuple(row.retrying),
         run=row.id,
     )
 
@@ -166,6 +182,7 @@ async def begin_run(
     """Write the run; one that runs already for the instant stays the only one."""
     customers = _listed(begun.customers)
     row = {"id": run, "as_of": begun.as_of, "customers": customers, "pending": begun.pending}
+    row["approve"] = begun.approve
     await connection.execute(_BEGIN, row | {"now": now})
 
 
@@ -225,9 +242,12 @@ async def list_holds(*, connection: AsyncConnection, run: str | None) -> list[Ho
     ]
 
 
-async def may_post(*, connection: AsyncConnection, run: str, known: Collection[str]) -> bool:
-    """Whether the run is running and no other stands still but those `known` when it began."""
-    found = await connection.execute(_MAY_POST, {"run": run, "known": list(known)})
+async def may_go_on(
+    *, connection: AsyncConnection, run: str, status: RunStatus, known: Collection[str]
+) -> bool:
+    """Whether the run still stands so and no other holds back but those `known` when it began."""
+    row = {"run": run, "status": status.value, "known": list(known)}
+    found = await connection.execute(_MAY_POST, row)
     return bool(found.scalar_one())
 
 
@@ -253,6 +273,12 @@ async def move_run(
     """Let a run stand elsewhere; `retrying` are those of it (ids) that are tried again."""
     row = {"run": run, "status": status.value, "now": now, "retrying": _listed(retrying)}
     await connection.execute(_MOVE, row)
+
+
+async def review_again(*, connection: AsyncConnection, run: str, customers: Sequence[str]) -> None:
+    """Have a running run reviewed, of which these customers (ids) owe what was not approved."""
+    await connection.execute(_UNPARK, {"run": run, "parked": [], "tried": list(customers)})
+    await connection.execute(_AGAIN, {"run": run, "customers": list(customers)})
 
 
 async def latest_runs(*, connection: AsyncConnection, limit: int) -> list[BillingRun]:
@@ -298,6 +324,7 @@ def _answer(row: Any, parked: tuple[ParkedAccount, ...]) -> BillingRun:
         as_of=row.as_of,
         status=row.status,
         started_at=row.started_at,
+        approved_at=row.approved_at,
         finished_at=row.finished_at,
         documents=row.documents,
         lines=row.lines,

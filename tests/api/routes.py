@@ -185,6 +185,12 @@ ROWS: dict[tuple[str, str], Row] = {
     ("POST", "/v1/billing_runs/{run}/pause"): Row("billing", path={"run": "running_run"}, body={}),
     ("POST", "/v1/billing_runs/{run}/resume"): Row("billing", path={"run": "running_run"}, body={}),
     ("POST", "/v1/billing_runs/{run}/cancel"): Row("billing", path={"run": "paused_run"}, body={}),
+    ("POST", "/v1/billing_runs/{run}/approve"): Row(
+        "billing", path={"run": "waiting_run"}, body={}
+    ),
+    ("POST", "/v1/billing_runs/{run}/reject"): Row("billing", path={"run": "other_run"}, body={}),
+    ("GET", "/v1/billing_runs/{run}/report"): Row("read", path={"run": "run"}),
+    ("GET", "/v1/billing_runs/{run}/report/customers"): Row("read", path={"run": "run"}),
     ("POST", "/v1/billing_runs/{run}/retry"): Row("billing", path={"run": "parked_run"}, body={}),
     ("POST", "/v1/billing_runs"): Row(
         "billing", body={"as_of": "2026-03-01T12:00:00Z"}, status=201

@@ -279,7 +279,8 @@ async def bill(world: World, seller: Seller) -> None:
 async def stop_runs(database: Database, seller: Seller) -> None:
     """Runs that stand where each step begins; of nobody, so that they hold nobody back."""
     async with database.transaction(seller=seller.number) as connection:
-        for hours, name in enumerate(("running_run", "paused_run", "parked_run"), start=1):
+        names = ("running_run", "paused_run", "waiting_run", "other_run", "parked_run")
+        for hours, name in enumerate(names, start=1):
             as_of = START - timedelta(hours=hours)
             run = f"run_{name.partition('_')[0]}{seller.id.partition('_')[2]}"
             begun = Unfinished(as_of=as_of, customers=(f"nobody {hours}",))
@@ -287,6 +288,13 @@ async def stop_runs(database: Database, seller: Seller) -> None:
             seller.ids[name] = run
         paused = seller.ids["paused_run"]
         await move_run(connection=connection, run=paused, status=RunStatus.PAUSED, now=START)
+        for name in ("waiting_run", "other_run"):
+            await move_run(
+                connection=connection,
+                run=seller.ids[name],
+                status=RunStatus.AWAITING_APPROVAL,
+                now=START,
+            )
         run, customer = seller.ids["parked_run"], seller.ids["customer"]
         why = {"billed_at": START, "code": "why", "detail": "why", "now": START}
         await park(connection=connection, run=run, customer=customer, **why)

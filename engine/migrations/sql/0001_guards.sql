@@ -202,6 +202,16 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
   ORDER BY s.seller
 $$;
 
+-- How far the runs are that are not over, for whoever watches the machine.
+CREATE FUNCTION open_billing_runs() RETURNS TABLE (seller_id text, status text, runs bigint, customers_done bigint, customers_total bigint,
+  documents bigint, lines bigint, parked bigint, progress_at timestamptz)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+  SELECT s.id, r.status, count(*), sum(r.customers_done), sum(r.customers_total), sum(r.documents), sum(r.lines),
+    sum((SELECT count(*) FROM parked_accounts p WHERE p.seller = r.seller AND p.run = r.id))::bigint, min(coalesce(r.progress_at, r.started_at))
+  FROM billing_runs r JOIN sellers s USING (seller)
+  WHERE r.status IN ('running', 'paused', 'reviewing', 'awaiting_approval') GROUP BY 1, 2 ORDER BY 1, 2
+$$;
+
 -- After a run that posted much the planner must know of it at once: what it believes of an empty table makes the
 -- first lists after a month's end slow. Whoever analyses already, does it for us too.
 CREATE FUNCTION refresh_statistics() RETURNS void
@@ -227,7 +237,7 @@ BEGIN
     EXECUTE format('GRANT SELECT ON %I TO usance_auditor', name);
   END LOOP;
   FOREACH name IN ARRAY ARRAY['api_keys', 'sellers', 'subscriptions', 'credit_grants', 'event_inbox', 'usage_alerts',
-    'usage_alert_marks', 'emails']
+    'usage_alert_marks', 'emails', 'billing_runs', 'parked_accounts']
   LOOP
     EXECUTE format('CREATE POLICY look_up ON %I FOR SELECT TO usance_owner USING (true)', name);
   END LOOP;
@@ -249,7 +259,7 @@ END $$;
 CREATE POLICY make ON sellers FOR INSERT TO usance_owner WITH CHECK (true);
 
 GRANT SELECT, INSERT, UPDATE ON emails, email_positions, email_templates, draft_edits, sellers, api_keys, customers, tax_rates, coupons, coupon_applications, credit_grants, credit_reservations, customer_balances, subscriptions, price_intervals,
-  subscription_changes, number_series, billing_state, billing_runs, parked_accounts, invoices, credit_notes, payments, refunds, idempotency_keys,
+  subscription_changes, number_series, billing_state, billing_runs, parked_accounts, run_report_rows, run_report_documents, invoices, credit_notes, payments, refunds, idempotency_keys,
   event_inbox, backfills, usage_alerts, usage_alert_marks TO usance_app;
 GRANT SELECT, INSERT ON audit_log, parties, logos, meters, plans, prices, accounts, line_items, line_taxes, line_discounts, credit_draws, credit_moves, settlements, journal_entries, postings,
   outbox, event_streams, event_keys, event_batches, event_measures, event_chunks, event_voids, event_void_positions, backfill_batches, usage_alert_triggers,
@@ -259,7 +269,7 @@ GRANT SELECT, INSERT ON intake_errors TO usance_app;
 GRANT UPDATE (status, refused_at, code, detail, rejected) ON intake_errors TO usance_app;
 GRANT SELECT ON credit_grant_sums, credit_reservation_sums TO usance_app, usance_auditor;
 GRANT UPDATE (meters) ON event_batches TO usance_app;
-GRANT DELETE ON event_measures, event_chunks, event_inbox, idempotency_keys, parked_accounts, usage_alerts, usage_alert_marks,
+GRANT DELETE ON event_measures, event_chunks, event_inbox, idempotency_keys, parked_accounts, run_report_rows, run_report_documents, usage_alerts, usage_alert_marks,
   email_templates TO usance_app;
 GRANT USAGE ON SEQUENCE event_batch_numbers TO usance_app;
 REVOKE INSERT ON sellers FROM usance_app;
@@ -279,6 +289,6 @@ BEGIN
   END LOOP;
 END $$;
 REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA public FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION find_api_key, find_seller, list_sellers, due_sellers, alerted_sellers, mailing_sellers, create_seller, refresh_statistics TO usance_app;
+GRANT EXECUTE ON FUNCTION find_api_key, find_seller, list_sellers, due_sellers, alerted_sellers, mailing_sellers, open_billing_runs, create_seller, refresh_statistics TO usance_app;
 GRANT EXECUTE ON FUNCTION current_seller TO usance_app, usance_loader, usance_auditor;
 GRANT EXECUTE ON FUNCTION write_events TO usance_app, usance_loader;

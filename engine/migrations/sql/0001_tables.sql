@@ -582,8 +582,10 @@ CREATE TABLE billing_runs (
   customers text[], -- those it is limited to; null for all
   pending boolean NOT NULL DEFAULT false, -- whether differences are posted besides what is due
   retrying text[], -- parked accounts that are tried again; null when none are
-  status text NOT NULL CHECK (status IN ('running', 'paused', 'finished', 'cancelled')),
+  approve boolean NOT NULL DEFAULT false, -- whether it posts nothing but what was approved
+  status text NOT NULL CHECK (status IN ('running', 'paused', 'reviewing', 'awaiting_approval', 'finished', 'cancelled')),
   started_at timestamptz NOT NULL,
+  approved_at timestamptz,
   finished_at timestamptz,
   documents integer NOT NULL DEFAULT 0,
   lines integer NOT NULL DEFAULT 0,
@@ -594,7 +596,7 @@ CREATE TABLE billing_runs (
   PRIMARY KEY (seller, id)
 );
 CREATE UNIQUE INDEX billing_runs_running ON billing_runs (seller, as_of) WHERE status = 'running';
-CREATE INDEX billing_runs_open ON billing_runs (seller) WHERE status IN ('running', 'paused');
+CREATE INDEX billing_runs_open ON billing_runs (seller) WHERE status IN ('running', 'paused', 'reviewing', 'awaiting_approval');
 
 CREATE TABLE parked_accounts (
   seller integer NOT NULL DEFAULT current_seller() REFERENCES sellers,
@@ -607,6 +609,39 @@ CREATE TABLE parked_accounts (
   PRIMARY KEY (seller, run, customer),
   FOREIGN KEY (seller, run) REFERENCES billing_runs (seller, id)
 );
+
+-- What a run that waits for approval would post for each customer, beside what was billed before.
+CREATE TABLE run_report_rows (
+  seller integer NOT NULL DEFAULT current_seller() REFERENCES sellers,
+  run text NOT NULL,
+  customer text NOT NULL,
+  currency text NOT NULL,
+  invoices integer NOT NULL DEFAULT 0,
+  zero_invoices integer NOT NULL DEFAULT 0,
+  credit_notes integer NOT NULL DEFAULT 0,
+  lines integer NOT NULL DEFAULT 0,
+  invoiced_minor bigint NOT NULL DEFAULT 0,
+  credited_minor bigint NOT NULL DEFAULT 0,
+  tax_minor bigint NOT NULL DEFAULT 0,
+  previous_minor bigint NOT NULL DEFAULT 0, -- of the latest instant billed before
+  mean_minor bigint NOT NULL DEFAULT 0, -- of the latest twelve
+  periods integer NOT NULL DEFAULT 0, -- how many there were, of twelve
+  was_minor bigint, -- what was approved, where facts changed since
+  PRIMARY KEY (seller, run, customer, currency),
+  FOREIGN KEY (seller, run) REFERENCES billing_runs (seller, id)
+);
+
+-- The documents in it, each with a hash of its content: nothing else is posted by the run.
+CREATE TABLE run_report_documents (
+  seller integer NOT NULL DEFAULT current_seller() REFERENCES sellers,
+  run text NOT NULL,
+  document text NOT NULL,
+  customer text NOT NULL,
+  digest bytea NOT NULL,
+  PRIMARY KEY (seller, run, document),
+  FOREIGN KEY (seller, run) REFERENCES billing_runs (seller, id)
+);
+CREATE INDEX run_report_documents_customer ON run_report_documents (seller, run, customer);
 
 -- Lines written by hand for a customer's next document from an instant on; `document` is the one that has it,
 -- `adjusts` says which of its lines is brought to another amount.

@@ -1,0 +1,34 @@
+"""SQL for finding the billing runs of all sellers that are not over."""
+
+from datetime import datetime
+from typing import Final
+
+import msgspec
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+_OPEN: Final = text("""
+SELECT seller_id, status, runs, customers_done, customers_total, documents, lines, parked,
+  progress_at
+FROM open_billing_runs()
+""")
+
+
+class OpenRuns(msgspec.Struct, frozen=True, kw_only=True):
+    """The runs of one seller that stand at one status, summed."""
+
+    seller_id: str
+    status: str
+    runs: int
+    customers_done: int
+    customers_total: int | None
+    documents: int
+    lines: int
+    parked: int
+    progress_at: datetime
+
+
+async def list_open_runs(*, connection: AsyncConnection) -> list[OpenRuns]:
+    """Runs that are not over, by seller id and status."""
+    rows = await connection.execute(_OPEN)
+    return [msgspec.convert(dict(row), OpenRuns, strict=False) for row in rows.mappings()]

@@ -1,0 +1,114 @@
+"""Billing runs at the command line and in the metrics."""
+
+import asyncio
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+
+from tests.api.command_line import USANCE, create_seller, environment, usance
+from tests.api.world import START, World
+from tests.faults import billing_kills as kills
+
+
+def test_a_run_is_approved_at_the_command_line(database_url: str, tmp_path: Path) -> None:
+    asyncio.run(kills.fill_books(database_url, 5))
+    place = {"database_url": database_url, "home": tmp_path}
+    proposed = usance("run", "--as-of", "2026-03-15", "--approve", **place)
+    assert proposed.returncode == 0, proposed.stderr
+    assert "awaiting approval" in proposed.stdout
+    run = next(word for word in proposed.stdout.split() if word.startswith("run_"))
+    told = usance("runs", "report", run, **place)
+    assert told.returncode == 0, told.stderr
+    assert "Biggest changes" in told.stdout and "EUR" in told.stdout
+    sheet = tmp_path / "report.csv"
+    assert usance("runs", "report", run, "--csv", str(sheet), **place).returncode == 0
+    lines = sheet.read_text().splitlines()
+    assert lines[0].startswith("customer,currency,invoices,")
+    assert len(lines) == 6
+    held = usance("run", "--as-of", "2026-03-15", **place)
+    assert (held.returncode, run in held.stderr) == (2, True)
+    done = usance("runs", "approve", run, "--reason", "looks right", **place)
+    assert done.returncode == 0, done.stderr
+    assert "documents with" in done.stdout
+    listed = usance("runs", **place)
+    assert run in listed.stdout and "finished" in listed.stdout
+    again = usance("runs", "approve", run, **place)
+    assert again.returncode == 2
+    assert "is finished" in again.stderr
+
+
+def test_an_interrupted_run_is_paused_and_says_how_to_go_on(
+    database_url: str, tmp_path: Path
+) -> None:
+    asyncio.run(kills.fill_books(database_url, 60))
+    before = kills.count_rows(database_url)
+
+    async def slow_down(delay: str) -> None:
+        raw = await asyncpg.connect(database_url, timeout=10)
+        await raw.execute(
+            "CREATE OR REPLACE FUNCTION slowly() RETURNS trigger LANGUAGE plpgsql AS"
+            f" $$ BEGIN PERFORM pg_sleep({delay}); RETURN NULL; END $$;"
+            " CREATE OR REPLACE TRIGGER zz_slowly AFTER INSERT ON invoices FOR EACH STATEMENT"
+            " EXECUTE FUNCTION slowly()"
+        )
+        await raw.close()
+
+    asyncio.run(slow_down("3"))
+    place = {"database_url": database_url, "home": tmp_path}
+    process = subprocess.Popen(
+        [*USANCE, "run", "--as-of", "2026-03-15"],
+        env=environment(**place),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    until = time.monotonic() + 60
+    while not kills.count_rows(database_url, "billing_runs WHERE status = 'running'"):
+        assert time.monotonic() < until and process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    said, complained = process.communicate(timeout=60)
+    assert (process.returncode, complained) == (1, "")
+    assert "is paused" in said and "usance runs resume run_" in said
+    posted = kills.count_rows(database_url)
+    run = next(word for word in said.split() if word.startswith("run_"))
+    asyncio.run(slow_down("0"))
+    assert kills.count_rows(database_url) == posted
+    resumed = usance("runs", "resume", run, **place)
+    assert resumed.returncode == 0, resumed.stderr
+    assert kills.count_rows(database_url) > before
+
+
+def test_there_may_be_no_run_yet(database_url: str, tmp_path: Path) -> None:
+    create_seller(database_url=database_url, home=tmp_path)
+    listed = usance("runs", database_url=database_url, home=tmp_path)
+    assert (listed.returncode, listed.stdout) == (0, "There is no billing run yet.\n")
+
+
+on_a_loop = pytest.mark.anyio
+
+
+@on_a_loop
+async def test_metrics_tell_how_far_runs_are(billed_world: World) -> None:
+    answer = await billed_world.send("GET", "/metrics", key="")
+    told: dict[str, Any] = dict(
+        line.rsplit(" ", 1) for line in answer.text.splitlines() if not line.startswith("#")
+    )
+    labels = f'{{seller="{billed_world.ours.id}",status="paused"}}'
+    assert told[f"usance_billing_run_runs{labels}"] == "1.0"
+    assert told[f"usance_billing_run_documents{labels}"] == "0.0"
+    since = float(told[f"usance_billing_run_progress_timestamp_seconds{labels}"])
+    assert since == START.timestamp()
+
+
+@on_a_loop
+async def test_a_run_is_not_dry_and_approved_at_once(world: World) -> None:
+    body = {"as_of": START.isoformat(), "approve": True, "dry_run": True}
+    answer = await world.send("POST", "/v1/billing_runs", json=body)
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0]["pointer"] == "/approve"
