@@ -2,7 +2,8 @@
 
 A seller with N subscriptions of a base fee and four usage prices is billed for twelve months. The
 backtest then derives that year with the present prices and with others; the audit's `rederive`,
-told to derive it once and charge by charge, is what it is compared with. Only the ratio means anything elsewhere.
+told to derive it once and charge by charge, is what it is compared with. Only the ratio means
+anything elsewhere.
 
     python benchmarks/bench_backtest.py --subscriptions 20000 --events 4000000
 """
@@ -51,9 +52,11 @@ MORE = (
     ),
     PerUnitPrice(key="peak", kind=Kind.USAGE, meter="peak", unit_amount="0.0001"),
 )
-ONE_BY_ONE = 1_000_000_000
 CHARGES = 60
 """Of a subscription in the year."""
+
+ONE_BY_ONE = 1_000_000_000
+"""So many subscriptions would have to share their terms to be derived together."""
 
 
 def year_plan(number: int) -> PlanDraft:
