@@ -13,7 +13,14 @@ from api.cli_start import run_async, started
 if TYPE_CHECKING:
     from api.runtime import Runtime
 
-KINDS = ("invoices", "invoice_lines", "credit_notes", "journal", "customers")
+KINDS = (
+    "invoices",
+    "invoice_lines",
+    "credit_notes",
+    "credit_note_lines",
+    "journal",
+    "customers",
+)
 
 
 @click.command()

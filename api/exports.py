@@ -35,6 +35,7 @@ _TOLD: Final = {
     ExportKind.INVOICES: "Invoices issued in [from, to), in the order of issue.",
     ExportKind.INVOICE_LINES: "The lines of the invoices issued in [from, to).",
     ExportKind.CREDIT_NOTES: "Credit notes issued in [from, to), in the customer's favour.",
+    ExportKind.CREDIT_NOTE_LINES: "The lines of the credit notes issued in [from, to).",
     ExportKind.JOURNAL: (
         "A row for each posting of the entries dated on a day that begins in [from, to);"
         " debits and credits come to the same sum."

@@ -36,19 +36,28 @@ SELECT {_HEAD}, d.reason, d.invoice,
 FROM credit_notes d {_OF_DOCUMENT} AND {_ISSUED}
 ORDER BY d.issued_at, d.series, d.sequence
 """)
-_INVOICE_LINES: Final = text(f"""
-SELECT d.id AS invoice, d.number, d.issued_at, d.status, d.currency, b.key AS billed_to, l.id,
+_LINE: Final = """d.number, d.issued_at, d.status, d.currency, b.key AS billed_to, l.id,
   l.ordinal, l.price_key AS price, l.name, s.key AS subscription,
   coalesce(c.key, b.key) AS customer, l.contract, l.period_start_at, l.period_end_at,
-  trim_scale(l.quantity)::text AS quantity, l.amount_minor AS amount,
-  l.discount_minor AS discount, l.promotional_minor AS promotional_applied, l.tax_minor AS tax,
-  l.tax_included_minor AS tax_included, l.reason, l.charge_group AS group, l.adjusts
-FROM invoices d JOIN line_items l ON l.seller = d.seller AND l.document = d.id
+  trim_scale(l.quantity)::text AS quantity, l.reason, l.charge_group AS group, l.adjusts"""
+_OF_LINE: Final = f"""JOIN line_items l ON l.seller = d.seller AND l.document = d.id
   JOIN customers b ON b.seller = d.seller AND b.id = d.customer
   LEFT JOIN subscriptions s ON s.seller = l.seller AND s.id = l.subscription
   LEFT JOIN customers c ON c.seller = l.seller AND c.id = coalesce(s.customer, l.customer)
 WHERE d.seller = current_seller() AND {_ISSUED}
-ORDER BY d.issued_at, d.series, d.sequence, l.ordinal
+ORDER BY d.issued_at, d.series, d.sequence, l.ordinal"""
+_INVOICE_LINES: Final = text(f"""
+SELECT d.id AS invoice, {_LINE}, l.amount_minor AS amount,
+  l.discount_minor AS discount, l.promotional_minor AS promotional_applied, l.tax_minor AS tax,
+  l.tax_included_minor AS tax_included
+FROM invoices d {_OF_LINE}
+""")
+# A line that gives back is below zero; on a credit note, as the API has it, it is what is credited.
+_CREDIT_NOTE_LINES: Final = text(f"""
+SELECT d.id AS credit_note, {_LINE}, -l.amount_minor AS amount, -l.discount_minor AS discount,
+  -l.promotional_minor AS promotional_applied, -l.tax_minor AS tax,
+  -l.tax_included_minor AS tax_included
+FROM credit_notes d {_OF_LINE}
 """)
 _JOURNAL: Final = text("""
 SELECT e.id AS entry, e.entry_on AS date, e.accounting_month AS month, e.kind, e.source,
@@ -81,6 +90,7 @@ _TABLES: Final[Mapping[ExportKind, TextClause]] = MappingProxyType(
         ExportKind.INVOICES: _INVOICES,
         ExportKind.INVOICE_LINES: _INVOICE_LINES,
         ExportKind.CREDIT_NOTES: _CREDIT_NOTES,
+        ExportKind.CREDIT_NOTE_LINES: _CREDIT_NOTE_LINES,
         ExportKind.JOURNAL: _JOURNAL,
         ExportKind.CUSTOMERS: _CUSTOMERS,
     }

@@ -20,6 +20,7 @@ class ExportKind(StrEnum):
     INVOICES = "invoices"
     INVOICE_LINES = "invoice_lines"
     CREDIT_NOTES = "credit_notes"
+    CREDIT_NOTE_LINES = "credit_note_lines"
     JOURNAL = "journal"
     CUSTOMERS = "customers"
 
@@ -56,6 +57,10 @@ def _columns(**groups: str) -> Mapping[str, Cell]:
     return MappingProxyType(found)
 
 
+_LINE: Final = """id ordinal price:text name:text subscription:text customer:text contract:text
+period_start_at:instant period_end_at:instant quantity currency
+amount:amount discount:amount promotional_applied:amount tax:amount
+tax_included:amount reason group:text adjusts"""
 _SUMS: Final = "subtotal:amount discount:amount promotional_applied:amount tax:amount total:amount"
 COLUMNS: Final[Mapping[ExportKind, Mapping[str, Cell]]] = MappingProxyType(
     {
@@ -68,10 +73,7 @@ COLUMNS: Final[Mapping[ExportKind, Mapping[str, Cell]]] = MappingProxyType(
         ),
         ExportKind.INVOICE_LINES: _columns(
             document="invoice number:text issued_at:instant status billed_to:text",
-            line="id ordinal price:text name:text subscription:text customer:text contract:text",
-            period="period_start_at:instant period_end_at:instant quantity currency",
-            sums="amount:amount discount:amount promotional_applied:amount tax:amount",
-            more="tax_included:amount reason group:text adjusts",
+            line=_LINE,
         ),
         ExportKind.CREDIT_NOTES: _columns(
             document="id number:text customer:text customer_name:text currency status",
@@ -79,6 +81,10 @@ COLUMNS: Final[Mapping[ExportKind, Mapping[str, Cell]]] = MappingProxyType(
             sums=_SUMS,
             paid="applied:amount credited:amount refunded:amount",
             more="po_number:text voided_at:instant",
+        ),
+        ExportKind.CREDIT_NOTE_LINES: _columns(
+            document="credit_note number:text issued_at:instant status billed_to:text",
+            line=_LINE,
         ),
         ExportKind.JOURNAL: _columns(
             entry="entry date:date month:month kind source source_number:text ordinal",

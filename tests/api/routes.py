@@ -296,6 +296,7 @@ ROWS: dict[tuple[str, str], Row] = {
     ("GET", "/v1/exports/invoices.csv"): Row("read", query={"from": "2026-01-01"}),
     ("GET", "/v1/exports/invoice_lines.csv"): Row("read"),
     ("GET", "/v1/exports/credit_notes.csv"): Row("read"),
+    ("GET", "/v1/exports/credit_note_lines.csv"): Row("read"),
     ("GET", "/v1/exports/journal.csv"): Row("read", query={"to": "2027-01-01"}),
     ("GET", "/v1/exports/customers.csv"): Row("read"),
     ("GET", "/v1/exports/focus.csv"): Row("read", query={"customer": "{customer}"}),

@@ -42,11 +42,13 @@ async def test_documents_and_lines_are_as_the_api_answers_them(billed_world: Wor
             for name in set(row) & set(one):
                 assert row[name] == ("" if one[name] is None else str(one[name])), name
             assert row["customer_name"] == "Acme"
-            if kind == "invoices":
-                lines = await export(billed_world, "invoice_lines")
-                mine = [line for line in lines if line["invoice"] == one["id"]]
-                assert [line["id"] for line in mine] == [line["id"] for line in one["lines"]]
-                assert sum(Decimal(line["amount"]) for line in mine) == Decimal(one["subtotal"])
+            noun = kind.removesuffix("s")
+            lines = await export(billed_world, f"{noun}_lines")
+            mine = [line for line in lines if line[noun] == one["id"]]
+            assert [line["id"] for line in mine] == [line["id"] for line in one["lines"]]
+            assert [line["amount"] for line in mine] == [line["amount"] for line in one["lines"]]
+            assert [line["tax"] for line in mine] == [line["tax"] for line in one["lines"]]
+            assert sum(Decimal(line["amount"]) for line in mine) == Decimal(one["subtotal"])
 
 
 async def test_the_journal_has_a_row_for_each_posting_and_balances(billed_world: World) -> None:
