@@ -46,7 +46,8 @@ def invoice_of(lines, **fields) -> Invoice:
             "due_at": datetime(2026, 3, 3, tzinfo=UTC), "subtotal": total, "total": total,
             "discount": "0.00", "promotional_applied": "0.00", "tax": "0.00",
             "prepaid_applied": "0.00",
-            "balance_applied": "0.00", "amount_paid": "0.00", "amount_due": total,
+            "balance_applied": "0.00", "balance_returned": "0.00",
+            "amount_paid": "0.00", "amount_due": total,
             "po_number": None, "lines": (),
             "voided_at": None,
         }
