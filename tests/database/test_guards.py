@@ -14,6 +14,7 @@ FREE = {
     "invoices": {
         "status",
         "amount_due_minor",
+        "balance_returned_minor",
         "paid_at",
         "voided_at",
         "written_off_at",
