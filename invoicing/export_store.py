@@ -24,7 +24,7 @@ WHERE d.seller = current_seller()"""
 _INVOICES: Final = text(f"""
 SELECT {_HEAD}, d.due_at, d.invoice_group, {_SUMS},
   d.prepaid_applied_minor AS prepaid_applied, d.balance_applied_minor AS balance_applied,
-  d.amount_due_minor AS amount_due
+  d.balance_returned_minor AS balance_returned, d.amount_due_minor AS amount_due
 FROM invoices d {_OF_DOCUMENT} AND {_ISSUED}
 ORDER BY d.issued_at, d.series, d.sequence
 """)

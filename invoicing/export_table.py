@@ -68,8 +68,8 @@ COLUMNS: Final[Mapping[ExportKind, Mapping[str, Cell]]] = MappingProxyType(
             document="id number:text customer:text customer_name:text currency status",
             times="issued_at:instant due_at:instant invoice_group:text",
             sums=_SUMS,
-            paid="prepaid_applied:amount balance_applied:amount amount_due:amount",
-            more="po_number:text voided_at:instant",
+            paid="prepaid_applied:amount balance_applied:amount balance_returned:amount",
+            more="amount_due:amount po_number:text voided_at:instant",
         ),
         ExportKind.INVOICE_LINES: _columns(
             document="invoice number:text issued_at:instant status billed_to:text",
