@@ -21,6 +21,7 @@ from engine.errors import BillingError
 from engine.mail_address import SmtpServer
 from invoicing.email_store import list_mailing_sellers
 from invoicing.end_due_credits import end_due_credits
+from invoicing.enter_held import enter_due
 from invoicing.queue_emails import queue_emails
 from invoicing.run_billing import run_billing
 from invoicing.top_up_credits import top_up_credits
@@ -54,6 +55,7 @@ async def tick(*, database: Database, now: datetime) -> int:
     for seller in sellers:
         try:
             await watch_spending(database=database, seller=seller, now=now)
+            await enter_due(database=database, seller=seller, now=now)
             await _end_credits(database, seller, now)
             run = await run_billing(
                 database=database, seller=seller, as_of=now, now=now, pending=False

@@ -206,6 +206,7 @@ SELECT coalesce(d.seller, e.seller), coalesce(d.id, e.source),
   format('%s documents, %s entries', count(DISTINCT d.id), count(DISTINCT e.id))
 FROM {_DOCUMENTS} d FULL JOIN (
   SELECT seller, source, id FROM journal_entries WHERE kind = 'issued'
+  UNION ALL SELECT seller, invoice, invoice FROM held_entries WHERE NOT is_entered
 ) e ON e.seller = d.seller AND e.source = d.id
 GROUP BY 1, 2 HAVING count(DISTINCT d.id) <> 1 OR count(DISTINCT e.id) <> 1""",
     ),
@@ -217,6 +218,8 @@ SELECT coalesce(d.seller, e.seller), coalesce(d.id, e.source),
   format('%s void documents, %s entries', count(DISTINCT d.id), count(DISTINCT e.id))
 FROM (SELECT * FROM {_DOCUMENTS} every WHERE status = 'void') d FULL JOIN (
   SELECT seller, source, id FROM journal_entries WHERE kind = 'voided'
+  UNION ALL SELECT seller, invoice, invoice FROM held_entries
+  WHERE ended_at IS NOT NULL AND NOT is_entered
 ) e ON e.seller = d.seller AND e.source = d.id
 GROUP BY 1, 2 HAVING count(DISTINCT d.id) <> 1 OR count(DISTINCT e.id) <> 1""",
     ),
@@ -257,8 +260,10 @@ FROM (
   SELECT seller, customer, currency, amount FROM account_sums
   WHERE account = 'accounts_receivable'
 ) a FULL JOIN (
-  SELECT seller, customer, currency, sum(amount_due_minor) AS amount FROM invoices
-  WHERE status = 'open' GROUP BY seller, customer, currency
+  SELECT i.seller, i.customer, i.currency, sum(i.amount_due_minor) AS amount FROM invoices i
+  WHERE i.status = 'open' AND NOT EXISTS (SELECT FROM held_entries h
+    WHERE h.seller = i.seller AND h.invoice = i.id AND h.ended_at IS NULL)
+  GROUP BY i.seller, i.customer, i.currency
 ) i ON i.seller = a.seller AND i.customer = a.customer AND i.currency = a.currency
 WHERE coalesce(a.amount, 0) <> coalesce(i.amount, 0)
 UNION ALL
@@ -272,7 +277,9 @@ FROM invoices i LEFT JOIN (
   WHERE kind = 'credit_note' GROUP BY seller, invoice
 ) s ON s.seller = i.seller AND s.invoice = i.id
 WHERE coalesce(a.amount, 0) - coalesce(s.amount, 0)
-  <> CASE i.status WHEN 'open' THEN i.amount_due_minor ELSE 0 END""",
+  <> CASE WHEN i.status <> 'open' THEN 0 WHEN EXISTS (SELECT FROM held_entries h
+    WHERE h.seller = i.seller AND h.invoice = i.id AND h.ended_at IS NULL) THEN 0
+  ELSE i.amount_due_minor END""",
     ),
     Check(
         name="customer_balance_control",

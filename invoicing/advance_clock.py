@@ -9,6 +9,8 @@ from engine.db import Database
 from engine.errors import BillingError, ErrorKind, invalid_field
 from invoicing.credit_store import next_credit_end
 from invoicing.end_credits import end_credits
+from invoicing.enter_held import enter_due
+from invoicing.held_entry_store import next_held
 from invoicing.queue_emails import queue_emails
 from invoicing.run_billing import run_billing
 from invoicing.run_states import require_finished
@@ -58,11 +60,14 @@ async def advance_clock(*, database: Database, seller: int, to: datetime) -> Clo
                 connection=connection, through=to - found.grace, after=after
             )
             ends_at = await next_credit_end(connection=connection, through=to, after=ended)
+            enters_at = await next_held(connection=connection, through=to)
         posts_at = None if due_at is None else due_at + found.grace
-        next_at = min((at for at in (posts_at, ends_at) if at is not None), default=None)
+        instants_at = (posts_at, ends_at, enters_at)
+        next_at = min((at for at in instants_at if at is not None), default=None)
         if next_at is None:
             break
         clock = max(clock, next_at)
+        await enter_due(database=database, seller=seller, now=clock)
         run = await run_billing(
             database=database, seller=seller, as_of=clock, now=clock, pending=False
         )

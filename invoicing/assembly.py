@@ -29,7 +29,8 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True):
 
     `ids` are those of what belongs to the document, `parts` what identifies it, `edits` those of
     the lines that were added to the draft by hand. A credit note by hand names the `invoice` that
-    it credits, and pays at most `refund_minor` of it back as money.
+    it credits, and pays at most `refund_minor` of it back as money. One that may be cancelled
+    enters nothing before `enter_by_at`, unless something is paid of it.
     """
 
     parts: tuple[str | int, ...]
@@ -44,6 +45,7 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = "adjustment"
     invoice: str | None = None
     refund_minor: int = 0
+    enter_by_at: datetime | None = None
     discounts: tuple[LineDiscount, ...] = ()
     taxes: tuple[LineTax, ...] = ()
     draws: tuple[CreditDraw, ...] = ()

@@ -18,6 +18,7 @@ from invoicing.credit_note_store import creditable_lines
 from invoicing.credit_notes import CreditNoteDraft, Settlement, credit_errors, credit_lines
 from invoicing.credit_store import billed_customer
 from invoicing.draft_store import waiting_drafts
+from invoicing.enter_held import enter_held
 from invoicing.model import InvoiceStatus
 from invoicing.post import post_drafts
 from invoicing.refund_store import money_left
@@ -51,6 +52,7 @@ async def issue_credit_note(
     # A run that derived before this must derive again: what it gives back may be credited here.
     await lock_billing(connection=connection, sweep=True)
     invoice = await _invoice(connection, seller, draft.invoice, now)
+    await enter_held(connection=connection, seller=seller, now=now, invoices=[invoice.id])
     lines = await creditable_lines(
         connection=connection, invoice=invoice.id, lines=[each.line for each in draft.lines]
     )

@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from invoicing.assembly import Draft, document_ids, summed
 from invoicing.bill_to_store import bill_to
 from invoicing.complete_drafts import complete_drafts
-from invoicing.one_off import OneOffDraft, one_off_errors, one_off_lines
+from invoicing.one_off import OneOffDraft, enter_by, one_off_errors, one_off_lines
 from invoicing.post import post_drafts
 from invoicing.store import document_counts, last_issued_at, lock_billing
 from plans.catalog import refuse_invalid
@@ -44,6 +44,7 @@ async def issue_invoice(
     issued_at = now if latest is None else max(now, latest)
     terms = (draft.net_terms_days, customer.net_terms_days, seller.net_terms_days)
     days = next((days for days in terms if days is not None), 0)
+    held_until = enter_by(draft)
     if draft.po_number is not None:
         customer = msgspec.structs.replace(customer, po_number=draft.po_number)
     made = summed(
@@ -59,6 +60,7 @@ async def issue_invoice(
                 draft, currency=currency, rounding=seller.rounding, customer=found.child
             ),
             group=found.invoice_group,
+            enter_by_at=held_until if held_until is not None and held_until > issued_at else None,
             subtotal_minor=0,
             total_minor=0,
         )

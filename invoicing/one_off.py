@@ -54,7 +54,8 @@ class OneOffDraft(Body, frozen=True, kw_only=True):
     """`POST /v1/invoices`: an invoice written by hand, issued at once.
 
     Without `currency` it is in the customer's, else the seller's; without `due_at` and
-    `net_terms_days` it is due by the customer's terms, else the seller's.
+    `net_terms_days` it is due by the customer's terms, else the seller's. A `cancellable` one is in
+    the books from the first of a payment, the start of a line's period and `cancellable_until`.
     """
 
     customer: ShortText
@@ -63,6 +64,8 @@ class OneOffDraft(Body, frozen=True, kw_only=True):
     due_at: datetime | None = None
     net_terms_days: DaysText | None = None
     po_number: ShortText | None = None
+    cancellable: bool = False
+    cancellable_until: datetime | None = None
 
 
 def one_off_errors(
@@ -79,6 +82,7 @@ def one_off_errors(
     if draft.due_at is not None and draft.due_at < now:
         detail = "it would be due before it is issued"
         errors.append(FieldError(pointer="/due_at", code="invalid", detail=detail))
+    errors += _cancelling_errors(draft)
     for index, line in enumerate(draft.lines):
         here = f"/lines/{index}"
         errors += _amount_errors(line, here, currency)
@@ -91,6 +95,26 @@ def one_off_errors(
             detail = "`days` belongs to the method `over_days`, which needs it"
             errors.append(FieldError(pointer=f"{here}/revenue", code="invalid", detail=detail))
     return errors
+
+
+def enter_by(draft: OneOffDraft) -> datetime | None:
+    """When a cancellable invoice is in the books even unpaid; None for one that is at once."""
+    if not draft.cancellable:
+        return None
+    starts = [line.period[0] for line in draft.lines if line.period is not None]
+    until = draft.cancellable_until
+    return min(starts if until is None else [*starts, until])
+
+
+def _cancelling_errors(draft: OneOffDraft) -> list[FieldError]:
+    if draft.cancellable_until is not None and not draft.cancellable:
+        detail = "only a `cancellable` invoice can be cancelled until then"
+        return [FieldError(pointer="/cancellable_until", code="invalid", detail=detail)]
+    dated = draft.cancellable_until is not None or any(line.period for line in draft.lines)
+    if draft.cancellable and not dated:
+        detail = "when the service begins: a line has a `period`, or `cancellable_until` is given"
+        return [FieldError(pointer="/cancellable", code="invalid", detail=detail)]
+    return []
 
 
 def _amount_errors(line: OneOffLine, here: str, currency: str) -> list[FieldError]:

@@ -194,7 +194,10 @@ class _Desk:
         document = draft.id
         lines = self.rows.add_lines(draft=draft)
         postings = invoice_postings(draft=draft, document=document, lines=lines)
-        self._enter(draft, "issued", 0, postings)
+        if draft.enter_by_at is not None and not used + prepaid and draft.total_minor:
+            self.rows.add_held(document=document, enter_by_at=draft.enter_by_at, postings=postings)
+        else:
+            self._enter(draft, "issued", 0, postings)
         self._tell(draft, 0, "invoice.issued", document, 1)
         if used:
             balance = balance_postings(draft=draft, document=document, amount_minor=used)

@@ -10,6 +10,7 @@ from engine.ids import DerivedIds, derived_body, new_id
 from engine.money import parse_amount
 from engine.period import local_date
 from invoicing.bill_to_store import bill_to
+from invoicing.enter_held import enter_held
 from invoicing.entry_store import tell, write_entry
 from invoicing.payment_store import (
     insert_payment,
@@ -54,6 +55,12 @@ async def receive_payment(
         amount_minor=amount,
         currency=draft.currency,
         customer=customer,
+    )
+    await enter_held(
+        connection=connection,
+        seller=seller,
+        now=now,
+        invoices=[part.invoice.id for part in parts],
     )
     left = amount - sum(part.amount_minor for part in parts)
     credited = left if parts else 0
@@ -124,6 +131,8 @@ async def allocate_payment(
     if not taken:
         detail = f"the payment {payment!r} has nothing that waits, or no invoice is open"
         raise BillingError("nothing_to_allocate", detail, kind=ErrorKind.CONFLICT)
+    named = [part.invoice.id for part in parts]
+    await enter_held(connection=connection, seller=seller, now=now, invoices=named)
     version = found.version + 1
     await take_unapplied(connection=connection, payment=payment, applied_minor=taken)
     ids = DerivedIds(body=derived_body(at=now, parts=(seller.id, payment, version)))

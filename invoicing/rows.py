@@ -1,9 +1,11 @@
 """Documents as the rows that are copied into their tables, column by column. Pure."""
 
 from collections.abc import Iterator, Sequence
-from datetime import date
+from datetime import date, datetime
 from decimal import Decimal
 from typing import Final
+
+import msgspec
 
 from engine.journal import Posting
 from invoicing.assembly import Draft
@@ -15,6 +17,7 @@ COLUMNS: Final[dict[str, tuple[str, ...]]] = {
         " subtotal_minor total_minor balance_applied_minor amount_due_minor billed_from billed_to"
         " po_number run paid_at version".split()
     ),
+    "held_entries": ("invoice", "enter_by_at", "postings"),
     "credit_notes": tuple(
         "id series sequence number customer currency status reason billed_at issued_at"
         " subtotal_minor total_minor applied_minor credited_minor refunded_minor billed_from"
@@ -269,6 +272,13 @@ class Rows:
         self._rows["journal_entries"].append(
             (entry, kind, draft.id, entry_on, entry_on.replace(day=1), draft.issued_at)
         )
+
+    def add_held(
+        self, *, document: str, enter_by_at: datetime, postings: Sequence[Posting]
+    ) -> None:
+        """The entry of an invoice that may be cancelled until then; it is made later."""
+        told = msgspec.json.encode(postings).decode()
+        self._rows["held_entries"].append((document, enter_by_at, told))
 
     def add_postings(self, *, entry: str, currency: str, postings: Sequence[Posting]) -> None:
         """The postings of one entry, numbered from 1."""

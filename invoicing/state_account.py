@@ -10,7 +10,13 @@ from engine.money import is_currency
 from engine.period import local_date, local_midnight
 from invoicing.export_bounds import bounds_of
 from invoicing.export_table import Bounds
-from invoicing.statement_store import account_moves, account_sums, first_entry_on, open_items
+from invoicing.statement_store import (
+    account_moves,
+    account_sums,
+    first_entry_on,
+    held_sums,
+    open_items,
+)
 from invoicing.statements import Asked, Statement, Sums, build_account
 from plans.model import Seller
 from plans.store import find_customer
@@ -57,12 +63,11 @@ async def state_account(
     if len(moved) > ROWS_MAX:
         detail = f"more than {ROWS_MAX:,} entries between {start_on} and {end_on}: ask for less"
         raise BillingError("statement_too_long", detail)
+    end_at = local_midnight(on=end_on, timezone=seller.timezone)
     items = await open_items(
-        connection=connection,
-        asked=asked,
-        end_at=local_midnight(on=end_on, timezone=seller.timezone),
-        timezone=seller.timezone,
+        connection=connection, asked=asked, end_at=end_at, timezone=seller.timezone
     )
+    held = await held_sums(connection=connection, asked=asked, end_at=end_at)
     return Statement(
         customer=found.key,
         start_on=start_on,
@@ -74,8 +79,9 @@ async def state_account(
                 moved=[one for one in moved if one.currency == each],
                 items=[one for one in items if one.currency == each],
                 as_of=end_on - _DAY,
+                held_minor=held.get(each, 0),
             )
-            for each in sorted(sums) or [currency or found.currency or seller.currency]
+            for each in sorted({*sums, *held}) or [currency or found.currency or seller.currency]
         ),
     )
 

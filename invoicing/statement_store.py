@@ -58,6 +58,17 @@ WHERE m.amount_minor <> coalesce(s.amount_minor, 0)
 """)
 
 
+# Invoices that may still be cancelled are no receivables yet.
+_HELD: Final = text("""
+SELECT i.currency, sum(i.total_minor)::bigint AS amount_minor FROM held_entries h
+  JOIN invoices i ON i.seller = h.seller AND i.id = h.invoice
+WHERE h.seller = current_seller() AND i.customer = :customer AND i.issued_at < :end_at
+  AND (h.ended_at IS NULL OR h.ended_at >= :end_at)
+  AND (CAST(:currency AS text) IS NULL OR i.currency = :currency)
+GROUP BY i.currency
+""")
+
+
 async def first_entry_on(
     *, connection: AsyncConnection, customer: str, currency: str | None
 ) -> date | None:
@@ -89,3 +100,12 @@ async def open_items(
     wanted = msgspec.structs.asdict(asked) | {"end_at": end_at, "timezone": timezone}
     rows = await connection.execute(_OPEN, wanted)
     return [msgspec.convert(dict(row), OpenItem) for row in rows.mappings()]
+
+
+async def held_sums(
+    *, connection: AsyncConnection, asked: Asked, end_at: datetime
+) -> dict[str, int]:
+    """What could still be cancelled at an instant of what was invoiced, by currency."""
+    of = {"customer": asked.customer, "currency": asked.currency, "end_at": end_at}
+    rows = await connection.execute(_HELD, of)
+    return {row.currency: row.amount_minor for row in rows}

@@ -110,7 +110,7 @@ class Account(Record, frozen=True, kw_only=True):
     """The account in one currency: opening balance, every movement, closing balance.
 
     `closing` is what the customer owes on invoices; `customer_balance` and `unapplied_cash` are
-    held for it and stand apart.
+    held for it and stand apart, and so does what was invoiced and is `cancellable` still.
     """
 
     currency: str
@@ -119,6 +119,7 @@ class Account(Record, frozen=True, kw_only=True):
     closing: str
     customer_balance: Kept
     unapplied_cash: Kept
+    cancellable: str
     ageing: tuple[Age, ...]
 
 
@@ -149,6 +150,7 @@ def build_account(
     moved: Sequence[Moved],
     items: Iterable[OpenItem],
     as_of: date,
+    held_minor: int = 0,
 ) -> Account:
     """The account of one currency; `sums` by account, `moved` in order, `items` aged on `as_of`."""
 
@@ -182,6 +184,7 @@ def build_account(
         closing=told(balance),
         customer_balance=_kept(sums.get("customer_balance"), currency),
         unapplied_cash=_kept(sums.get("unapplied_cash"), currency),
+        cancellable=told(held_minor),
         ageing=_ageing(items, as_of=as_of, currency=currency),
     )
 

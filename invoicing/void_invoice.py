@@ -12,6 +12,7 @@ from invoicing.close_grant import take_given_back, void_bought
 from invoicing.credit_note_store import is_credited_by_hand
 from invoicing.credit_store import prepaid_draws, reserve_voided
 from invoicing.entry_store import tell, write_entry
+from invoicing.held_entry_store import end_held
 from invoicing.model import InvoiceStatus
 from invoicing.payment_store import paid_of
 from invoicing.posting_rules import void_postings
@@ -58,23 +59,23 @@ async def void_invoice(
         raise BillingError(code, detail, kind=ErrorKind.CONFLICT)
     ids = DerivedIds(body=derived_body(at=now, parts=(seller.id, invoice.id, "voided")))
     prepaid = await prepaid_draws(connection=connection, document=invoice.id)
-    postings = void_postings(
-        issued=await issued_postings(connection=connection, invoice=invoice.id),
-        due_minor=invoice.amount_due_minor,
-        prepaid=prepaid,
-    )
+    issued = await issued_postings(connection=connection, invoice=invoice.id)
     await mark_void(connection=connection, invoice=invoice.id, now=now)
     await take_given_back(connection=connection, seller=seller, invoice=invoice.id, now=now)
-    await write_entry(
-        connection=connection,
-        entry=ids.find("je"),
-        kind="voided",
-        source=invoice.id,
-        entry_on=local_date(at=now, timezone=seller.timezone),
-        now=now,
-        currency=invoice.currency,
-        postings=postings,
-    )
+    held = await end_held(connection=connection, invoice=invoice.id, now=now, is_entered=False)
+    if not held:
+        await write_entry(
+            connection=connection,
+            entry=ids.find("je"),
+            kind="voided",
+            source=invoice.id,
+            entry_on=local_date(at=now, timezone=seller.timezone),
+            now=now,
+            currency=invoice.currency,
+            postings=void_postings(
+                issued=issued, due_minor=invoice.amount_due_minor, prepaid=prepaid
+            ),
+        )
     await reserve_voided(connection=connection, invoice=invoice.id)
     await void_bought(connection=connection, seller=seller, invoice=invoice.id, now=now)
     told = (ids.find("evt"), "invoice.voided", invoice.id, invoice.version + 1)

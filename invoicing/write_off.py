@@ -11,6 +11,7 @@ from engine.errors import BillingError, ErrorKind, not_found
 from engine.ids import DerivedIds, derived_body, new_id
 from engine.money import format_amount
 from engine.period import local_date
+from invoicing.enter_held import enter_held
 from invoicing.entry_store import tell, write_entry
 from invoicing.loss_store import billed_parts, mark_written_off
 from invoicing.losses import WriteOffDraft, losses_of, write_off_postings
@@ -48,6 +49,7 @@ async def write_off(
         raise not_found(noun="invoice", reference=reference)
     if invoice.status != InvoiceStatus.OPEN:
         raise _refusal(reference, *_REFUSALS[InvoiceStatus(invoice.status)])
+    await enter_held(connection=connection, seller=seller, now=now, invoices=[invoice.id])
     parts = await billed_parts(connection=connection, invoice=invoice.id)
     if parts is None:
         reason = "it sold credit: void it, and what was not used of the credit is void too"

@@ -236,6 +236,8 @@ async def write_documents(raw: Any) -> None:
     used = {"balance_applied_minor": 200, "amount_due_minor": 2_200}
     await insert(raw, "invoices", first)
     await insert(raw, "invoices", invoice(2, subtotal_minor=3_000, total_minor=3_000) | used)
+    held = {"invoice": "inv_1", "enter_by_at": AT, "ended_at": AT, "is_entered": True}
+    await insert(raw, "held_entries", held | {"postings": "[]"})
     await insert(raw, "credit_notes", credit_note(1))
     back = {"sequence": 2, "amount_minor": -800, "reason": "correction", "adjusts": "li_1"}
     await insert(

@@ -209,7 +209,16 @@ class Acts:
                 line["period"] = [self.seller.now.isoformat(), end.isoformat()]
                 line["revenue"] = {"method": "ratable_daily"}
             lines.append(line)
-        await self.seller.post("/v1/invoices", customer=owner[0], currency=owner[1], lines=lines)
+        until = self.seller.now + timedelta(days=self.random.randint(1, 60))
+        body: dict[str, Any] = {"customer": owner[0], "currency": owner[1], "lines": lines}
+        if self.random.random() < 0.4:
+            for line in lines:
+                line.pop("period", None)
+            body |= {"cancellable": True, "cancellable_until": until.isoformat()}
+        made = await self.seller.post("/v1/invoices", **body)
+        await self.seller.listen()
+        if "cancellable" in body:
+            self.ledger.hold(self.ledger.items[made["id"]], until)
         return True
 
     async def _draft(self) -> dict[str, Any] | None:

@@ -29,11 +29,13 @@ class Item:
     """When it was issued, and its number."""
     status: str = "open"
     balance_used: int = 0
+    held_until: datetime | None = None
+    """Until then it may be cancelled, and is no receivable."""
 
     @property
     def receivable(self) -> int:
         """What of it stands in accounts receivable."""
-        return self.due if self.status == "open" else 0
+        return self.due if self.status == "open" and self.held_until is None else 0
 
 
 @dataclass
@@ -81,12 +83,31 @@ class Ledger:
         self._move(item, "prepaid_applied", -item.prepaid)
         self._move(item, "balance_applied", -item.balance_used)
 
+    def hold(self, item: Item, until: datetime) -> None:
+        """It may be cancelled until then, unless something paid of it."""
+        if item.due == item.total:
+            item.held_until = until
+            self._move(item, "invoice", -item.total)
+
+    def enter(self, item: Item) -> None:
+        """It can be cancelled no longer."""
+        if item.held_until is not None:
+            item.held_until = None
+            self._move(item, "invoice", item.total)
+
+    def enter_due(self, now: datetime) -> None:
+        """Time has passed."""
+        for item in self.items.values():
+            if item.held_until is not None and item.held_until <= now:
+                self.enter(item)
+
     def credit(self, note: Note) -> None:
         """A credit note: less is due of the invoices it names, the rest is balance."""
         self.notes[note.id] = note
         self.balance[note.owner] += note.credited
         for invoice, amount in note.applied.items():
             item = self.items[invoice]
+            self.enter(item)
             self._move(item, "credit_note", -amount)
             if item.status == "uncollectible":
                 self._move(item, "write_off", amount)
@@ -101,7 +122,7 @@ class Ledger:
 
     def oldest(self, owner: Owner, amount: int) -> dict[str, int]:
         """What money without a purpose pays: those due first first."""
-        wanted = [one for one in self.items.values() if one.owner == owner and one.receivable]
+        wanted = [one for one in self.items.values() if one.owner == owner and one.status == "open"]
         found: dict[str, int] = {}
         for item in sorted(wanted, key=lambda one: (one.due_at, *one.place)):
             part = min(amount, item.due)
@@ -123,6 +144,7 @@ class Ledger:
         """So much of the money pays invoices; written off ones are no receivables any more."""
         for invoice, amount in parts.items():
             item = self.items[invoice]
+            self.enter(item)
             if item.status == "open":
                 self._move(item, kind, -amount)
             self._settle(item, amount)
@@ -153,12 +175,15 @@ class Ledger:
 
     def void(self, item: Item) -> None:
         """The invoice is taken back; what balance or credit had paid of it is balance."""
-        self._move(item, "void", -item.due)
+        if item.held_until is None:
+            self._move(item, "void", -item.due)
+        item.held_until = None
         self.balance[item.owner] += item.total - item.due - item.prepaid
         item.due, item.status = 0, "void"
 
     def write_off(self, item: Item) -> None:
         """Nobody expects the rest any more."""
+        self.enter(item)
         self._move(item, "write_off", -item.due)
         item.status = "uncollectible"
 

@@ -158,6 +158,7 @@ class Seller:
         answer = await self.post("/v1/test_clock/advance", to=to.isoformat())
         assert answer["parked"] == 0, answer
         self.now = to
+        self.ledger.enter_due(to)
         await self.listen()
 
     async def listen(self) -> None:

@@ -119,6 +119,16 @@ PLANTS = [
         "inv_1",
     ),
     (
+        "UPDATE held_entries SET is_entered = false",
+        {"document_entry", "void_entry"},
+        "inv_1",
+    ),
+    (
+        "UPDATE held_entries SET ended_at = NULL, is_entered = false",
+        {"document_entry", "receivable_control"},
+        "inv_1",
+    ),
+    (
         "UPDATE journal_entries SET source = 'inv_9' WHERE id = 'je_1'",
         {"document_entry"},
         "inv_9",

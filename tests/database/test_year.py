@@ -59,7 +59,8 @@ HAVING sum(p.amount_minor) <> 0
 """)
 _DUE = text("""
 SELECT c.key, i.currency, sum(i.amount_due_minor)::bigint AS amount FROM invoices i
-  JOIN customers c ON c.id = i.customer WHERE i.status = 'open'
+  JOIN customers c ON c.id = i.customer WHERE i.status = 'open' AND i.id NOT IN (
+    SELECT invoice FROM held_entries WHERE ended_at IS NULL)
 GROUP BY c.key, i.currency
 """)
 

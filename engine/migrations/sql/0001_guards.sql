@@ -182,7 +182,9 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
       AND (d.usage_seen OR EXISTS (SELECT FROM event_inbox i WHERE i.seller = s.seller))
     UNION ALL
     SELECT 1 FROM credit_grants g WHERE g.seller = s.seller AND g.ended_at IS NULL
-      AND (g.expires_at <= now_at OR g.top_up IS NOT NULL))
+      AND (g.expires_at <= now_at OR g.top_up IS NOT NULL)
+    UNION ALL
+    SELECT 1 FROM held_entries h WHERE h.seller = s.seller AND h.ended_at IS NULL AND h.enter_by_at <= now_at)
 $$;
 
 -- Sellers whose alerts have something to be compared with.
@@ -236,7 +238,7 @@ BEGIN
     EXECUTE format('CREATE POLICY audit ON %I FOR SELECT TO usance_auditor USING (true)', name);
     EXECUTE format('GRANT SELECT ON %I TO usance_auditor', name);
   END LOOP;
-  FOREACH name IN ARRAY ARRAY['api_keys', 'sellers', 'subscriptions', 'credit_grants', 'event_inbox', 'usage_alerts',
+  FOREACH name IN ARRAY ARRAY['api_keys', 'sellers', 'subscriptions', 'credit_grants', 'held_entries', 'event_inbox', 'usage_alerts',
     'usage_alert_marks', 'emails', 'billing_runs', 'parked_accounts']
   LOOP
     EXECUTE format('CREATE POLICY look_up ON %I FOR SELECT TO usance_owner USING (true)', name);
@@ -258,6 +260,8 @@ BEGIN
 END $$;
 CREATE POLICY make ON sellers FOR INSERT TO usance_owner WITH CHECK (true);
 
+GRANT SELECT, INSERT ON held_entries TO usance_app;
+GRANT UPDATE (ended_at, is_entered) ON held_entries TO usance_app;
 GRANT SELECT, INSERT, UPDATE ON emails, email_positions, email_templates, draft_edits, sellers, api_keys, customers, tax_rates, coupons, coupon_applications, credit_grants, credit_reservations, customer_balances, subscriptions, price_intervals,
   subscription_changes, number_series, billing_state, billing_runs, parked_accounts, run_report_rows, run_report_documents, invoices, credit_notes, payments, refunds, idempotency_keys,
   event_inbox, backfills, usage_alerts, usage_alert_marks TO usance_app;
@@ -280,7 +284,7 @@ DECLARE
   name text;
   columns text;
 BEGIN
-  FOREACH name IN ARRAY ARRAY['event_keys', 'event_batches', 'event_measures', 'event_inbox', 'invoices', 'credit_notes', 'refunds',
+  FOREACH name IN ARRAY ARRAY['event_keys', 'event_batches', 'event_measures', 'event_inbox', 'invoices', 'held_entries', 'credit_notes', 'refunds',
     'line_items', 'line_taxes', 'line_discounts', 'credit_draws', 'settlements', 'journal_entries', 'postings', 'outbox', 'customers', 'subscriptions', 'price_intervals', 'parties']
   LOOP
     SELECT string_agg(quote_ident(attname), ', ') INTO columns FROM pg_attribute

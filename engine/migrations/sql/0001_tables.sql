@@ -720,6 +720,20 @@ CREATE TABLE invoices (
   CHECK ((status = 'void') = (voided_at IS NOT NULL)),
   CONSTRAINT invoices_balance_returned CHECK (balance_returned_minor BETWEEN 0 AND balance_applied_minor)
 );
+-- The entry of an invoice that may still be cancelled: it is made at the first of a payment, a credit and `enter_by_at`. Until
+-- then nothing is receivable. `ended_at` is when it was entered, or when the invoice was void before.
+CREATE TABLE held_entries (
+  seller integer NOT NULL DEFAULT current_seller() REFERENCES sellers,
+  invoice text NOT NULL,
+  enter_by_at timestamptz NOT NULL,
+  postings jsonb NOT NULL,
+  ended_at timestamptz,
+  is_entered boolean NOT NULL DEFAULT false,
+  PRIMARY KEY (seller, invoice),
+  CHECK (NOT is_entered OR ended_at IS NOT NULL)
+);
+CREATE INDEX held_entries_due ON held_entries (seller, enter_by_at) WHERE ended_at IS NULL;
+
 CREATE INDEX invoices_issued ON invoices (seller, issued_at, series, sequence);
 CREATE INDEX invoices_number ON invoices (seller, number);
 CREATE INDEX invoices_customer ON invoices (seller, customer, billed_at);
