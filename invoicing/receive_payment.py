@@ -46,24 +46,20 @@ async def receive_payment(
 ) -> str:
     """Record a payment and settle what it pays; gives its id. Error: `invalid_body`."""
     customer = (await bill_to(connection=connection, reference=draft.customer)).named
-    refuse_invalid(amount_errors(draft.amount, currency=draft.currency))
-    amount = parse_amount(draft.amount, currency=draft.currency)
+    amount = _amount(draft)
     await lock_billing(connection=connection, sweep=False)
     parts = await _parts(
         connection,
+        seller,
         draft.allocations,
         amount_minor=amount,
         currency=draft.currency,
         customer=customer,
-    )
-    await enter_held(
-        connection=connection,
-        seller=seller,
         now=now,
-        invoices=[part.invoice.id for part in parts],
     )
-    left = amount - sum(part.amount_minor for part in parts)
+    left = amount - sum([part.amount_minor for part in parts])
     credited = left if parts else 0
+    rest = {"credited_minor": credited, "unapplied_minor": left - credited}
     payment = new_id(prefix="pay", now=wall_now)
     await insert_payment(
         connection=connection,
@@ -74,8 +70,7 @@ async def receive_payment(
             "amount_minor": amount,
             "method": draft.method.value,
             "reference": draft.reference,
-            "credited_minor": credited,
-            "unapplied_minor": left - credited,
+            **rest,
             "received_at": now,
         },
     )
@@ -93,15 +88,19 @@ async def receive_payment(
             customer=customer,
             amount_minor=amount,
             parts=parts,
-            credited_minor=credited,
-            unapplied_minor=left - credited,
+            **rest,
         ),
     )
+    await add_balances(connection=connection, changes={(customer, draft.currency): credited})
     told = (ids.find("evt"), "payment.received", payment, 1)
     await tell(connection=connection, events=[told], now=now)
     await settle(connection=connection, payment=payment, parts=parts, ids=ids, now=now)
-    await add_balances(connection=connection, changes={(customer, draft.currency): credited})
     return payment
+
+
+def _amount(draft: PaymentDraft) -> int:
+    refuse_invalid(amount_errors(draft.amount, currency=draft.currency))
+    return parse_amount(draft.amount, currency=draft.currency)
 
 
 async def allocate_payment(
@@ -122,17 +121,17 @@ async def allocate_payment(
         raise not_found(noun="payment", reference=payment)
     parts = await _parts(
         connection,
+        seller,
         draft.allocations,
         amount_minor=found.unapplied_minor,
         currency=found.currency,
         customer=found.customer,
+        now=now,
     )
     taken = sum(part.amount_minor for part in parts)
     if not taken:
         detail = f"the payment {payment!r} has nothing that waits, or no invoice is open"
         raise BillingError("nothing_to_allocate", detail, kind=ErrorKind.CONFLICT)
-    named = [part.invoice.id for part in parts]
-    await enter_held(connection=connection, seller=seller, now=now, invoices=named)
     version = found.version + 1
     await take_unapplied(connection=connection, payment=payment, applied_minor=taken)
     ids = DerivedIds(body=derived_body(at=now, parts=(seller.id, payment, version)))
@@ -152,6 +151,25 @@ async def allocate_payment(
 
 
 async def _parts(
+    connection: AsyncConnection,
+    seller: Seller,
+    allocations: Sequence[AllocationDraft] | None,
+    *,
+    amount_minor: int,
+    currency: str,
+    customer: str,
+    now: datetime,
+) -> list[Part]:
+    """What each invoice takes of the money, the invoices locked, and in the books from now on."""
+    parts = await _allocated(
+        connection, allocations, amount_minor=amount_minor, currency=currency, customer=customer
+    )
+    named = [part.invoice.id for part in parts]
+    await enter_held(connection=connection, seller=seller, now=now, invoices=named)
+    return parts
+
+
+async def _allocated(
     connection: AsyncConnection,
     allocations: Sequence[AllocationDraft] | None,
     *,

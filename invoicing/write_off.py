@@ -25,6 +25,7 @@ _REFUSALS: Final = {
     InvoiceStatus.VOID: ("invoice_not_open", "it is void"),
     InvoiceStatus.UNCOLLECTIBLE: ("already_written_off", "it was written off before"),
 }
+_SOLD_CREDIT: Final = "it sold credit: void it, and what was not used of the credit is void too"
 
 
 async def write_off(
@@ -52,8 +53,7 @@ async def write_off(
     await enter_held(connection=connection, seller=seller, now=now, invoices=[invoice.id])
     parts = await billed_parts(connection=connection, invoice=invoice.id)
     if parts is None:
-        reason = "it sold credit: void it, and what was not used of the credit is void too"
-        raise _refusal(reference, "credit_purchase", reason)
+        raise _refusal(reference, "credit_purchase", _SOLD_CREDIT)
     version = invoice.version + 1
     step = f"written_off-{version}"
     ids = DerivedIds(body=derived_body(at=now, parts=(seller.id, invoice.id, step)))

@@ -236,8 +236,6 @@ async def write_documents(raw: Any) -> None:
     used = {"balance_applied_minor": 200, "amount_due_minor": 2_200}
     await insert(raw, "invoices", first)
     await insert(raw, "invoices", invoice(2, subtotal_minor=3_000, total_minor=3_000) | used)
-    held = {"invoice": "inv_1", "enter_by_at": AT, "ended_at": AT, "is_entered": True}
-    await insert(raw, "held_entries", held | {"postings": "[]"})
     await insert(raw, "credit_notes", credit_note(1))
     back = {"sequence": 2, "amount_minor": -800, "reason": "correction", "adjusts": "li_1"}
     await insert(
@@ -287,6 +285,8 @@ async def write_documents(raw: Any) -> None:
 
 async def write_receipts(raw: Any, owed: Row) -> None:
     """10.00 came in: 6.00 for the second invoice, 3.00 wait, and 1.00 of them is to go back."""
+    held = {"invoice": "inv_1", "enter_by_at": AT, "ended_at": AT, "is_entered": True}
+    await insert(raw, "held_entries", held | {"postings": "[]"})
     waits = {"unapplied_minor": 300, "refunded_minor": 100, "received_at": AT}
     came = {"id": "pay_a", "amount_minor": 1_000, "method": "bank", "status": "succeeded"}
     await insert(raw, "payments", owed | came | waits)

@@ -44,7 +44,7 @@ class MoneyActs(Acts):
         item = self.item("open")
         if item is None:
             return False
-        due = self.ledger.receivables()[item.owner]
+        due = max(self.ledger.receivables()[item.owner], item.due)
         most = self.random.choice([item.due, item.due, due, due + self.random.randint(1, 3000)])
         amount = most if self.random.random() < 0.7 else self.random.randint(1, most)
         await self._receive(item.owner, amount, None)

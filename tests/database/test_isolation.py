@@ -17,6 +17,7 @@ LOOK_UPS = {
     "api_keys",
     "subscriptions",
     "credit_grants",
+    "held_entries",
     "event_inbox",
     "usage_alerts",
     "usage_alert_marks",
