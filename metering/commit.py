@@ -6,7 +6,7 @@ looks suspicious, the group is looked up first, and the rest of it is written.
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from itertools import chain
 from typing import Any, Final, cast
 
@@ -39,6 +39,7 @@ from plans.model import Meter
 _TRIES: Final = 12
 _WINDOW_MICROS: Final = OLDEST_DAYS * 86_400_000_000
 _AHEAD_MICROS: Final = AHEAD_SECONDS * 1_000_000
+_FIRST_MICROS: Final = micros_of(datetime.min.replace(tzinfo=UTC))
 _REMEMBERED: Final = 200_000
 _FACTS_SECONDS: Final = 1.0
 _LOOK_FIRST: Final = 4
@@ -61,6 +62,11 @@ class Job:
         for each in events:
             if each.time is None:
                 each.time = now
+
+    def fail(self, error: BaseException) -> None:
+        """Tell who waits that the outcome is unknown, or known to be nothing."""
+        if not self.done.done():
+            self.done.set_exception(error)
 
 
 class Memory:
@@ -113,8 +119,8 @@ class Group:
         if young and int(self.times.max()) <= micros_of(min(nows)) + _AHEAD_MICROS:
             return verdicts
         now = np.repeat([micros_of(each) for each in nows], [len(job.events) for job in self.jobs])
-        if self.backfill is None:
-            verdicts[self.times < now - _WINDOW_MICROS] = Verdict.TOO_OLD
+        oldest = now - _WINDOW_MICROS if self.backfill is None else _FIRST_MICROS
+        verdicts[self.times < oldest] = Verdict.TOO_OLD
         verdicts[self.times > now + _AHEAD_MICROS] = Verdict.TOO_FAR_AHEAD
         return verdicts
 
@@ -173,12 +179,6 @@ class Group:
             if not job.done.done():
                 job.done.set_result(told[start : start + len(job.events)])
             start += len(job.events)
-
-    def fail(self, error: BaseException) -> None:
-        """Tell every job that the outcome is unknown, or known to be nothing."""
-        for job in self.jobs:
-            if not job.done.done():
-                job.done.set_exception(error)
 
 
 def unavailable() -> BillingError:

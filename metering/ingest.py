@@ -7,6 +7,7 @@ grows with the load.
 
 import asyncio
 from collections import deque
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Final
@@ -211,21 +212,26 @@ class Ingester:
                     self._wake.clear()
                     await self._wake.wait()
                     continue
-                self._jobs_under_way += len(taken[1])
-                await self._commit(committer, Group(seller=taken[0], jobs=taken[1]))
-                self._jobs_under_way -= len(taken[1])
+                seller, jobs = taken
+                self._jobs_under_way += len(jobs)
+                await self._commit(committer, seller=seller, jobs=jobs)
+                self._jobs_under_way -= len(jobs)
         finally:
             await committer.drop()
 
-    async def _commit(self, committer: Committer, group: Group) -> None:
+    async def _commit(self, committer: Committer, *, seller: int, jobs: Sequence[Job]) -> None:
+        """Answer all of them, whatever happens: a committer that ended would be missed by all."""
         try:
             async with asyncio.timeout(self._commit_seconds):
-                await committer.commit(group)
+                await committer.commit(Group(seller=seller, jobs=jobs))
+            return
         except TimeoutError:
             await committer.drop()
-            group.fail(unavailable())
+            failure: Exception = unavailable()
         except BillingError as error:
-            group.fail(error)
+            failure = error
         except Exception as error:  # noqa: BLE001 - told to the requests that wait
             await committer.drop()
-            group.fail(error)
+            failure = error
+        for job in jobs:
+            job.fail(failure)

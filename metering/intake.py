@@ -83,7 +83,7 @@ _raws: Final = msgspec.json.Decoder(list[msgspec.Raw])
 _data: Final = msgspec.json.Decoder(list[dict[str, Any]], float_hook=number_text)
 _anything: Final = msgspec.json.Decoder(float_hook=number_text)
 _pack: Final = msgspec.msgpack.Encoder().encode
-_scan: Final = json.JSONDecoder(strict=False).raw_decode
+_scan: Final = json.JSONDecoder(parse_float=str, parse_int=str, strict=False).raw_decode
 
 
 class Intake(msgspec.Struct, frozen=True):
@@ -108,7 +108,10 @@ def times_of(events: Sequence[Timed]) -> NDArray[np.int64]:
     """Microseconds since 1970 of n events whose time is set."""
     # A loop over datetimes costs more than all else that is done with an event's time: the
     # encoder turns them into integers at once, those with a fraction of a second in ten bytes.
-    packed = _pack([each.time for each in events])
+    try:
+        packed = _pack([each.time for each in events])
+    except OverflowError:  # the offset of one leads out of the years that UTC has
+        return _times_one_by_one(events)
     head = next(size for limit, size in _LIST_HEADS if len(events) < limit)
     if len(packed) == head + _NANOS.itemsize * len(events):
         nanos = np.frombuffer(packed, dtype=_NANOS, offset=head)
@@ -200,7 +203,7 @@ def _fast(body: bytes, *, lines: bool, cloudevents: bool) -> Intake | None:
         ):
             return None
         datas = _join_data(raws)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     check_count(len(events))
     unset = msgspec.UNSET

@@ -1,12 +1,16 @@
 """Hostile items and bodies: refused alone, or as a whole, and never a failure of ours."""
 
+import msgspec
 import pytest
 
 from engine.errors import BillingError
-from metering.intake import read_events
-from tests.metering_world import world
+from metering.backfill import open_backfill
+from metering.intake import Intake, read_events
+from metering.model import BackfillDraft, EventIn
+from tests.metering_world import NOW, event, world
 
 __all__ = ["world"]
+BEYOND = ["0001-01-01T00:00:00+01:00", "9999-12-31T23:59:59-14:00", "9999-12-31T23:59:59.9-00:01"]
 NESTED = (
     b'{"id":"x","type":"call","subject":"acme","data":' + b'{"a":' * 100_000 + b"1" + b"}" * 100_001
 )
@@ -93,3 +97,53 @@ def test_a_body_that_is_no_json_is_refused_whole(body, code):
     with pytest.raises(BillingError) as caught:
         read_events(body)
     assert caught.value.code == code
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_an_item_nested_too_deep_is_refused_alone_where_lines_part_it(place):
+    lines = [msgspec.json.encode(event(str(each))) for each in range(2)]
+    lines.insert(place, NESTED)
+    intake = read_events(b"\n".join(lines), lines=True)
+    assert len(intake.events) == 2
+    assert [(each.index, each.code) for each in intake.rejected] == [(place, "invalid")]
+
+
+def test_a_number_of_many_digits_harms_nobody_where_text_cannot_be_stepped_over():
+    good = msgspec.json.encode(event("good"))
+    broken = b'{"id":"x","type":"call","subject":"acme","data":{"a":"\\ud800"}}'
+    long = b'{"id":"y","type":"call","subject":"acme","data":{"a":' + b"9" * 9_000 + b"}}"
+    intake = read_events(b"[" + b",".join([broken, long, good]) + b"]")
+    assert [each.id for each in intake.events] == ["good"]
+    assert [(each.index, each.code) for each in intake.rejected] == [(0, "invalid"), (1, "invalid")]
+    alone = read_events(long)
+    assert [(each.index, each.code) for each in alone.rejected] == [(0, "invalid")]
+
+
+@pytest.mark.parametrize("backfill", [False, True])
+async def test_a_time_that_utc_has_no_year_for_is_refused_and_all_go_on(world, backfill):
+    meter, customer = await world.meter("tokens"), await world.customer("acme")
+    fields: dict[str, str] = {}
+    if backfill:
+        draft = BackfillDraft(key="old")
+        async with world.database.transaction(seller=world.seller) as connection:
+            await open_backfill(connection=connection, draft=draft, now=NOW, wall_now=NOW)
+        fields = {"backfill": "old"}
+    for number, time in enumerate(BEYOND * 2):  # more of them than there are committers
+        wrong = event(f"wrong {number}") | {"time": time} | fields
+        answer = await world.send([event(f"before {number}"), wrong, event(f"after {number}")])
+        assert answer.accepted == 2
+        code = "too_old" if time < "2" else "too_far_ahead"
+        assert [(each.index, each.code) for each in answer.rejected] == [(1, code)]
+    assert await world.total(meter, customer) == "12"
+
+
+async def test_a_group_that_cannot_be_made_fails_alone(world):
+    meter, customer = await world.meter("tokens"), await world.customer("acme")
+    for number in range(3):  # more of them than there are committers
+        lone = EventIn(id=f"\ud800{number}", type="call", subject="acme", time=NOW)
+        with pytest.raises(UnicodeEncodeError):
+            await world.ingester.submit(
+                seller=world.seller, intake=Intake([lone], [{}], [0], []), now=NOW
+            )
+    assert (await world.send([event("good")])).accepted == 1
+    assert await world.total(meter, customer) == "1"
