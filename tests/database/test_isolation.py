@@ -22,6 +22,8 @@ LOOK_UPS = {
     "usage_alerts",
     "usage_alert_marks",
     "emails",
+    "billing_runs",
+    "parked_accounts",
 }
 WITHOUT_SELLER = {"alembic_version"}
 
