@@ -81,9 +81,12 @@ async def amend_event(
             raw, source=source, key=key, row=row, measures=measures
         )
         assert written, "who takes an event back first may replace it"
-    await correction_store.join_backfill(raw, batch=place.batch, replacement=batch)
+    backfill = await correction_store.join_backfill(raw, batch=place.batch, replacement=batch)
     return await tell_event(
-        connection=connection, event=_stored(event), received_at=place.received_at
+        connection=connection,
+        event=_stored(event),
+        received_at=place.received_at,
+        backfill=backfill,
     )
 
 

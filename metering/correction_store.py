@@ -50,6 +50,8 @@ ON CONFLICT (seller, batch) DO UPDATE SET again = true
 _JOIN: Final = """
 INSERT INTO backfill_batches (batch, backfill) SELECT $2, backfill FROM backfill_batches
 WHERE seller = current_seller() AND batch = $1
+RETURNING (SELECT f.status FROM backfills f
+  WHERE f.seller = backfill_batches.seller AND f.id = backfill_batches.backfill)
 """
 _NUMBER: Final = "SELECT nextval('event_batch_numbers')"
 _MAKE_STREAM: Final = """
@@ -129,9 +131,10 @@ async def insert_void(
     return True
 
 
-async def join_backfill(raw: Any, *, batch: int, replacement: int) -> None:
-    """A replacement belongs to the backfill of what it replaces, if there is one."""
-    await raw.execute(_JOIN, batch, replacement)
+async def join_backfill(raw: Any, *, batch: int, replacement: int) -> str | None:
+    """A replacement belongs to the backfill of what it replaces, if there is one: its status."""
+    status: str | None = await raw.fetchval(_JOIN, batch, replacement)
+    return status
 
 
 async def take_batch_number(raw: Any) -> int:

@@ -174,9 +174,15 @@ async def list_events(
 
 
 async def tell_event(
-    *, connection: AsyncConnection, event: StoredEvent, received_at: datetime
+    *,
+    connection: AsyncConnection,
+    event: StoredEvent,
+    received_at: datetime,
+    backfill: str | None,
 ) -> EventRow:
-    """One event that stands, with what became of it."""
+    """One event that stands, with what became of it; `backfill` is the status of its backfill."""
+    if backfill in _BACKFILLED:
+        return _row(event, *_BACKFILLED[backfill])
     subjects = store.SubjectNumbers(connection=connection)
     number = (await subjects.find([event.subject]))[event.subject]
     intervals = await event_store.find_usage_intervals(connection=connection, customers=[number])

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 from engine.errors import BillingError
+from metering.backfill import close_backfill, open_backfill, reverse_backfill
 from metering.correct_event import amend_event, void_event
 from metering.intake import micros_of
 from metering.list_events import list_events
 from metering.measure import measure, measure_events, measure_groups, sweep_inbox
-from metering.model import EventAmendDraft, EventFilter, Windows
+from metering.model import BackfillDraft, EventAmendDraft, EventFilter, Windows
 from tests.database.test_measure_groups import aggregate
 from tests.metering_world import NOW, event, world
 
@@ -221,3 +222,25 @@ async def test_corrections_at_once_leave_one_truth(world):
     assert len(standing) <= 1
     total = msgspec.json.decode(standing[0][3])["tokens"] if standing else 0
     assert await world.total(meter, acme) == str(total)
+
+
+async def test_an_amendment_in_a_backfill_is_answered_as_it_is_listed(world):
+    await world.meter("tokens")
+    await world.customer("acme")
+    draft = BackfillDraft(key="old")
+    async with world.database.transaction(seller=world.seller) as connection:
+        await open_backfill(connection=connection, draft=draft, now=NOW, wall_now=NOW)
+    await world.send(event("a", value=1, backfill="old"))
+    told: list[tuple[str, str | None]] = []
+    for number, settle in enumerate((None, close_backfill, reverse_backfill), start=2):
+        if settle is not None:
+            async with world.database.transaction(seller=world.seller) as connection:
+                await settle(connection=connection, reference="old", now=NOW)
+        answer = await amend(world, "a", data={"tokens": number})
+        assert (answer.id, answer.status, answer.reason) == (await listed(world))[-1][:3]
+        told.append((answer.status, answer.reason))
+    assert told == [
+        ("unmatched", "backfill_open"),
+        ("unmatched", "no_subscription"),
+        ("voided", "backfill_reversed"),
+    ]
