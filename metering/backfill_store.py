@@ -9,11 +9,16 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from metering.model import Backfill
 
+# An amendment is a batch of one event in the same backfill, and no other event than the first.
 _BACKFILLS: Final = """
 SELECT f.id, f.key, f.status, f.created_at, f.closed_at, f.reversed_at, CAST(coalesce((
   SELECT sum(b.events) FROM backfill_batches x
     JOIN event_batches b ON b.seller = x.seller AND b.batch = x.batch
-  WHERE x.seller = f.seller AND x.backfill = f.id), 0) AS bigint) AS events
+  WHERE x.seller = f.seller AND x.backfill = f.id), 0) - (
+  SELECT count(*) FROM backfill_batches x
+    JOIN event_voids v ON v.seller = x.seller AND v.batch = x.batch
+  WHERE x.seller = f.seller AND x.backfill = f.id AND v.replacement IS NOT NULL
+  ) AS bigint) AS events
 FROM backfills f WHERE f.seller = current_seller()
 """
 _FIND: Final = text(

@@ -11,6 +11,7 @@ import pytest
 
 from engine.errors import BillingError
 from metering.backfill import close_backfill, open_backfill, reverse_backfill
+from metering.backfill_store import find_backfill
 from metering.correct_event import amend_event, void_event
 from metering.intake import micros_of
 from metering.list_events import list_events
@@ -244,3 +245,7 @@ async def test_an_amendment_in_a_backfill_is_answered_as_it_is_listed(world):
         ("unmatched", "no_subscription"),
         ("voided", "backfill_reversed"),
     ]
+    async with world.database.transaction(seller=world.seller) as connection:
+        found = await find_backfill(connection=connection, reference="old")
+    assert found is not None
+    assert found.events == 1
