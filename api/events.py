@@ -39,6 +39,9 @@ Wanted = Annotated[
 Source = Annotated[
     str, QueryParameter(description="The source of the event; empty where it named none.")
 ]
+EventId = Annotated[
+    str, QueryParameter(name="id", description="The id of the event, whatever it is made of.")
+]
 Start = Annotated[
     datetime | None, QueryParameter(name="from", description="Only those from this instant on.")
 ]
@@ -120,6 +123,26 @@ async def post_void_event(
 
 
 @post(
+    "/v1/events/void",
+    operation_id="voidEventOfAnyId",
+    summary="Take an event back whose id is no part of a path",
+    tags=["Usage"],
+    status_code=200,
+    opt={"scope": Scope.BILLING, "problems": [404, 422]},
+)
+async def post_void_any_event(
+    event_id: EventId,
+    data: JSONBody[EventVoidDraft],
+    connection: NamedDependency[AsyncConnection],
+    now: NamedDependency[datetime],
+    source: Source = "",
+) -> EventRow:
+    """The same for an id that holds a slash, or is a dot or two."""
+    del data
+    return await void_event(connection=connection, event_id=event_id, source=source, now=now)
+
+
+@post(
     "/v1/events/{event_id:str}/amend",
     operation_id="amendEvent",
     summary="Correct an event",
@@ -143,4 +166,31 @@ async def post_amend_event(
     )
 
 
-ROUTES = (get_events, post_void_event, post_amend_event)
+@post(
+    "/v1/events/amend",
+    operation_id="amendEventOfAnyId",
+    summary="Correct an event whose id is no part of a path",
+    tags=["Usage"],
+    status_code=200,
+    opt={"scope": Scope.BILLING, "problems": [404, 422]},
+)
+async def post_amend_any_event(
+    event_id: EventId,
+    data: JSONBody[EventAmendDraft],
+    connection: NamedDependency[AsyncConnection],
+    now: NamedDependency[datetime],
+    source: Source = "",
+) -> EventRow:
+    """The same for an id that holds a slash, or is a dot or two."""
+    return await amend_event(
+        connection=connection, event_id=event_id, source=source, draft=data, now=now
+    )
+
+
+ROUTES = (
+    get_events,
+    post_void_event,
+    post_void_any_event,
+    post_amend_event,
+    post_amend_any_event,
+)

@@ -1,6 +1,7 @@
 """Errors as `application/problem+json`; the only place that knows which kind is which status."""
 
 import logging
+import re
 import secrets
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -31,6 +32,7 @@ _HEADERS: Final[Mapping[ErrorKind, dict[str, str]]] = {
     ErrorKind.TOO_MANY: {"Retry-After": "1"},
     ErrorKind.UNAVAILABLE: {"Retry-After": "1"},
 }
+_MISSING: Final = re.compile(r"Missing required \w+ parameter '(\w+)'")
 _TRANSPORT_CODES: Final = {
     400: "malformed_request",
     404: "not_found",
@@ -123,7 +125,7 @@ def _render_http(error: HTTPException) -> RenderedProblem:
             status=400,
             code="invalid_parameter",
             detail="a parameter of the address cannot stand",
-            errors=_parameter_errors(error.extra),
+            errors=_parameter_errors(error.extra) or _missing_parameter(error.detail),
             headers=headers,
         )
     detail = {
@@ -146,6 +148,14 @@ def _parameter_errors(extra: object) -> tuple[FieldError, ...]:
         )
         for entry in cast("list[dict[str, Any]]", extra)
     )
+
+
+def _missing_parameter(told: str) -> tuple[FieldError, ...]:
+    """The parameter that is missing, of which the framework tells in words only."""
+    found = _MISSING.match(told)
+    if found is None:
+        return ()
+    return (FieldError(pointer=f"/{found[1]}", code="required", detail="is missing"),)
 
 
 def answer_with_problem(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:

@@ -98,6 +98,10 @@ ROWS: dict[tuple[str, str], Row] = {
     ("POST", "/v1/events/{event_id}/amend"): Row(
         "billing", path={"event_id": "event"}, body={"data": {"tokens": 7}}
     ),
+    ("POST", "/v1/events/void"): Row("billing", query={"id": "{odd_wrong_event}"}, body={}),
+    ("POST", "/v1/events/amend"): Row(
+        "billing", query={"id": "{odd_event}"}, body={"data": {"tokens": 7}}
+    ),
     ("POST", "/v1/backfills"): Row("billing", body={"key": "new"}, status=201),
     ("GET", "/v1/backfills"): Row("read"),
     ("GET", "/v1/backfills/{backfill}"): Row("read", path={"backfill": "backfill"}),

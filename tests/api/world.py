@@ -246,7 +246,7 @@ async def bill(world: World, seller: Seller) -> None:
     await stop_runs(world.database, seller)
     answer = await world.send("POST", "/v1/backfills", key=key, json={"key": "old"})
     seller.ids["backfill"] = answer.json()["id"]
-    for name in ("event", "wrong_event"):
+    for name in ("event", "wrong_event", "odd_event", "odd_wrong_event"):
         seller.ids[name] = f"{name}_{seller.id.partition('_')[2]}"
         sent = {"id": seller.ids[name], "type": "completion", "subject": "acme"}
         answer = await world.send("POST", "/v1/events", key=key, json=sent)
