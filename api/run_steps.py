@@ -50,16 +50,8 @@ async def pause_billing_run(
     Meanwhile it holds back all that its customers owe: no other run, the worker's neither, bills
     them.
     """
-    await control_run(
-        connection=connection,
-        run=run,
-        act=RunAct.PAUSE,
-        actor=principal.key_id,
-        reason=data.reason,
-        now=now,
-        wall_now=wall_now,
-    )
-    return (await list_runs(connection=connection, run=run))[0]
+    asked = _Asked(run=run, act=RunAct.PAUSE, reason=data.reason, actor=principal.key_id)
+    return await _stop(connection, asked, now, wall_now)
 
 
 @post(
@@ -80,16 +72,8 @@ async def cancel_billing_run(
     wall_now: NamedDependency[datetime],
 ) -> BillingRun:
     """End a run after the chunk in hand: what it posted stays, the rest is due for a later run."""
-    await control_run(
-        connection=connection,
-        run=run,
-        act=RunAct.CANCEL,
-        actor=principal.key_id,
-        reason=data.reason,
-        now=now,
-        wall_now=wall_now,
-    )
-    return (await list_runs(connection=connection, run=run))[0]
+    asked = _Asked(run=run, act=RunAct.CANCEL, reason=data.reason, actor=principal.key_id)
+    return await _stop(connection, asked, now, wall_now)
 
 
 @post(
@@ -157,22 +141,35 @@ class _Asked(msgspec.Struct, frozen=True, kw_only=True):
     customers: tuple[str, ...] | None = None
 
 
+async def _stop(
+    connection: AsyncConnection, asked: _Asked, now: datetime, wall_now: datetime
+) -> BillingRun:
+    await _control(connection, asked, now, wall_now)
+    return (await list_runs(connection=connection, run=asked.run))[0]
+
+
+async def _control(
+    connection: AsyncConnection, asked: _Asked, now: datetime, wall_now: datetime
+) -> None:
+    await control_run(
+        connection=connection,
+        run=asked.run,
+        act=asked.act,
+        actor=asked.actor,
+        reason=asked.reason,
+        now=now,
+        wall_now=wall_now,
+        customers=asked.customers,
+    )
+
+
 async def _go_on(
     request: Request[Any, Any, Any], seller: int, asked: _Asked, wall_now: datetime
 ) -> BillingRun:
     database: Database = request.app.state.database
     now = await business_now(database=database, seller=seller, wall_now=wall_now)
     async with database.transaction(seller=seller) as connection:
-        await control_run(
-            connection=connection,
-            run=asked.run,
-            act=asked.act,
-            actor=asked.actor,
-            reason=asked.reason,
-            now=now,
-            wall_now=wall_now,
-            customers=asked.customers,
-        )
+        await _control(connection, asked, now, wall_now)
     try:
         return await take_up_run(
             database=database, seller=seller, run=asked.run, now=now, wait_seconds=WAIT_SECONDS
@@ -226,16 +223,8 @@ async def reject_billing_run(
     wall_now: NamedDependency[datetime],
 ) -> BillingRun:
     """End a run that awaits approval: nothing of its report is posted, all of it stays due."""
-    await control_run(
-        connection=connection,
-        run=run,
-        act=RunAct.REJECT,
-        actor=principal.key_id,
-        reason=data.reason,
-        now=now,
-        wall_now=wall_now,
-    )
-    return (await list_runs(connection=connection, run=run))[0]
+    asked = _Asked(run=run, act=RunAct.REJECT, reason=data.reason, actor=principal.key_id)
+    return await _stop(connection, asked, now, wall_now)
 
 
 @get(
