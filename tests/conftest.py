@@ -1,9 +1,12 @@
 """What every test gets: no way out of this machine. Warnings are errors by pyproject."""
 
+import contextlib
 import ipaddress
 import sys
 
 import pytest
+
+from tests.memory_disk import files_in_memory
 
 pytest_plugins = ["tests.fixtures_database"]
 
@@ -37,5 +40,9 @@ def refuse_the_network(event: str, arguments: tuple[object, ...]) -> None:
         pytest.fail(f"{event}: tests stay on this machine, this one asked for {host!r}")
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     sys.addaudithook(refuse_the_network)
+    if not hasattr(config, "workerinput"):  # the workers of xdist inherit the place
+        inside = contextlib.ExitStack()
+        inside.enter_context(files_in_memory())
+        config.add_cleanup(inside.close)
