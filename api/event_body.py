@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import zlib
+from collections.abc import Mapping
 from typing import Any, Final, cast
 
 from litestar.types import Receive
@@ -16,6 +17,7 @@ BODY_LIMIT_BYTES: Final = 10_000_000
 DRAIN_BYTES: Final = 20_000_000
 DRAIN_SECONDS: Final = 2.0
 _SOON_SECONDS: Final = 0.002
+_LONG_LENGTH: Final = 20
 
 
 def too_large() -> BillingError:
@@ -86,15 +88,23 @@ def _malformed_gzip(detail: str) -> BillingError:
 class Receiver:
     """What is received, and whether the end of the body was among it."""
 
-    def __init__(self, receive: Receive) -> None:
-        """Nothing was received."""
+    def __init__(self, receive: Receive, headers: Mapping[bytes, bytes]) -> None:
+        """Nothing was received; `headers` may say how long the body is."""
         self._receive = receive
+        length = b"" if b"transfer-encoding" in headers else headers.get(b"content-length", b"")
+        self._left = int(length) if len(length) < _LONG_LENGTH and length.isdigit() else None
         self.ended = False
 
     async def __call__(self) -> Any:
         """The next message."""
         message = cast("dict[str, Any]", await self._receive())
-        self.ended = message["type"] != "http.request" or not message.get("more_body", False)
+        more = message["type"] == "http.request" and message.get("more_body", False)
+        if more and self._left is not None:
+            # The server says only in a message of its own that nothing follows, which costs as
+            # much as the body did; who knows the length need not ask.
+            self._left -= len(message.get("body", b""))
+            more = self._left > 0
+        self.ended = not more
         return message
 
     async def drain(self) -> None:
@@ -115,7 +125,7 @@ async def _read_body(receive: Receiver, body: Body) -> bytes | None:
         if message["type"] == "http.disconnect":
             return None
         body.add(cast("bytes", message.get("body", b"")))
-        if not message.get("more_body", False):
+        if receive.ended:
             return body.whole()
 
 

@@ -16,12 +16,13 @@ from litestar.enums import ScopeType
 from litestar.middleware import ASGIMiddleware
 from litestar.types import ASGIApp, Message, Receive, Send
 from litestar.types import Scope as ConnectionScope
-from prometheus_client import Counter
+from prometheus_client import REGISTRY
 
 from api.admission import Admission, Refusal
 from api.auth import INGEST_KEY_AGE, Authenticator, Principal
 from api.body_form import BodyForm, body_form
 from api.event_body import BODY_LIMIT_BYTES, Body, Patience, Receiver, too_large
+from api.event_tallies import EventTallies
 from api.problems import MEDIA_TYPE, RenderedProblem, render, render_any
 from engine.db import Database
 from metering.ingest import Ingester
@@ -37,13 +38,9 @@ _DRAINED: Final = frozenset({400, 413, 429})
 _KNOWN_KEYS: Final = 1_000
 _LONG_LENGTH: Final = len(str(BODY_LIMIT_BYTES))
 _encode: Final = msgspec.json.Encoder().encode
-_EVENTS: Final = Counter("usance_events", "Usage events by what became of them.", ["outcome"])
-_ACCEPTED: Final = _EVENTS.labels("accepted")
-_DUPLICATES: Final = _EVENTS.labels("duplicate")
-_REJECTED: Final = _EVENTS.labels("rejected")
-_REQUESTS: Final = Counter("usance_event_requests", "Requests that bring events.", ["status"])
-_ANSWERED: Final = _REQUESTS.labels("200")
+_TALLIES: Final = EventTallies()
 _JSON: Final = (b"content-type", b"application/json")
+REGISTRY.register(_TALLIES)
 
 
 @lru_cache(maxsize=256)
@@ -121,9 +118,8 @@ class _Door:
 
 
 async def _answer(
-    headers: Iterable[tuple[bytes, bytes]], receiver: Receiver, door: _Door
+    given: Mapping[bytes, bytes], receiver: Receiver, door: _Door
 ) -> EventAnswer | RenderedProblem | None:
-    given = dict(headers)
     form = _form(given.get(b"content-type", b""), given.get(b"content-encoding", b""))
     if isinstance(form, RenderedProblem):
         return form
@@ -210,26 +206,22 @@ async def _take_events(
     headers: Iterable[tuple[bytes, bytes]], receive: Receive, send: Send, door: _Door
 ) -> None:
     """Read, store, answer."""
-    receiver = Receiver(receive)
+    given = dict(headers)
+    receiver = Receiver(receive, given)
     try:
         with door.admission.request():
-            answer = await _answer(headers, receiver, door)
+            answer = await _answer(given, receiver, door)
     except Refusal as refusal:
         answer = refusal.problem
     except Exception as error:  # noqa: BLE001 - whatever fails, the caller is told in one form
         answer = render_any(error)
     if isinstance(answer, EventAnswer):
-        _ACCEPTED.inc(answer.accepted)
-        if answer.duplicates:
-            _DUPLICATES.inc(answer.duplicates)
-        if answer.rejected:
-            _REJECTED.inc(len(answer.rejected))
-        _ANSWERED.inc()
+        _TALLIES.count(answer)
         body = _encode(answer)
         pairs = [_JSON, (b"content-length", b"%d" % len(body))]
         await _send_pairs(send, status=200, pairs=pairs, body=body)
     elif answer is not None:
-        _REQUESTS.labels(str(answer.status)).inc()
+        _TALLIES.count_refusal(status=answer.status)
         if answer.status in _DRAINED:
             await receiver.drain()
         told = {**answer.headers, "content-type": MEDIA_TYPE}

@@ -121,3 +121,38 @@ def test_times_become_integers_exactly(texts):
 def test_any_number_of_times_becomes_integers(count):
     whole = read_events(b"[" + item("2026-11-20T12:00:00.000007Z") + b"]")
     assert times_of(whole.events * count).tolist() == [micros_of(whole.events[0].time)] * count
+
+
+DEEP = b"[" * 70 + b"]" * 70
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        b'"data":{"tokens":3,"cost":0.1,"much":1e400}',
+        b'"data":{"tokens":3,"cost":0.10}',
+        b'"data":{"tokens":' + b"7" * 310 + b"}",
+        b'"data":{"tokens":3,"deep":' + DEEP + b"}",
+        b'"data":{"a":' + b"[" * 60 + b"]" * 60 + b',"b":[[1],[2],[3],[4],[5],[6],[7]]}',
+        b'"data":{"text":"\\u0041\\n","none":"\\u0000"}',
+        b'"data":{"text":"\\u0041\\n"}',
+        b'"data":[1]',
+        b'"data":null',
+        b'"time":null',
+        b'"backfill":"may","data":{}',
+        b'"source":null,"specversion":"1.0"',
+        b'"source":"s","specversion":"0.3"',
+        b'"source":"s","specversion":"1.0","data_base64":"AA=="',
+        b'"data":{"text":"' + b"x" * 5_000 + b'"}',
+        b'"data":{"text":"\xff"}',
+    ],
+)
+@pytest.mark.parametrize("cloudevents", [False, True])
+def test_an_event_alone_is_read_as_in_an_array(fields, cloudevents):
+    alone = b'{"id":"a","type":"call","subject":"acme",' + fields + b"}"
+
+    def told(body: bytes) -> object:
+        intake = read_events(body, cloudevents=cloudevents)
+        return intake.events, intake.datas, list(intake.indexes), intake.rejected, intake.backfilled
+
+    assert told(alone) == told(b"[" + alone + b"]")
