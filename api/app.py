@@ -56,7 +56,7 @@ from api.problems import answer_with_problem
 from api.run_metrics import run_metrics
 from api.unit_of_work import CommitBeforeAnswer
 from engine.db import Database
-from metering.ingest import Ingester
+from metering.ingest import COMMIT_SECONDS, Ingester
 from plans.model import Mode, Seller
 from plans.seller_store import load_seller
 
@@ -155,14 +155,16 @@ def create_app(
     routes: Sequence[ControllerRouterHandler] = ROUTES,
     body_limit_bytes: int = BODY_LIMIT_BYTES,
     body_timeout_seconds: int = BODY_TIMEOUT_SECONDS,
+    commit_seconds: float = COMMIT_SECONDS,
     owns_database: bool = False,
 ) -> Litestar:
     """The application on a database opened as `usance_app`; `clock` gives wall time in UTC.
 
+    Events whose commit takes longer than `commit_seconds` are answered 503.
     `routes` are handlers, controllers or routers; each handler declares `opt={"scope": …}` or
     `opt={"public": True}`. `owns_database` closes the pool at shut-down.
     """
-    ingester = Ingester(database=database)
+    ingester = Ingester(database=database, commit_seconds=commit_seconds)
 
     async def close_database() -> None:
         if owns_database:

@@ -148,13 +148,14 @@ async def scratch_application(*, running: "Runtime") -> "AsyncIterator[MakeSelle
     from api.app import create_app
     from api.in_process import Client, lifespan
     from engine.scratch import scratch_database
+    from metering.ingest import PATIENT_SECONDS
     from plans.create_seller import create_seller
     from plans.drafts import SellerDraft
 
     async with scratch_database(dsn=running.admin_dsn) as dsn:
         database = running.open_scratch(dsn=dsn)
         try:
-            application = create_app(database=database, clock=_now)
+            application = create_app(database=database, clock=_now, commit_seconds=PATIENT_SECONDS)
             async with lifespan(application=application):
 
                 async def make_seller(clock_at: datetime) -> Client:

@@ -79,7 +79,7 @@ async def _consume(*, running: "Runtime") -> None:
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    database = running.open()
+    database = running.open_to_serve()
     try:
         async with connect(running.settings) as jetstream, watch_server(running=running):
             from api.consume import Taker, consume

@@ -112,18 +112,19 @@ async def import_file(
     from api.act_as import acting_key, choose_seller
     from api.app import create_app
     from api.importing import read_rows
-    from api.in_process import Client, lifespan
+    from api.in_process import PatientClient, lifespan
     from api.send_rows import send_rows
+    from metering.ingest import PATIENT_SECONDS
 
     database = running.open()
     try:
         seller = await choose_seller(database=database, seller_id=seller_id)
-        application = create_app(database=database, clock=_now)
+        application = create_app(database=database, clock=_now, commit_seconds=PATIENT_SECONDS)
         async with (
             lifespan(application=application),
             acting_key(database=database, seller=seller, name="import", now=_now()) as secret,
         ):
-            client = Client(application=application, key=secret)
+            client = PatientClient(application=application, key=secret)
             with _progress() as progress:
                 task = progress.add_task(f"{file.name}", total=None)
                 return await send_rows(

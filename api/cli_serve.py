@@ -55,7 +55,7 @@ async def _serve(*, running: "Runtime", role: str, address: tuple[str, int]) -> 
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    database = running.open()
+    database = running.open_to_serve()
     try:
         async with contextlib.AsyncExitStack() as stack:
             if role in {"all", "worker"}:
@@ -83,10 +83,12 @@ async def _listen(
     from granian.server.embed import Server
 
     from api.app import create_app, keep_what_was_started
+    from metering.ingest import COMMIT_SECONDS
 
     host, port = address
     _refuse_taken(host=host, port=port)
-    application = create_app(database=database, clock=_now)
+    seconds = running.settings.wait_seconds or COMMIT_SECONDS
+    application = create_app(database=database, clock=_now, commit_seconds=seconds)
     keep_what_was_started()
     server = Server(
         application,

@@ -4,6 +4,7 @@ For the check runner, the demo and the importers, which run in the application's
 """
 
 import asyncio
+import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final
@@ -16,6 +17,10 @@ Application = Callable[
     [Any, Callable[[], Awaitable[Any]], Callable[[Any], Awaitable[None]]], Awaitable[None]
 ]
 
+PATIENCE_SECONDS: Final = 300
+"""So long what the API cannot do now is tried again, counted from the first time."""
+_NOT_NOW: Final = frozenset({429, 503})
+_LONGEST_PAUSE_SECONDS: Final = 10.0
 _ENCODER: Final = msgspec.json.Encoder(decimal_format="number")
 
 
@@ -57,6 +62,11 @@ class Client:
         return await self.send(
             "POST", path, content=content, headers={"content-type": "application/json"}
         )
+
+    async def create(self, path: str, body: Any) -> Answer:
+        """POST `body` as JSON; whatever is lost on the way, what it asks for is done once."""
+        headers = {"content-type": "application/json", "idempotency-key": secrets.token_hex(16)}
+        return await self.send("POST", path, content=_ENCODER.encode(body), headers=headers)
 
     async def patch(self, path: str, body: Any) -> Answer:
         """PATCH with `body` as JSON."""
@@ -111,6 +121,34 @@ class Client:
 
         await self._application(scope, receive, collect)
         return Answer(status=status, body=b"".join(parts), headers=named)
+
+
+class PatientClient(Client):
+    """Sends a request again, after the pause that was asked for, while the API cannot take it.
+
+    For events, which their ids tell apart, for `create`, and for what may be asked twice.
+    """
+
+    def __init__(
+        self, *, application: Application, key: str, patience_seconds: float = PATIENCE_SECONDS
+    ) -> None:
+        """After `patience_seconds` a refusal is given as it came."""
+        super().__init__(application=application, key=key)
+        self._patience_seconds = patience_seconds
+
+    async def send(
+        self, method: str, path: str, *, content: bytes, headers: Mapping[str, str]
+    ) -> Answer:
+        """One request, until it is answered by something else than 429 or 503."""
+        seconds = asyncio.get_running_loop().time
+        until, longer = seconds() + self._patience_seconds, 0.0
+        while True:
+            answer = await super().send(method, path, content=content, headers=headers)
+            if answer.status not in _NOT_NOW or seconds() >= until:
+                return answer
+            asked = answer.headers.get("retry-after", "")
+            await asyncio.sleep((int(asked) if asked.isdigit() else 1) + longer)
+            longer = min(_LONGEST_PAUSE_SECONDS, 2 * longer + 0.5)
 
 
 @asynccontextmanager

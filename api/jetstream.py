@@ -31,7 +31,7 @@ UNSETTLED: Final = 10_000
 """Messages handed out and not settled, of all processes: where it ends nothing more is given."""
 STRAY_BYTES: Final = 1_000_000_000
 _DUPLICATES_SECONDS: Final = 0.1
-_CONNECT_SECONDS: Final = 10.0
+_CONNECT_SECONDS: Final = 30.0
 _REQUEST_SECONDS: Final = 5.0
 _PULL_SECONDS: Final = 0.5
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -256,7 +256,7 @@ async def connected(
 ) -> AsyncIterator[JetStream]:
     """A connection that comes back by itself for as long as the block lasts.
 
-    Error: `unavailable` where no node answers within ten seconds.
+    Error: `unavailable` where no node answers within half a minute.
     """
     client = Client()
 
@@ -272,7 +272,7 @@ async def connected(
                     error_cb=told,
                     max_reconnect_attempts=-1,  # the client's own default gives up for ever
                     reconnect_time_wait=1,
-                    connect_timeout=2,
+                    connect_timeout=5,
                     ping_interval=10,
                     user_credentials=None if credentials is None else str(credentials),
                 )

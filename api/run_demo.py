@@ -14,10 +14,11 @@ from api.app import create_app
 from api.demo_seller import DemoSeller, demo_seller
 from api.demo_usage import EVENT_TYPE, Usage
 from api.importing import written
-from api.in_process import Answer, Client, lifespan
+from api.in_process import Answer, Client, PatientClient, lifespan
 from api.send_rows import BATCH, batched
 from engine.db import Database
 from engine.errors import BillingError, ErrorKind
+from metering.ingest import PATIENT_SECONDS
 
 PLAN: Final = "pay-as-you-go"
 SENDERS: Final = 4
@@ -71,7 +72,8 @@ class Demo:
         there = {entry["key"] for entry in await self.all(kind)} if self.seller.found else set()
         for body in bodies:
             if body["key"] not in there:
-                await self._post(f"/v1/{kind}", body)
+                path = f"/v1/{kind}"
+                _expect_ok(await self.client.create(path, body), what=f"POST {path}")
 
     async def send(
         self,
@@ -202,7 +204,7 @@ async def staged(
     The seller of the same usage, billed in the same way, is found again, its clock where it stood;
     made-up usage has a fresh one each time. Errors: `demo_busy`.
     """
-    application = create_app(database=database, clock=clock)
+    application = create_app(database=database, clock=clock, commit_seconds=PATIENT_SECONDS)
     async with (
         demo_seller(
             database=database,
@@ -212,7 +214,7 @@ async def staged(
         ) as seller,
         lifespan(application=application),
     ):
-        client = Client(application=application, key=seller.secret)
+        client = PatientClient(application=application, key=seller.secret)
         yield Demo(client=client, seller=seller, usage=usage)
 
 

@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-from engine.db import APP_ROLE, AUDITOR_ROLE, Database, open_database
+from engine.db import APP_ROLE, AUDITOR_ROLE, PATIENT, Database, Waiting, open_database
 from engine.errors import BillingError, ErrorKind
 from engine.migrate import adopt_database, ensure_database, ensure_roles, head_revision, upgrade
 from engine.postgres import ExternalDatabase, RunningServer, resolve, role_dsn, role_password
@@ -39,6 +39,16 @@ class Runtime(msgspec.Struct, frozen=True, kw_only=True):
         """A pool that works as the application's role, under row-level security."""
         return self._open(dsn=self.app_dsn, role=APP_ROLE, event_store=self.event_store)
 
+    def open_to_serve(self) -> Database:
+        """The same for a process that answers others: it waits no longer than is of use to them."""
+        seconds = self.settings.wait_seconds
+        waiting = Waiting()
+        if seconds:
+            waiting = Waiting(connect_seconds=seconds, pool_seconds=seconds, lock_seconds=seconds)
+        return self._open(
+            dsn=self.app_dsn, role=APP_ROLE, event_store=self.event_store, waiting=waiting
+        )
+
     def open_for_audit(self) -> Database:
         """A pool that may read every seller and write nothing."""
         return self._open(dsn=self.auditor_dsn, role=AUDITOR_ROLE, event_store=self.event_store)
@@ -50,12 +60,15 @@ class Runtime(msgspec.Struct, frozen=True, kw_only=True):
         """
         return self._open(dsn=dsn, role=APP_ROLE, event_store=None)
 
-    def _open(self, *, dsn: str, role: str, event_store: EventStore | None) -> Database:
+    def _open(
+        self, *, dsn: str, role: str, event_store: EventStore | None, waiting: Waiting = PATIENT
+    ) -> Database:
         return open_database(
             dsn=dsn,
             role=role,
             pool_size=self.settings.pool_max_size,
             statement_timeout_seconds=self.settings.statement_timeout_seconds,
+            waiting=waiting,
             event_store=event_store,
             private_addresses=self.settings.private_addresses,
         )

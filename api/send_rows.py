@@ -147,7 +147,7 @@ async def _send_object(*, client: Client, row: Row, kind: Kind, sent: Sent) -> N
     if row.body is None:
         sent.add_refused(row, row.refusal)
         return
-    answer = await client.post(f"/v1/{kind}", row.body)
+    answer = await client.create(f"/v1/{kind}", row.body)
     if answer.ok:
         sent.accepted += 1
     elif answer.status in {400, 409, 422}:

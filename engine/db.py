@@ -19,6 +19,8 @@ APP_ROLE: Final = "usance_app"
 LOADER_ROLE: Final = "usance_loader"
 AUDITOR_ROLE: Final = "usance_auditor"
 OWNER_ROLE: Final = "usance_owner"
+CONNECT_SECONDS: Final = 60
+"""How long a command waits for the server to take a connection."""
 _NAME: Final = re.compile(r"^[a-z_][a-z0-9_]*$")
 
 _SNAPSHOT: Final = re.compile(r"^[0-9A-F-]+$")
@@ -35,6 +37,24 @@ _SELLER: Final = text("SELECT set_config('app.seller', :seller, true)")
 
 def _to_json(value: object) -> str:
     return msgspec.json.encode(value).decode()
+
+
+class Waiting(msgspec.Struct, frozen=True, kw_only=True):
+    """How long a session waits, in seconds; what takes longer fails and may be tried again.
+
+    The defaults are for whoever has somebody waiting for an answer.
+    """
+
+    connect_seconds: int = 10
+    """For the server to take a connection."""
+    pool_seconds: int = 5
+    """For a connection that others of the pool use."""
+    lock_seconds: int = 10
+    """For what another transaction holds."""
+
+
+PATIENT: Final = Waiting(connect_seconds=CONNECT_SECONDS, pool_seconds=60, lock_seconds=60)
+"""For work that has to be begun again as a whole when it fails."""
 
 
 class Database:
@@ -86,7 +106,7 @@ def open_database(
     role: str | None = None,
     pool_size: int = 10,
     statement_timeout_seconds: int = 60,
-    lock_timeout_seconds: int = 10,
+    waiting: Waiting | None = None,
     event_store: object | None = None,
     private_addresses: bool = False,
 ) -> Database:
@@ -94,11 +114,12 @@ def open_database(
 
     `event_store` is where events lie outside PostgreSQL: every connection is told of it.
     """
+    patience = waiting or Waiting()
     server_settings = {
         "application_name": "usance",
         "timezone": "UTC",
         "statement_timeout": f"{statement_timeout_seconds}s",
-        "lock_timeout": f"{lock_timeout_seconds}s",
+        "lock_timeout": f"{patience.lock_seconds}s",
         "idle_in_transaction_session_timeout": "120s",
         "jit": "off",
     }
@@ -107,7 +128,9 @@ def open_database(
 
     async def connect() -> Any:
         try:
-            return await asyncpg.connect(dsn, server_settings=server_settings, timeout=10)
+            return await asyncpg.connect(
+                dsn, server_settings=server_settings, timeout=patience.connect_seconds
+            )
         except FileNotFoundError as error:
             # A socket that is not there is a server that is not there.
             raise ConnectionRefusedError("the database's socket is not there") from error
@@ -118,7 +141,7 @@ def open_database(
         pool_size=pool_size,
         max_overflow=0,
         hide_parameters=True,  # errors are logged, what people are called is not
-        pool_timeout=5,
+        pool_timeout=patience.pool_seconds,
         json_serializer=_to_json,
         json_deserializer=msgspec.json.decode,
         execution_options={"event_store": event_store},

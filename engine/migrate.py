@@ -12,7 +12,14 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from engine.db import APP_ROLE, AUDITOR_ROLE, LOADER_ROLE, OWNER_ROLE, quote_name
+from engine.db import (
+    APP_ROLE,
+    AUDITOR_ROLE,
+    CONNECT_SECONDS,
+    LOADER_ROLE,
+    OWNER_ROLE,
+    quote_name,
+)
 
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9_-]")
 _LOCK: Final = 7_305_119
@@ -31,7 +38,7 @@ async def ensure_roles(*, dsn: str, passwords: dict[str, str]) -> None:
     `dsn` must be allowed to create roles. owner holds the tables, app works, loader copies
     (BYPASSRLS, INSERT only), auditor reads.
     """
-    raw = await asyncpg.connect(dsn, timeout=10)
+    raw = await asyncpg.connect(dsn, timeout=CONNECT_SECONDS)
     try:
         async with raw.transaction():
             await raw.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
@@ -56,7 +63,7 @@ async def ensure_roles(*, dsn: str, passwords: dict[str, str]) -> None:
 
 async def ensure_database(*, dsn: str, name: str) -> None:
     """Create database `name`, owned by the owner role, where it is missing."""
-    raw = await asyncpg.connect(dsn, timeout=10)
+    raw = await asyncpg.connect(dsn, timeout=CONNECT_SECONDS)
     try:
         found = await raw.fetchval("SELECT 1 FROM pg_database WHERE datname = $1", name)
         if found is None:
@@ -73,7 +80,7 @@ async def adopt_database(*, dsn: str) -> None:
 
     That user must own the database or be a superuser; it is made a member of the roles.
     """
-    raw = await asyncpg.connect(dsn, timeout=10)
+    raw = await asyncpg.connect(dsn, timeout=CONNECT_SECONDS)
     try:
         async with raw.transaction():
             await raw.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
@@ -123,6 +130,6 @@ async def upgrade(*, dsn: str) -> str | None:
 
 def _connector(dsn: str) -> Any:
     async def connect() -> Any:
-        return await asyncpg.connect(dsn, timeout=10)
+        return await asyncpg.connect(dsn, timeout=CONNECT_SECONDS)
 
     return connect

@@ -61,9 +61,11 @@ __all__ = [
 ]
 
 POLL_SECONDS = 0.02
-SHARED_MEMORY_RETRY_SECONDS = 5.0
+DEADLINE_SECONDS = 60.0
+ANSWER_SECONDS = 30.0
+SHARED_MEMORY_RETRY_SECONDS = 30.0
 STOP_SECONDS = 20.0
-LAST_WORDS_SECONDS = 0.5
+LAST_WORDS_SECONDS = 5.0
 # After a crash the write-ahead log is replayed first: giving up early would only start over.
 RECOVERY_PATIENCE = 20
 
@@ -95,7 +97,7 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     """How to find, create and start the server of one home."""
 
     home: Path
-    deadline_seconds: float = 30.0
+    deadline_seconds: float = DEADLINE_SECONDS
     search_path: str = ""
     bin_dir: Path | None = None
     throw_away: bool = False
@@ -170,7 +172,7 @@ class RunningServer:
             port=note.port,
             password=role_password(home=self._place.home, role=SUPERUSER),
         )
-        version = answered_version(dsn=dsn, timeout_seconds=self._launch.deadline_seconds)
+        version = answered_version(dsn=dsn, timeout_seconds=ANSWER_SECONDS)
         if version is None:
             return None
         return Server(
@@ -305,7 +307,7 @@ class RunningServer:
 def start_or_join(
     *,
     home: Path,
-    deadline_seconds: float = 30.0,
+    deadline_seconds: float = DEADLINE_SECONDS,
     search_path: str = "",
     bin_dir: Path | None = None,
     throw_away: bool = False,
@@ -340,7 +342,7 @@ def start_or_join(
 
 @contextlib.contextmanager
 def resolve(
-    *, settings: Settings, deadline_seconds: float = 30.0
+    *, settings: Settings, deadline_seconds: float = DEADLINE_SECONDS
 ) -> Generator[RunningServer | ExternalDatabase]:
     """The database to use: the one `USANCE_DATABASE_URL` names, else the embedded server's.
 

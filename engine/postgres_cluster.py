@@ -28,7 +28,8 @@ from engine.postgres_files import (
 
 PROC = Path("/proc")
 FIRST_BUILTIN_LOCALE_MAJOR = 17
-ORPHANS_DEADLINE_SECONDS = 5.0
+ORPHANS_ASKED_SECONDS = 2.5
+ORPHANS_DEADLINE_SECONDS = 30.0
 
 
 class PidFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -179,9 +180,7 @@ def clear_after_crash(*, data: Path, sockets: Path, account: Account) -> None:
         waited = time.monotonic() - started_at
         for pid, proven in users.items():
             if proven:
-                _signal(
-                    pid, signal.SIGQUIT if waited < ORPHANS_DEADLINE_SECONDS / 2 else signal.SIGKILL
-                )
+                _signal(pid, signal.SIGQUIT if waited < ORPHANS_ASKED_SECONDS else signal.SIGKILL)
         if waited > ORPHANS_DEADLINE_SECONDS:
             raise PostgresError(
                 "postgres_orphans",

@@ -15,7 +15,7 @@ from typing import Any, Final
 import asyncpg
 
 from engine import migrate
-from engine.db import OWNER_ROLE, quote_name
+from engine.db import CONNECT_SECONDS, OWNER_ROLE, quote_name
 
 PREFIX: Final = "usance_scratch"
 _LOCK: Final = 7_305_120
@@ -41,7 +41,7 @@ def schema_digest() -> str:
 
 async def current_revision(*, dsn: str) -> str | None:
     """The revision a database is at; None when it was never migrated."""
-    raw = await asyncpg.connect(dsn, timeout=10)
+    raw = await asyncpg.connect(dsn, timeout=CONNECT_SECONDS)
     try:
         if await raw.fetchval("SELECT to_regclass('alembic_version')") is None:
             return None
@@ -56,7 +56,7 @@ async def ensure_template(*, dsn: str) -> str:
     `dsn` must be allowed to create databases and roles.
     """
     name = f"{PREFIX}_template_{schema_digest()}"
-    raw = await asyncpg.connect(database_dsn(dsn=dsn, name="postgres"), timeout=10)
+    raw = await asyncpg.connect(database_dsn(dsn=dsn, name="postgres"), timeout=CONNECT_SECONDS)
     try:
         await raw.execute("SELECT pg_advisory_lock($1)", _LOCK)
         if await raw.fetchval("SELECT 1 FROM pg_database WHERE datname = $1", name) is None:
@@ -87,7 +87,7 @@ async def scratch_database(*, dsn: str) -> AsyncIterator[str]:
     # This connection stays open, so that others see by its name that the database is in use.
     raw = await asyncpg.connect(
         database_dsn(dsn=dsn, name="postgres"),
-        timeout=10,
+        timeout=CONNECT_SECONDS,
         server_settings={"application_name": name},
     )
     try:

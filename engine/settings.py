@@ -46,6 +46,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     log_level: LogLevel = "info"
     pool_max_size: int = 12
     statement_timeout_seconds: int = 30
+    wait_seconds: int = 0
+    """How long a request waits for the database before it is answered 503; 0: each its time."""
     drain_timeout_seconds: int = 20
     nats_urls: tuple[str, ...] = ()
     """Nodes of one NATS cluster; empty where nothing comes through JetStream."""
@@ -99,6 +101,9 @@ def load_settings(*, environ: Mapping[str, str], is_root: bool, user_data: Path)
         pool_max_size=_integer(environ=environ, variable="USANCE_POOL_MAX_SIZE", default=12),
         statement_timeout_seconds=_integer(
             environ=environ, variable="USANCE_STATEMENT_TIMEOUT_SECONDS", default=30
+        ),
+        wait_seconds=_integer(
+            environ=environ, variable="USANCE_WAIT_SECONDS", default=0, least=0, most=600
         ),
         drain_timeout_seconds=_integer(
             environ=environ, variable="USANCE_DRAIN_TIMEOUT_SECONDS", default=20

@@ -29,6 +29,8 @@ from metering.model import (
 GROUP_EVENTS: Final = 5_000
 QUEUED_EVENTS: Final = 100_000
 COMMIT_SECONDS: Final = 2.5
+PATIENT_SECONDS: Final = 60.0
+"""The same where nobody would do better to ask again: a slow disk is no reason to fail."""
 LINGER_STEPS: Final = 2
 _LINGER_SECONDS: Final = 0.001
 _CROWD_FADES: Final = 0.9

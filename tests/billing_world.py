@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import text
 
 from engine.audit import audit
-from engine.db import AUDITOR_ROLE, Database, open_database
+from engine.db import AUDITOR_ROLE, PATIENT, Database, open_database
 from invoicing.advance_clock import ClockAnswer, advance_clock
 from invoicing.model import BillingRun
 from invoicing.run_billing import run_billing
@@ -83,7 +83,7 @@ async def written(database: Database, seller: int) -> dict[str, list[tuple[Any, 
 
 async def violations(dsn: str) -> list[Any]:
     """What the audit finds in a database, given by the superuser's address."""
-    auditor = open_database(dsn=dsn, role=AUDITOR_ROLE, pool_size=1)
+    auditor = open_database(dsn=dsn, role=AUDITOR_ROLE, pool_size=1, waiting=PATIENT)
     try:
         async with auditor.transaction(seller=None, snapshot=True) as connection:
             return await audit(connection=connection)

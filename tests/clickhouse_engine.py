@@ -7,7 +7,7 @@ from uuid import uuid4
 import clickhouse_connect
 import pytest
 
-from engine.db import Database, open_database
+from engine.db import PATIENT, Database, open_database
 from metering.clickhouse_store import ClickHouseEvents
 
 
@@ -36,7 +36,9 @@ def event_store(clickhouse: Any) -> ClickHouseEvents:
 @pytest.fixture
 async def database(database_url: str, event_store: ClickHouseEvents) -> AsyncIterator[Database]:
     """What the fixture of this name is elsewhere, with its events in ClickHouse."""
-    opened = open_database(dsn=database_url, role="usance_app", event_store=event_store)
+    opened = open_database(
+        dsn=database_url, role="usance_app", event_store=event_store, waiting=PATIENT
+    )
     try:
         yield opened
     finally:

@@ -25,7 +25,7 @@ import msgspec
 import pytest
 
 from engine import migrate
-from engine.db import Database, open_database
+from engine.db import PATIENT, Database, open_database
 from engine.postgres import start_or_join
 from engine.postgres_binaries import OLDEST_MAJOR
 from plans.create_seller import create_seller
@@ -61,7 +61,7 @@ class Cluster:
 
     async def run(self, statement: str) -> None:
         """One statement of the superuser in the maintenance database."""
-        raw = await asyncpg.connect(self.admin_dsn, timeout=10)
+        raw = await asyncpg.connect(self.admin_dsn, timeout=60)
         try:
             await raw.execute(statement)
         finally:
@@ -82,7 +82,7 @@ def template_name() -> str:
 async def make_template(*, admin_dsn: str) -> Cluster:
     """Roles and the migrated template, made by whichever process comes first."""
     cluster = Cluster(admin_dsn=admin_dsn, template=template_name())
-    raw = await asyncpg.connect(admin_dsn, timeout=10)
+    raw = await asyncpg.connect(admin_dsn, timeout=60)
     try:
         await raw.execute("SELECT pg_advisory_lock($1)", TEMPLATE_LOCK)
         await migrate.ensure_roles(dsn=admin_dsn, passwords={})
@@ -189,7 +189,7 @@ def module_database_url(cluster: Cluster) -> Iterator[str]:
 @pytest.fixture
 async def database(database_url: str) -> AsyncIterator[Database]:
     """A pool on the test's own database in the application's role."""
-    opened = open_database(dsn=database_url, role="usance_app")
+    opened = open_database(dsn=database_url, role="usance_app", waiting=PATIENT)
     try:
         yield opened
     finally:
@@ -199,7 +199,7 @@ async def database(database_url: str) -> AsyncIterator[Database]:
 @pytest.fixture
 async def superuser(database_url: str) -> AsyncIterator[Any]:
     """An asyncpg connection that no guard by privilege or row-level security binds."""
-    raw = await asyncpg.connect(database_url, timeout=10)
+    raw = await asyncpg.connect(database_url, timeout=60)
     try:
         yield raw
     finally:

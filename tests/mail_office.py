@@ -9,6 +9,7 @@ from api.app import create_app
 from api.in_process import Client, lifespan
 from api.worker import mail
 from engine.db import Database
+from metering.ingest import PATIENT_SECONDS
 from plans.create_seller import create_seller
 from plans.drafts import SellerDraft
 from plans.model import Mode
@@ -30,7 +31,9 @@ class Office:
         clock_at = NOW if mode is Mode.TEST else None
         draft = SellerDraft(legal_name="Helios", mode=mode, clock_at=clock_at)
         made = await create_seller(database=self.database, draft=draft, now=NOW)
-        application = create_app(database=self.database, clock=lambda: self.now)
+        application = create_app(
+            database=self.database, clock=lambda: self.now, commit_seconds=PATIENT_SECONDS
+        )
         async with lifespan(application=application):
             self.client = Client(application=application, key=made.secret)
         self.seller = made.seller

@@ -10,10 +10,12 @@ from sqlalchemy import text
 
 from api.consume import Taker, consume
 from api.jetstream import connected
+from engine.errors import BillingError
 from metering.intake_error_store import list_intake_errors
 from metering.store import decode_payload
 from tests.metering_world import World
 from tests.nats_nodes import client, until
+from tests.processes import SECONDS
 
 NUMBERS = count(1)
 
@@ -34,7 +36,7 @@ class Line:
     def __init__(self, *, sender, jetstream, world: World, seller_id: str) -> None:
         self.sender, self.jetstream, self.world = sender, jetstream, world
         self.seller_id = seller_id
-        self.context = sender.jetstream(timeout=30)
+        self.context = sender.jetstream(timeout=SECONDS)
 
     async def publish(self, body: object, *, seller: str | None = None, **headers: str) -> None:
         raw = body if isinstance(body, bytes) else msgspec.json.encode(body)
@@ -43,7 +45,16 @@ class Line:
         await self.context.publish(subject, raw, headers=named or None)
 
     async def waiting(self) -> int:
-        return (await self.jetstream.look()).messages
+        """How many messages are in the stream, as soon as the node answers."""
+        found: list[int] = []
+
+        async def told() -> bool:
+            with contextlib.suppress(BillingError):
+                found.append((await self.jetstream.look()).messages)
+            return bool(found)
+
+        await until(told)
+        return found[0]
 
     async def take_all(self, **options: object) -> Taker:
         """Consume until nothing is left in the stream."""
@@ -66,7 +77,7 @@ class Line:
         await taker.start()
         stop = asyncio.Event()
         running = asyncio.create_task(
-            consume(jetstream=self.jetstream, taker=taker, stop=stop, drain_seconds=60)
+            consume(jetstream=self.jetstream, taker=taker, stop=stop, drain_seconds=SECONDS)
         )
         try:
             yield taker

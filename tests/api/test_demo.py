@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.api.command_line import USANCE, environment
+from tests.processes import SECONDS, end_all_in
 
 ROWS = 40
 
@@ -19,13 +20,18 @@ def home() -> Iterator[Path]:
     made = Path(tempfile.mkdtemp(prefix="usance-demo-"))
     made.chmod(0o711)
     yield made
-    shutil.rmtree(made, ignore_errors=True)
+    end_all_in(made)
+    shutil.rmtree(made)
 
 
 def demo(*arguments: str, home: Path) -> subprocess.CompletedProcess[str]:
     variables = environment(database_url="", home=home)
     return subprocess.run(
-        [*USANCE, "demo", *arguments], env=variables, capture_output=True, text=True, timeout=120
+        [*USANCE, "demo", *arguments],
+        env=variables,
+        capture_output=True,
+        text=True,
+        timeout=3 * SECONDS,
     )
 
 

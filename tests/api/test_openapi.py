@@ -22,9 +22,10 @@ from schemathesis.specs.openapi.checks import (
 
 from api.app import create_app, handlers_of
 from api.auth import declared_scope
-from engine.db import open_database
+from engine.db import PATIENT, open_database
 from tests.api.routes import PUBLIC, ROWS, address, filled
 from tests.api.world import World, bill, open_world
+from tests.processes import SECONDS
 
 CHECKS = [
     not_a_server_error,
@@ -80,11 +81,11 @@ class Background:
         self._stop = asyncio.Event()
         ready: concurrent.futures.Future[World] = concurrent.futures.Future()
         self._life = asyncio.run_coroutine_threadsafe(self._live(dsn, ready), self._loop)
-        concurrent.futures.wait((ready, self._life), return_when="FIRST_COMPLETED", timeout=60)
+        concurrent.futures.wait((ready, self._life), return_when="FIRST_COMPLETED", timeout=SECONDS)
         self.world = ready.result(timeout=0) if ready.done() else self._life.result(timeout=0)
 
     async def _live(self, dsn: str, ready: "concurrent.futures.Future[World]") -> Any:
-        opened = open_database(dsn=dsn, role="usance_app", pool_size=4)
+        opened = open_database(dsn=dsn, role="usance_app", pool_size=4, waiting=PATIENT)
         async with open_world(opened) as world:
             await bill(world, world.ours)
             await bill(world, world.theirs)
@@ -93,16 +94,16 @@ class Background:
         await opened.close()
 
     def _wait(self, awaitable: Any) -> Any:
-        return asyncio.run_coroutine_threadsafe(awaitable, self._loop).result(timeout=60)
+        return asyncio.run_coroutine_threadsafe(awaitable, self._loop).result(timeout=SECONDS)
 
     def ask(self, **fields: Any) -> httpx.Response:
         return self._wait(self.world.client.request(**fields))
 
     def close(self) -> None:
         self._loop.call_soon_threadsafe(self._stop.set)
-        self._life.result(timeout=30)
+        self._life.result(timeout=SECONDS)
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(timeout=10)
+        self._thread.join(timeout=SECONDS)
         self._loop.close()
 
 

@@ -4,57 +4,36 @@ import contextlib
 import re
 import shutil
 import signal
-import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.error import URLError
 from urllib.request import urlopen
 
 import pytest
 
-from tests.api.command_line import ROOT, USANCE, create_seller, environment
+from tests.api.command_line import USANCE, create_seller, environment
+from tests.processes import ROOT, SECONDS, Program, free_ports, program, wait_until
 
 BLOCK = re.compile(r"<!-- tested -->\n```bash\n(.*?)```", re.DOTALL)
 FIELD = re.compile(r'"(\w+)":("[^"]*"|\d+)')
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 @contextlib.contextmanager
-def serving(*, database_url: str, home: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+def serving(*, database_url: str, home: Path) -> Iterator[tuple[str, Program]]:
     """`usance serve` until it answers; gives its address and the process."""
-    port = free_port()
-    server = subprocess.Popen(
-        [*USANCE, "serve", "--port", str(port)],
-        env=environment(database_url=database_url, home=home),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    try:
+    (port,) = free_ports(1)
+    variables = environment(database_url=database_url, home=home)
+    with program([*USANCE, "serve", "--port", str(port)], env=variables) as server:
         address = f"http://127.0.0.1:{port}"
-        wait_until_ready(address, server)
+        wait_until(lambda: is_ready(address, server))
         yield address, server
-    finally:
-        if server.poll() is None:
-            server.kill()
-        server.communicate()
 
 
-def wait_until_ready(address: str, server: subprocess.Popen[str]) -> None:
-    until = time.monotonic() + 30
-    while time.monotonic() < until and server.poll() is None:
-        with contextlib.suppress(URLError, ConnectionError), urlopen(f"{address}/readyz"):
-            return
-        time.sleep(0.05)
-    server.kill()
-    pytest.fail(f"the server did not answer: {server.communicate()[0]}")
+def is_ready(address: str, server: Program) -> bool:
+    server.require_running()
+    with contextlib.suppress(OSError), urlopen(f"{address}/readyz", timeout=SECONDS):
+        return True
+    return False
 
 
 def test_the_tour_works_as_printed(database_url: str, tmp_path: Path) -> None:
@@ -71,7 +50,7 @@ def test_the_tour_works_as_printed(database_url: str, tmp_path: Path) -> None:
             | {"USANCE_URL": address, "USANCE_KEY": key},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=SECONDS,
         )
         assert toured.returncode == 0, toured.stdout + toured.stderr
         said = toured.stdout
@@ -84,4 +63,4 @@ def test_the_tour_works_as_printed(database_url: str, tmp_path: Path) -> None:
         assert '"108.00"' in said.splitlines()[-1]
         assert (tmp_path / "invoice.pdf").read_bytes().startswith(b"%PDF-")
         server.send_signal(signal.SIGTERM)
-        assert server.wait(timeout=20) == 0
+        assert server.wait() == 0, server.told()

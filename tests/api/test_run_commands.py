@@ -2,8 +2,6 @@
 
 import asyncio
 import signal
-import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,18 @@ import pytest
 from tests.api.command_line import USANCE, create_seller, environment, usance
 from tests.api.world import START, World
 from tests.faults import billing_kills as kills
+from tests.processes import program, wait_until
+
+BRAKE = """
+CREATE TABLE brake AS SELECT true;
+CREATE FUNCTION brake() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
+BEGIN
+  WHILE EXISTS (SELECT FROM brake) LOOP PERFORM pg_sleep(0.02); END LOOP;
+  RETURN NULL;
+END $$;
+CREATE TRIGGER zz_brake AFTER INSERT ON invoices FOR EACH STATEMENT EXECUTE FUNCTION brake();
+"""
+WAITING = "pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
 
 
 def test_a_run_is_approved_at_the_command_line(database_url: str, tmp_path: Path) -> None:
@@ -48,37 +58,32 @@ def test_an_interrupted_run_is_paused_and_says_how_to_go_on(
     asyncio.run(kills.fill_books(database_url, 60))
     before = kills.count_rows(database_url)
 
-    async def slow_down(delay: str) -> None:
-        raw = await asyncpg.connect(database_url, timeout=10)
-        await raw.execute(
-            "CREATE OR REPLACE FUNCTION slowly() RETURNS trigger LANGUAGE plpgsql AS"
-            f" $$ BEGIN PERFORM pg_sleep({delay}); RETURN NULL; END $$;"
-            " CREATE OR REPLACE TRIGGER zz_slowly AFTER INSERT ON invoices FOR EACH STATEMENT"
-            " EXECUTE FUNCTION slowly()"
-        )
+    def count(table: str) -> int:
+        return kills.count_rows(database_url, table)
+
+    async def execute(sql: str) -> None:
+        raw = await asyncpg.connect(database_url, timeout=60)
+        await raw.execute(sql)
         await raw.close()
 
-    asyncio.run(slow_down("3"))
+    asyncio.run(execute(BRAKE))
     place = {"database_url": database_url, "home": tmp_path}
-    process = subprocess.Popen(
-        [*USANCE, "run", "--as-of", "2026-03-15"],
-        env=environment(**place),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    until = time.monotonic() + 60
-    while not kills.count_rows(database_url, "billing_runs WHERE status = 'running'"):
-        assert time.monotonic() < until and process.poll() is None
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    said, complained = process.communicate(timeout=60)
-    assert (process.returncode, complained) == (1, "")
+    variables = environment(**place) | {"USANCE_STATEMENT_TIMEOUT_SECONDS": "600"}
+    with program([*USANCE, "run", "--as-of", "2026-03-15"], env=variables) as process:
+
+        def runs() -> bool:
+            process.require_running()
+            return count("billing_runs WHERE status = 'running'") > 0
+
+        wait_until(runs)
+        process.send_signal(signal.SIGINT)
+        # A chunk under way is posted first: whoever pauses waits for it.
+        wait_until(lambda: count(WAITING) or count("billing_runs WHERE status = 'paused'"))
+        asyncio.run(execute("DELETE FROM brake"))
+        assert (process.wait(), process.err()) == (1, "")
+        said = process.out()
     assert "is paused" in said and "usance runs resume run_" in said
-    posted = kills.count_rows(database_url)
     run = next(word for word in said.split() if word.startswith("run_"))
-    asyncio.run(slow_down("0"))
-    assert kills.count_rows(database_url) == posted
     resumed = usance("runs", "resume", run, **place)
     assert resumed.returncode == 0, resumed.stderr
     assert kills.count_rows(database_url) > before

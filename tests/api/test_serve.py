@@ -14,9 +14,9 @@ import pytest
 
 from tests.api.command_line import create_seller, usance
 from tests.api.test_readme import serving
+from tests.processes import SECONDS
 
 pytestmark = pytest.mark.anyio
-SECONDS = 20
 
 
 def ask(address: str, key: str, method: str, path: str, body: object = None) -> tuple[int, bytes]:
@@ -37,7 +37,7 @@ async def test_a_request_under_way_is_answered_before_the_process_ends(
     answers: list[tuple[int, bytes]] = []
     with contextlib.ExitStack() as stack:
         address, server = stack.enter_context(serving(database_url=database_url, home=tmp_path))
-        raw = await asyncpg.connect(database_url, timeout=10)
+        raw = await asyncpg.connect(database_url, timeout=60)
         stack.callback(raw.terminate)
         held = raw.transaction()
         await held.start()
@@ -58,7 +58,7 @@ async def test_a_request_under_way_is_answered_before_the_process_ends(
         assert request.is_alive()
         await held.rollback()
         request.join(SECONDS)
-        assert server.wait(timeout=SECONDS) == 0
+        assert server.wait() == 0, server.told()
     assert [status for status, _ in answers] == [201]
 
 

@@ -10,7 +10,7 @@ from decimal import Decimal
 import pytest
 
 from api.simulations import ROUTES
-from engine.db import open_database
+from engine.db import PATIENT, open_database
 from tests.api.command_line import usance
 from tests.backtest_world import PLANS, tell
 from tests.billing_world import at, open_shop
@@ -68,7 +68,7 @@ def told(cluster, tmp_path_factory):
         from tests.faults import billing_kills as kills
 
         await kills.open_books(dsn, mode="live", timezone="Europe/Berlin")
-        database = open_database(dsn=dsn, role="usance_app", pool_size=4)
+        database = open_database(dsn=dsn, role="usance_app", pool_size=4, waiting=PATIENT)
         try:
             async with open_shop(database, 1) as shop:
                 await tell(shop, PLANS, customers=25)

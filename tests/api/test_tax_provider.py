@@ -16,7 +16,7 @@ def engine():
 @pytest.fixture
 async def taxed(world, engine):
     world.database.private_addresses = True
-    terms = {"url": engine.url, "authorization": "Bearer secret", "deadline_seconds": 5}
+    terms = {"url": engine.url, "authorization": "Bearer secret", "deadline_seconds": 30}
     answer = await world.send("PATCH", "/v1/seller", json={"tax_provider": terms})
     assert answer.json()["tax_provider"] == terms | {"authorization": "***"}, answer.text
     yield world

@@ -13,6 +13,7 @@ from api.app import create_app
 from engine.db import Database
 from invoicing.run_states import RunStatus
 from invoicing.run_store import Unfinished, begin_run, finish_run, move_run, park
+from metering.ingest import PATIENT_SECONDS
 from metering.intake_error_store import save_refused
 from metering.intake_errors import Refused, intake_error_id
 from plans.api_keys import ApiKeyDraft, Scope
@@ -321,7 +322,7 @@ async def credit(world: World, seller: Seller) -> None:
 async def open_world(database: Database) -> AsyncIterator[World]:
     """The application on an empty database, with both sellers filled."""
     clock = WallClock()
-    app = create_app(database=database, clock=clock)
+    app = create_app(database=database, clock=clock, commit_seconds=PATIENT_SECONDS)
     transport = httpx.ASGITransport(app=app, raise_app_exceptions=True)  # type: ignore[arg-type]
     async with (
         app.lifespan(),

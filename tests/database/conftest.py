@@ -29,7 +29,7 @@ def server(request: pytest.FixtureRequest, clusters: Callable[[str], Cluster]) -
 async def books(server: Cluster, books_url: str) -> str:
     """The superuser's address of a database with the books of sellers 1 and 2."""
     await ensure_roles(dsn=server.admin_dsn, passwords=PASSWORDS)
-    raw = await asyncpg.connect(books_url, timeout=10)
+    raw = await asyncpg.connect(books_url, timeout=60)
     try:
         assert await write_books(raw, id="sel_a") == 1
         assert await write_books(raw, id="sel_b") == 2
@@ -49,7 +49,7 @@ async def logged_in(dsn: str, *, role: str | None, seller: int | None) -> AsyncI
     """A session of `role` (None: the superuser) in one transaction that is rolled back."""
     if role is not None:
         dsn = role_dsn(admin_dsn=dsn, user=role, password=PASSWORDS[role])
-    raw = await asyncpg.connect(dsn, timeout=10)
+    raw = await asyncpg.connect(dsn, timeout=60)
     transaction = raw.transaction()
     try:
         await transaction.start()

@@ -5,7 +5,7 @@ import asyncio
 import msgspec
 import pytest
 
-from engine.db import open_database
+from engine.db import PATIENT, open_database
 from invoicing.run_billing import Portions, run_billing
 from plans.model import CustomerDraft
 from plans.register_customer import register_customer
@@ -62,7 +62,7 @@ PERSONS = (
 async def fill(dsn):
     """Customers of many kinds, a few of each, with usage, some with two subscriptions."""
     await kills.open_books(dsn, mode="live", timezone="Europe/Berlin")
-    database = open_database(dsn=dsn, role="usance_app", pool_size=4)
+    database = open_database(dsn=dsn, role="usance_app", pool_size=4, waiting=PATIENT)
     try:
         async with open_shop(database, 1) as shop:
             await shop.publish(*PLANS)
@@ -92,7 +92,7 @@ async def fill(dsn):
 
 async def bill(dsn, portions):
     """Bill through the winter; how many customers were derived together."""
-    database = open_database(dsn=dsn, role="usance_app", pool_size=3)
+    database = open_database(dsn=dsn, role="usance_app", pool_size=3, waiting=PATIENT)
     together = []
     try:
         for when in ("2026-02-02", "2026-03-31T15:00", "2027-01-20"):
@@ -139,7 +139,7 @@ def test_the_books_are_the_same(books) -> None:
 async def bill_who_used(dsn):
     """Twelve customers of a plan of usage alone, of whom every other one used anything."""
     await kills.open_books(dsn, mode="live", timezone="UTC")
-    database = open_database(dsn=dsn, role="usance_app", pool_size=3)
+    database = open_database(dsn=dsn, role="usance_app", pool_size=3, waiting=PATIENT)
     reports = []
     try:
         async with open_shop(database, 1) as shop:

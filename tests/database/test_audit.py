@@ -4,7 +4,7 @@ import asyncpg
 import pytest
 
 from engine.audit import CHECKS, audit
-from engine.db import open_database
+from engine.db import PATIENT, open_database
 from tests.books import write_books
 
 # The credit note as one by hand, on the first line of the first invoice.
@@ -339,13 +339,13 @@ PLANTS = [
 @pytest.fixture(scope="module")
 async def auditing(books_url):
     """A superuser's pool: it plants, becomes the auditor, and rolls everything back."""
-    raw = await asyncpg.connect(books_url, timeout=10)
+    raw = await asyncpg.connect(books_url, timeout=60)
     try:
         await write_books(raw, id="sel_a")
         await write_books(raw, id="sel_b")
     finally:
         await raw.close()
-    database = open_database(dsn=books_url)
+    database = open_database(dsn=books_url, waiting=PATIENT)
     try:
         yield database
     finally:

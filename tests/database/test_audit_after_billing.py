@@ -6,7 +6,7 @@ import msgspec
 from sqlalchemy import text
 
 from engine.audit import audit
-from engine.db import AUDITOR_ROLE, open_database
+from engine.db import AUDITOR_ROLE, PATIENT, open_database
 from invoicing.run_billing import run_billing
 from plans.agreement import CancelDraft, SubscriptionDraft
 from plans.cancel import cancel
@@ -57,7 +57,7 @@ async def open_house(database, seller):
 
 
 async def violations(database_url):
-    auditor = open_database(dsn=database_url, role=AUDITOR_ROLE, pool_size=1)
+    auditor = open_database(dsn=database_url, role=AUDITOR_ROLE, pool_size=1, waiting=PATIENT)
     try:
         async with auditor.transaction(seller=None, snapshot=True) as connection:
             return await audit(connection=connection)

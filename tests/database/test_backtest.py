@@ -2,7 +2,7 @@
 
 import pytest
 
-from engine.db import AUDITOR_ROLE, is_free, open_database
+from engine.db import AUDITOR_ROLE, PATIENT, is_free, open_database
 from engine.errors import BillingError
 from tests.backtest_world import (
     ARREARS,
@@ -74,7 +74,7 @@ async def test_other_prices_give_what_a_seller_with_them_bills(present, other) -
 
 async def test_the_auditor_may_run_it_and_nothing_is_written(present, database_url) -> None:
     before = await present.written()
-    auditor = open_database(dsn=database_url, role=AUDITOR_ROLE, pool_size=1)
+    auditor = open_database(dsn=database_url, role=AUDITOR_ROLE, pool_size=1, waiting=PATIENT)
     try:
         answer, _ = await simulate(auditor, present.seller, PRICE_LISTS[:1])
     finally:

@@ -5,7 +5,7 @@ import contextlib
 
 import pytest
 
-from engine.db import open_database
+from engine.db import PATIENT, open_database
 from engine.errors import BillingError
 from invoicing.derive import derive, load_work
 from invoicing.post import StaleDerivationError, post
@@ -136,7 +136,7 @@ async def test_two_runs_at_once_post_everything_once(shop, database_url):
     for number in range(60):
         await shop.customer(f"c{number:02}")
         await shop.subscribe(f"s{number:02}", f"c{number:02}")
-    other = open_database(dsn=database_url, role="usance_app", pool_size=3)
+    other = open_database(dsn=database_url, role="usance_app", pool_size=3, waiting=PATIENT)
     small = {"seller": shop.seller, "now": FEBRUARY, "portions": Portions(segment=20, chunk=7)}
     try:
         runs = await asyncio.gather(

@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from engine.db import Database, open_database
+from engine.db import PATIENT, Database, open_database
 from engine.errors import BillingError
 from metering import manifest_store
 from metering.clickhouse_store import ClickHouseEvents
@@ -33,7 +33,7 @@ __all__ = ["clickhouse", "database", "event_store", "world"]
 @contextlib.asynccontextmanager
 async def without_clickhouse(dsn: str, seller: int) -> AsyncIterator[World]:
     """The same seller, seen by a process that was not told of ClickHouse."""
-    database = open_database(dsn=dsn, role="usance_app")
+    database = open_database(dsn=dsn, role="usance_app", waiting=PATIENT)
     try:
         async with running(database) as ingester:
             yield World(database=database, seller=seller, ingester=ingester)
@@ -291,7 +291,7 @@ async def test_whatever_is_sent_is_measured_as_in_postgresql(world, database_url
     chance = random.Random(20)
     body = b"[" + b",".join(odd_body(chance) for _ in range(400)) + b"]"
     there = await answers(world, body)
-    plain: Database = open_database(dsn=database_url, role="usance_app")
+    plain: Database = open_database(dsn=database_url, role="usance_app", waiting=PATIENT)
     try:
         async with running(plain) as ingester:
             other = World(database=plain, seller=await make_seller(), ingester=ingester)

@@ -1,6 +1,6 @@
 """A minimum commitment follows what it counts, and the audit derives both again."""
 
-from engine.db import AUDITOR_ROLE, open_database
+from engine.db import AUDITOR_ROLE, PATIENT, open_database
 from invoicing.rederive import rederive
 from plans.seller_store import load_seller
 from tests.billing_world import SEATS, TIERS, at, plan, shop, violations
@@ -11,7 +11,7 @@ QUARTERLY = TIERS | {"interval": {"unit": "quarter"}}
 
 
 async def sound(shop, database_url):
-    auditor = open_database(dsn=database_url, role=AUDITOR_ROLE, pool_size=1)
+    auditor = open_database(dsn=database_url, role=AUDITOR_ROLE, pool_size=1, waiting=PATIENT)
     try:
         async with auditor.transaction(seller=shop.seller, snapshot=True) as connection:
             seller = await load_seller(connection=connection)

@@ -11,13 +11,14 @@ from nats.js.errors import APIError
 from sqlalchemy import text
 
 from api.jetstream import DURABLE, connected
-from engine.db import open_database
+from engine.db import PATIENT, open_database
 from engine.errors import BillingError
 from metering.intake_error_store import find_intake_error
 from plans.model import Mode
 from tests.metering_world import world
 from tests.nats_line import NUMBERS, event, now, opened
 from tests.nats_nodes import client, nodes, until
+from tests.processes import SECONDS
 
 __all__ = ["world"]
 
@@ -46,7 +47,7 @@ async def test_every_shape_of_a_body_is_stored_once_and_settled(line):
     taker = await line.take_all()
     expected = ["eight", "five", "four", "one", "seven", "six", "three", "two"]
     assert await line.stored() == expected
-    assert (taker.taken.messages, taker.taken.accepted, taker.taken.put_back) == (6, 8, 0)
+    assert (taker.taken.messages, taker.taken.accepted) == (6, 8)
     assert await line.errors() == []
 
 
@@ -116,7 +117,7 @@ async def test_what_was_committed_but_not_settled_is_delivered_again_and_changes
         line.jetstream.stream,
         durable_name=DURABLE,
         ack_policy=api.AckPolicy.EXPLICIT,
-        ack_wait=1,
+        ack_wait=3600,  # nothing comes again but what is asked for
         max_ack_pending=10_000,
     )
     await line.publish([event("good"), {"id": "bare"}])
@@ -125,6 +126,7 @@ async def test_what_was_committed_but_not_settled_is_delivered_again_and_changes
     async with line.taking() as taker:
         await taker.take(first)
         assert (taker.taken.accepted, taker.taken.rejected) == (1, 1)
+    await first.put_back(seconds=0)  # it counts as not settled any more
     again = await line.take_all()
     assert (again.taken.accepted, again.taken.duplicates, again.taken.rejected) == (0, 1, 1)
     assert await line.stored() == ["good"]
@@ -168,7 +170,7 @@ async def test_a_database_that_is_away_is_waited_for(line):
 async def test_hundreds_of_messages_at_once_do_with_five_connections(line, database_url):
     for each in range(300):
         await line.publish([event(f"{each:03}")] if each % 3 else b"{")
-    small = open_database(dsn=database_url, role="usance_app", pool_size=5)
+    small = open_database(dsn=database_url, role="usance_app", pool_size=5, waiting=PATIENT)
     taker = await line.take_all(database=small)
     await small.close()
     assert (taker.taken.accepted, taker.taken.refused_messages) == (200, 100)
@@ -223,7 +225,7 @@ async def test_an_event_without_a_time_happened_when_the_stream_took_it(line):
     before = now()
     bare = {"type": "call", "subject": "acme"}
     await line.publish({"id": "early"} | bare)
-    await asyncio.sleep(1.2)
+    await asyncio.sleep(1.2)  # events of one second are one commit, received at the same time
     await line.publish({"id": "late"} | bare)
     after = now()
     # However long it waits there: these are taken forty days later.
@@ -299,7 +301,7 @@ async def test_a_full_stream_refuses_and_forgets_nothing(node, world):
             await jetstream.look()
         assert caught.value.code == "no_stream"
         await jetstream.create(replicas=1, max_bytes=1_000_000)
-        context = sender.jetstream(timeout=30)
+        context = sender.jetstream(timeout=SECONDS)
         taken = 0
         refusals = []
         while not refusals:
@@ -320,7 +322,7 @@ async def test_a_stream_that_would_lose_events_is_told(node, world):
             urls=node.urls, credentials=None, stream=f"LINE_{number}", prefix=f"line{number}"
         ) as jetstream,
     ):
-        context = sender.jetstream(timeout=30)
+        context = sender.jetstream(timeout=SECONDS)
         await context.add_stream(
             name=f"LINE_{number}",
             subjects=[f"line{number}.*.events"],

@@ -12,6 +12,7 @@ import pytest
 from api.consume import Taker, consume
 from api.jetstream import connected
 from tests.nats_nodes import client, nodes, until
+from tests.processes import SECONDS
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "jetstream.md"
 BLOCK = re.compile(r"<!-- tested -->\n```text\n(.*?)```", re.DOTALL)
@@ -52,9 +53,9 @@ async def test_a_seller_reaches_its_own_subject_and_nothing_else(database, make_
         ):
             await jetstream.create(replicas=1, max_bytes=10_000_000)
             ours, theirs = f"usance.{acme}.events", f"usance.{globex}.events"
-            context = sender.jetstream(timeout=30)
+            context = sender.jetstream(timeout=SECONDS)
             await context.publish(ours, event("mine"), headers={"Content-Type": "application/json"})
-            await other.jetstream(timeout=30).publish(theirs, event("theirs"))
+            await other.jetstream(timeout=SECONDS).publish(theirs, event("theirs"))
             for subject in (theirs, "usance.sel_x.events", "usance.strays"):
                 with pytest.raises(nats.errors.Error):
                     await context.publish(subject, event("forged"))
@@ -68,14 +69,14 @@ async def test_a_seller_reaches_its_own_subject_and_nothing_else(database, make_
             ):
                 await sender.publish(ours, event("asked"), reply=reply)
             for call in ("$JS.API.STREAM.PURGE.EVENTS", "$JS.API.STREAM.INFO.EVENTS"):
-                answer = await sender.request(call, b"", timeout=30)
+                answer = await sender.request(call, b"", timeout=SECONDS)
                 assert b"not enabled for account" in answer.data
             await context.publish(ours, event("last"))
             taker = Taker(jetstream=jetstream, database=database, clock=lambda: datetime.now(UTC))
             await taker.start()
             stop = asyncio.Event()
             running = asyncio.create_task(
-                consume(jetstream=jetstream, taker=taker, stop=stop, drain_seconds=60)
+                consume(jetstream=jetstream, taker=taker, stop=stop, drain_seconds=SECONDS)
             )
 
             async def empty() -> bool:

@@ -5,7 +5,7 @@ import asyncio
 import msgspec
 import pytest
 
-from engine.db import AUDITOR_ROLE, open_database
+from engine.db import AUDITOR_ROLE, PATIENT, open_database
 from engine.errors import BillingError
 from invoicing.credit_notes import CreditNoteDraft, CreditNoteVoid
 from invoicing.issue_credit_note import issue_credit_note
@@ -43,7 +43,7 @@ async def void(shop, note, *, now=VOIDED):
 
 
 async def mismatches(shop, database_url):
-    auditor = open_database(dsn=database_url, role=AUDITOR_ROLE, pool_size=1)
+    auditor = open_database(dsn=database_url, role=AUDITOR_ROLE, pool_size=1, waiting=PATIENT)
     try:
         async with auditor.transaction(seller=shop.seller, snapshot=True) as connection:
             seller = await load_seller(connection=connection)

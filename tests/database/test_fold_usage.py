@@ -18,6 +18,7 @@ from plans.model import LateUsage
 from tests.database.test_aggregations import KINDS, OK
 from tests.database.test_correct_event import amend, void
 from tests.metering_world import NOW, event, world
+from tests.processes import SECONDS
 
 __all__ = ["world"]
 SMALL = FoldLimits(
@@ -220,7 +221,7 @@ async def test_a_sweep_beside_folding_finds_everything(world):
         while len(found) < len(numbers):
             await fold_usage(database=world.database, seller=world.seller, limits=SMALL)
 
-    async with asyncio.timeout(120):
+    async with asyncio.timeout(SECONDS):
         await asyncio.gather(send(), sweep(), fold())
     assert found == numbers
     assert await world.total(meter, min(numbers)) == "1"

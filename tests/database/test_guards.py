@@ -314,7 +314,7 @@ class TestNumbers:
     async def test_concurrent_allocation_leaves_no_gap_and_no_repeat(self, books):
         """Eight sessions, each rolls every third chunk back; series `RACE` of seller 2."""
         dsn = role_dsn(admin_dsn=books, user="usance_app", password=PASSWORDS["usance_app"])
-        sessions = await asyncio.gather(*(asyncpg.connect(dsn, timeout=10) for _ in range(8)))
+        sessions = await asyncio.gather(*(asyncpg.connect(dsn, timeout=60) for _ in range(8)))
         try:
             done = await asyncio.gather(
                 *(allocate(raw, number) for number, raw in enumerate(sessions))

@@ -170,7 +170,7 @@ async def world(shop, dsn, copies):
             )
         if number % 7 == 0:
             await shop.cancel(key, now=starts_at, effective="2026-01-28T09:30:00Z")
-    raw = await asyncpg.connect(dsn, timeout=10)
+    raw = await asyncpg.connect(dsn, timeout=60)
     try:
         await multiply(raw, shop.seller, copies)
     finally:

@@ -8,6 +8,7 @@ from sqlalchemy import text
 from invoicing.entry_store import tell
 from invoicing.outbox_store import list_outbox
 from tests.billing_world import at
+from tests.processes import SECONDS
 
 NOW = at("2026-01-10")
 
@@ -46,7 +47,7 @@ async def test_who_tells_later_waits_for_who_told_before_and_has_not_committed(
         async with database.transaction(seller=seller) as connection:
             await tell(connection=connection, events=events("quick"), now=NOW)
 
-    async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(SECONDS), asyncio.TaskGroup() as group:
         group.create_task(slow())
         rival = group.create_task(quick())
         await first_told.wait()

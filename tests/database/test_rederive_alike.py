@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import pytest
 from sqlalchemy import text
 
-from engine.db import open_database
+from engine.db import PATIENT, open_database
 from invoicing.rederive import rederive
 from plans.seller_store import load_seller
 from tests.billing_world import SEATS, TIERS, at, open_shop, plan
@@ -45,7 +45,7 @@ DAMAGE = (
 @asynccontextmanager
 async def planted(dsn, *statements):
     """The auditor's connection to the books of seller 1, changed behind the guards' back."""
-    database = open_database(dsn=dsn)
+    database = open_database(dsn=dsn, waiting=PATIENT)
     try:
         async with database.engine.connect() as connection:
             await connection.begin()
@@ -134,7 +134,7 @@ def many(cluster):
 
     async def fill_many(dsn):
         await kills.open_books(dsn, mode="live")
-        database = open_database(dsn=dsn, role="usance_app", pool_size=4)
+        database = open_database(dsn=dsn, role="usance_app", pool_size=4, waiting=PATIENT)
         try:
             async with open_shop(database, 1) as shop:
                 await shop.publish(plan(SEATS, TIERS))

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from api.worker import tick
-from engine.db import open_database
+from engine.db import PATIENT, open_database
 from engine.errors import BillingError
 from invoicing.control_run import control_run
 from invoicing.run_billing import Portions, run_billing, take_up_run
@@ -42,8 +42,8 @@ async def refused(work):
     return error.value.code
 
 
-async def fill(shop, count=20):
-    for number in range(count):
+async def fill(shop, count=20, *, first=0):
+    for number in range(first, first + count):
         await shop.customer(f"c{number:02}")
         await shop.subscribe(f"s{number:02}", f"c{number:02}", starts_at="2026-01-31T00:00:00Z")
 
@@ -63,13 +63,26 @@ class Between:
                 other.submit(asyncio.run, self.do(progress.run)).result()
 
     async def do(self, run):
-        database = open_database(dsn=self.database_url, role="usance_app", pool_size=1)
+        database = open_database(
+            dsn=self.database_url, role="usance_app", pool_size=4, waiting=PATIENT
+        )
         try:
-            await step(
-                Shop(database=database, seller=self.shop.seller, ingester=None), run, self.act
+            await self.act_upon(
+                Shop(database=database, seller=self.shop.seller, ingester=None), run
             )
         finally:
             await database.close()
+
+    async def act_upon(self, shop, run):
+        await step(shop, run, self.act)
+
+
+class FourAtOnce(Between):
+    """Four do the same at once; `ends` tells what became of each."""
+
+    async def act_upon(self, shop, run):
+        acts = (step(shop, run, self.act) for _ in range(4))
+        self.ends = await asyncio.gather(*acts, return_exceptions=True)
 
 
 async def stopped(shop, database_url, act="pause", *, as_of=FEBRUARY, after=3, **more):
@@ -147,18 +160,11 @@ async def test_differences_that_wait_are_posted_by_the_run_that_resumes(shop, da
     assert await shop.one(late) == 6
 
 
-async def test_of_two_who_do_the_same_one_is_told_that_it_is_done(shop):
-    await fill(shop, 40)
-    tasks = []
-
-    def report(progress):
-        if not tasks:
-            pauses = (step(shop, progress.run, "pause") for _ in range(4))
-            tasks.extend(asyncio.ensure_future(pause) for pause in pauses)
-
-    run = await shop.bill(FEBRUARY, portions=SMALL, report=report)
-    ends = await asyncio.gather(*tasks, return_exceptions=True)
-    codes = sorted(getattr(end, "code", "done") for end in ends)
+async def test_of_two_who_do_the_same_one_is_told_that_it_is_done(shop, database_url):
+    await fill(shop)
+    pausing = FourAtOnce(shop, database_url, "pause", after=1)
+    run = await shop.bill(FEBRUARY, portions=SMALL, report=pausing)
+    codes = sorted(getattr(end, "code", "done") for end in pausing.ends)
     assert codes == ["done", *["run_not_running"] * 3]
     ends = await asyncio.gather(
         *(step(shop, run.id, act) for act in ("resume", "resume", "resume")),
@@ -185,9 +191,8 @@ async def test_of_two_who_do_the_same_one_is_told_that_it_is_done(shop):
 @pytest.mark.parametrize("seed", range(3))
 async def test_nothing_is_posted_after_a_pause_is_answered(shop, database_url, seed):
     """Somebody pauses and resumes all the time, from another process's connection."""
-    await fill(shop, 24)
-    dice, seen = random.Random(seed), []
-    other = open_database(dsn=database_url, role="usance_app", pool_size=2)
+    dice, seen, count = random.Random(seed), [], 0
+    other = open_database(dsn=database_url, role="usance_app", pool_size=2, waiting=PATIENT)
 
     async def meddle():
         while await shop.one("SELECT count(*) FROM subscriptions WHERE next_due_at <= :now",
@@ -206,7 +211,7 @@ async def test_nothing_is_posted_after_a_pause_is_answered(shop, database_url, s
                 await step(shop, run, "resume")
 
     async def keep_billing():
-        while await shop.one(INVOICES) < 24:
+        while await shop.one(INVOICES) < count:
             try:
                 await run_billing(
                     database=other, seller=shop.seller, as_of=FEBRUARY, now=FEBRUARY,
@@ -216,11 +221,13 @@ async def test_nothing_is_posted_after_a_pause_is_answered(shop, database_url, s
                 assert error.code in {"billing_on_hold", "billing_busy"}  # noqa: PT017
 
     try:
-        await asyncio.gather(meddle(), keep_billing())
+        while not seen:  # a run may be over before it could be paused
+            await fill(shop, 24, first=count)
+            count += 24
+            await asyncio.gather(meddle(), keep_billing())
     finally:
         await other.close()
-    assert seen
-    assert await shop.one(INVOICES) == await shop.one("SELECT max(sequence) FROM invoices") == 24
+    assert await shop.one(INVOICES) == await shop.one("SELECT max(sequence) FROM invoices") == count
     assert await violations(database_url) == []
 
 

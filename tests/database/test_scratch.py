@@ -12,7 +12,7 @@ STRAY = "usance_scratch_0123456789abcdef"
 
 
 async def scratch_names(dsn: str) -> set[str]:
-    raw = await asyncpg.connect(dsn, timeout=10)
+    raw = await asyncpg.connect(dsn, timeout=60)
     try:
         rows = await raw.fetch("SELECT datname FROM pg_database WHERE datname ~ '^usance_scratch_'")
         return {row["datname"] for row in rows}

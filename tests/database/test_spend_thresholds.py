@@ -1,7 +1,7 @@
 """A threshold bills once, whoever looks: the worker, the clock or both, and the audit agrees."""
 
 from api.worker import tick
-from engine.db import AUDITOR_ROLE, open_database
+from engine.db import AUDITOR_ROLE, PATIENT, open_database
 from invoicing.rederive import rederive
 from plans.seller_store import load_seller
 from tests.billing_world import SEATS, TIERS, at, plan, shop, violations
@@ -10,7 +10,7 @@ __all__ = ["shop"]
 
 
 async def sound(shop, database_url):
-    auditor = open_database(dsn=database_url, role=AUDITOR_ROLE, pool_size=1)
+    auditor = open_database(dsn=database_url, role=AUDITOR_ROLE, pool_size=1, waiting=PATIENT)
     try:
         async with auditor.transaction(seller=shop.seller, snapshot=True) as connection:
             seller = await load_seller(connection=connection)

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from sqlalchemy.exc import DBAPIError
 
-from engine.db import AUDITOR_ROLE, open_database
+from engine.db import AUDITOR_ROLE, PATIENT, open_database
 from engine.errors import BillingError
 from invoicing.rederive import rederive
 from invoicing.void_invoice import void_invoice
@@ -26,7 +26,7 @@ async def void(shop, reference, now):
 
 
 async def derived_again(shop, database_url):
-    auditor = open_database(dsn=database_url, role=AUDITOR_ROLE, pool_size=1)
+    auditor = open_database(dsn=database_url, role=AUDITOR_ROLE, pool_size=1, waiting=PATIENT)
     try:
         async with auditor.transaction(seller=shop.seller, snapshot=True) as connection:
             seller = await load_seller(connection=connection)

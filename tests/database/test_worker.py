@@ -10,9 +10,11 @@ from api.app import create_app
 from api.in_process import Client, lifespan
 from api.worker import tick, tidy_up, working
 from engine.db import Database
+from metering.ingest import PATIENT_SECONDS
 from plans.create_seller import create_seller
 from plans.drafts import SellerDraft
 from plans.model import Mode
+from tests.processes import SECONDS
 
 pytestmark = pytest.mark.anyio
 NOW = datetime(2026, 3, 10, 12, tzinfo=UTC)
@@ -29,7 +31,7 @@ async def agreement(database: Database, *, mode: Mode) -> Client:
     clock_at = NOW if mode is Mode.TEST else None
     draft = SellerDraft(legal_name="Acme", mode=mode, clock_at=clock_at)
     made = await create_seller(database=database, draft=draft, now=NOW)
-    application = create_app(database=database, clock=lambda: NOW)
+    application = create_app(database=database, clock=lambda: NOW, commit_seconds=PATIENT_SECONDS)
     async with lifespan(application=application):
         client = Client(application=application, key=made.secret)
         starts_at = (NOW - timedelta(days=1)).isoformat()
@@ -77,14 +79,14 @@ async def test_a_worker_that_stops_finishes_its_tick(database: Database) -> None
         return NOW
 
     async with working(database=database, clock=clock):
-        await asyncio.wait_for(ticks.wait(), timeout=10)
+        await asyncio.wait_for(ticks.wait(), timeout=SECONDS)
     assert await invoices(client) == ["10.00"]
 
 
 async def test_old_answers_are_forgotten_after_thirty_days(database: Database) -> None:
     draft = SellerDraft(legal_name="Acme", mode=Mode.TEST, clock_at=NOW)
     made = await create_seller(database=database, draft=draft, now=NOW)
-    application = create_app(database=database, clock=lambda: NOW)
+    application = create_app(database=database, clock=lambda: NOW, commit_seconds=PATIENT_SECONDS)
     body = b'{"key": "c", "name": "C"}'
     headers = {"content-type": "application/json", "idempotency-key": "once"}
     async with lifespan(application=application):

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from engine.db import AUDITOR_ROLE, open_database
+from engine.db import AUDITOR_ROLE, PATIENT, open_database
 from engine.period import local_midnight
 from invoicing.rederive import rederive
 from plans.seller_store import load_seller
@@ -109,7 +109,7 @@ async def is_sound(seller: Seller, dsn: str) -> None:
     """The audit and the derivation of everything from the facts find nothing."""
     found = await violations(dsn)
     assert found == [], found
-    auditor = open_database(dsn=dsn, role=AUDITOR_ROLE, pool_size=1)
+    auditor = open_database(dsn=dsn, role=AUDITOR_ROLE, pool_size=1, waiting=PATIENT)
     try:
         async with auditor.transaction(seller=seller.number, snapshot=True) as connection:
             found = await load_seller(connection=connection)

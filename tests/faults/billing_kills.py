@@ -1,18 +1,17 @@
 """Books with work of every kind, copies of them, and a run in a process that can be killed."""
 
 import asyncio
+import contextlib
 import os
 import signal
-import subprocess
-import sys
-import time
+import threading
 from pathlib import Path
 
 import asyncpg
 import msgspec
-from sqlalchemy import text
+from sqlalchemy import event, text
 
-from engine.db import open_database
+from engine.db import PATIENT, open_database
 from metering.intake import read_events
 from plans.agreement import CancelDraft, SubscriptionDraft
 from plans.cancel import cancel
@@ -23,9 +22,9 @@ from plans.register_customer import register_customer
 from plans.seller_store import load_seller
 from plans.subscribe import subscribe
 from tests.billing_world import OPENED, SEATS, TIERS, at, open_shop, plan, written
+from tests.processes import program, python, wait_until
 
-PROJECT = Path(__file__).parents[2]
-PATIENCE_SECONDS = 300
+PATIENCE_SECONDS = 600
 """A run ends by itself; this only keeps one that hangs from hanging for ever."""
 AS_OF = at("2026-03-15")
 SMALL = "Portions(segment=40, chunk=9, few=0)"
@@ -33,14 +32,16 @@ SMALL = "Portions(segment=40, chunk=9, few=0)"
 RUN = f"""
 import asyncio, sys
 from datetime import datetime
-from engine.db import open_database
 from invoicing.run_billing import Portions, run_billing
+from tests.faults.billing_kills import mortal, stands_still
 
 async def main():
-    database = open_database(dsn=sys.argv[1], role="usance_app", pool_size=3)
     as_of = datetime.fromisoformat("{AS_OF.isoformat()}")
-    await run_billing(database=database, seller=1, as_of=as_of, now=as_of, portions={SMALL})
-    await database.close()
+    async with mortal(*sys.argv[1:]) as database:
+        await run_billing(
+            database=database, seller=1, as_of=as_of, now=as_of, portions={SMALL},
+            report=stands_still(*sys.argv[1:]),
+        )
 
 asyncio.run(main())
 """
@@ -48,23 +49,60 @@ RUN_ONE_BY_ONE = RUN.replace(SMALL, "Portions(few=1_000_000)")
 ADVANCE = f"""
 import asyncio, sys
 from datetime import datetime
-from engine.db import open_database
 from invoicing.advance_clock import advance_clock
+from tests.faults.billing_kills import mortal
 
 async def main():
-    database = open_database(dsn=sys.argv[1], role="usance_app", pool_size=3)
     to = datetime.fromisoformat("{AS_OF.isoformat()}")
-    await advance_clock(database=database, seller=1, to=to)
-    await database.close()
+    async with mortal(*sys.argv[1:]) as database:
+        await advance_clock(database=database, seller=1, to=to)
 
 asyncio.run(main())
 """
 
 
+@contextlib.asynccontextmanager
+async def mortal(dsn, commits=None, delay_seconds=None):
+    """A pool for a process that kills itself so long after it began so many commits.
+
+    At the latest it does when it is through; without a delay it lives.
+    """
+    database = open_database(dsn=dsn, role="usance_app", pool_size=3, waiting=PATIENT)
+    left = None if delay_seconds is None else int(commits)
+    death = (os.getpid(), signal.SIGKILL)
+
+    def count(*_):
+        nonlocal left
+        left -= 1
+        if left == 0 and float(delay_seconds):
+            threading.Timer(float(delay_seconds), os.kill, death).start()
+        elif left == 0:
+            os.kill(*death)
+
+    if left is not None:
+        event.listen(database.engine.sync_engine, "commit", count)
+    yield database
+    await database.close()
+    if left is not None:
+        os.kill(*death)
+
+
+def stands_still(*arguments):
+    """A report that stands still after the first chunk until it may go on: see `halted`."""
+    folder = Path(arguments[1]) if len(arguments) == 2 else None
+
+    def report(_):
+        if folder is not None and not (folder / "stands").exists():
+            (folder / "stands").touch()
+            wait_until((folder / "goes on").exists)
+
+    return report
+
+
 async def open_books(dsn, **fields):
     """The one seller of a database; it has number 1."""
     draft = msgspec.convert({"legal_name": "Nordwind GmbH"} | fields, SellerDraft)
-    database = open_database(dsn=dsn, role="usance_app", pool_size=1)
+    database = open_database(dsn=dsn, role="usance_app", pool_size=1, waiting=PATIENT)
     try:
         made = await create_seller(database=database, draft=draft, now=OPENED)
     finally:
@@ -136,7 +174,7 @@ async def leave(shop, count):
 async def fill_books(dsn, count):
     """Billed through January; then come usage, late usage and cancellations, past and future."""
     await open_books(dsn, mode="live")
-    database = open_database(dsn=dsn, role="usance_app", pool_size=4)
+    database = open_database(dsn=dsn, role="usance_app", pool_size=4, waiting=PATIENT)
     try:
         async with open_shop(database, 1) as shop:
             await shop.publish(plan(SEATS, TIERS))
@@ -153,23 +191,21 @@ async def fill_books(dsn, count):
 
 async def copy_database(admin_dsn, source, target):
     """A clone of a database that nobody uses at the moment."""
-    raw = await asyncpg.connect(admin_dsn, timeout=10)
+    raw = await asyncpg.connect(admin_dsn, timeout=60)
     try:
-        for _ in range(100):
-            try:
-                await raw.execute(f"CREATE DATABASE {target} TEMPLATE {source} OWNER usance_owner")
-            except asyncpg.ObjectInUseError:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while True:
+                with contextlib.suppress(asyncpg.ObjectInUseError):
+                    made = f"CREATE DATABASE {target} TEMPLATE {source} OWNER usance_owner"
+                    return await raw.execute(made)
                 await asyncio.sleep(0.05)  # a backend is on its way out
-            else:
-                return
-        raise AssertionError(f"{source} stays in use")
     finally:
         await raw.close()
 
 
 async def everything(dsn):
     """What billing wrote for the seller, and its clock."""
-    database = open_database(dsn=dsn, role="usance_app", pool_size=1)
+    database = open_database(dsn=dsn, role="usance_app", pool_size=1, waiting=PATIENT)
     try:
         found = await written(database, 1)
         async with database.transaction(seller=1) as connection:
@@ -181,7 +217,7 @@ async def everything(dsn):
 
 def count_rows(dsn, table="invoices"):
     async def ask():
-        raw = await asyncpg.connect(dsn, timeout=10)
+        raw = await asyncpg.connect(dsn, timeout=60)
         try:
             return await raw.fetchval(f"SELECT count(*) FROM {table}")
         finally:
@@ -190,37 +226,30 @@ def count_rows(dsn, table="invoices"):
     return asyncio.run(ask())
 
 
-def start(script, dsn):
-    return subprocess.Popen([sys.executable, "-c", script, dsn], cwd=PROJECT)
+def finish(script, dsn, *, seconds=PATIENCE_SECONDS):
+    with program(python(script, dsn)) as process:
+        assert process.wait(seconds) == 0
 
 
-def finish(script, dsn):
-    assert start(script, dsn).wait(timeout=PATIENCE_SECONDS) == 0
+def kill_again_and_again(script, dsn, deaths):
+    """Run it so many times; each dies so many seconds after so many commits."""
+    for commits, delay_seconds in deaths:
+        with program(python(script, dsn, str(commits), str(delay_seconds))) as process:
+            assert process.wait(PATIENCE_SECONDS) == -signal.SIGKILL
 
 
-async def wait_for_more(dsn, *, more_than, process=None):
-    """Wait until more documents are there than so many; False if the process ended before."""
-    raw = await asyncpg.connect(dsn, timeout=10)
-    try:
-        until = time.monotonic() + PATIENCE_SECONDS
-        while (process is None or process.poll() is None) and time.monotonic() < until:
-            found = await raw.fetchval(
-                "SELECT (SELECT count(*) FROM invoices) + (SELECT count(*) FROM credit_notes)"
-            )
-            if found > more_than:
-                return True
-            await asyncio.sleep(0.002)
-        return False
-    finally:
-        await raw.close()
+@contextlib.contextmanager
+def halted(dsn, folder):
+    """A run that stands still after its first chunk, until it is told to go on."""
+    folder.mkdir()
+    with program(python(RUN, dsn, str(folder))) as process:
 
+        def stands():
+            process.require_running()
+            return (folder / "stands").exists()
 
-async def kill_when(process, dsn, *, more_than, delay_seconds):
-    """SIGKILL the process a moment after more rows are there than so many; tell if it was alive."""
-    await wait_for_more(dsn, more_than=more_than, process=process)
-    await asyncio.sleep(delay_seconds)
-    process.send_signal(signal.SIGKILL)
-    return process.wait() == -signal.SIGKILL
+        wait_until(stands)
+        yield process, (folder / "goes on").touch
 
 
 def children_of(pid):

@@ -22,7 +22,7 @@ WHERE c.relnamespace = CAST('public' AS regnamespace) AND c.relkind IN ('r', 'p'
 
 async def digests(dsn):
     """(rows, SHA-256) of every table by name, its rows in the order of their text."""
-    raw = await asyncpg.connect(dsn, timeout=10)
+    raw = await asyncpg.connect(dsn, timeout=60)
     try:
         return {row[0]: await digest(raw, row[0]) for row in await raw.fetch(TABLES)}
     finally:

@@ -1,3 +1,4 @@
+import contextlib
 import os
 import shutil
 import tempfile
@@ -7,19 +8,19 @@ import pytest
 
 from engine.postgres_binaries import find_binaries
 from tests.faults.embedded_homes import Sharer
+from tests.processes import end_all_in
 
 
 @pytest.fixture
 def sharers():
-    started = []
+    with contextlib.ExitStack() as stack:
 
-    def start(home, **how):
-        started.append(Sharer(home, **how))
-        return started[-1]
+        def start(home, **how):
+            started = Sharer(home, **how)
+            stack.callback(started.leave)
+            return started
 
-    yield start
-    for one in started:
-        one.leave()
+        yield start
 
 
 @pytest.fixture
@@ -28,6 +29,7 @@ def home():
     parent = Path(tempfile.mkdtemp(prefix="usance-"))
     parent.chmod(0o711)
     yield parent / "home"
+    end_all_in(parent)
     shutil.rmtree(parent)
 
 

@@ -8,15 +8,12 @@ import signal
 import stat
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import asyncpg
 
 from engine.postgres_cluster import postmaster_lives, read_pid_file
-
-PROJECT = Path(__file__).parents[2]
-
+from tests.processes import ROOT, SECONDS
 
 # Another process that shares a home: one line out for each line in, and the end at end of input.
 SHARER = """
@@ -40,18 +37,20 @@ with start_or_join(home=home, throw_away=True) as running:
 class Sharer:
     """A second process on the same home."""
 
-    def __init__(self, home, *, uid=None, first_path=PROJECT):
+    def __init__(self, home, *, uid=None, first_path=ROOT):
         self.process = subprocess.Popen(
             [sys.executable, "-c", SHARER, str(home), str(os.geteuid() if uid is None else uid)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            cwd=PROJECT,
-            env={**os.environ, "PYTHONPATH": f"{first_path}:{PROJECT}"},
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": f"{first_path}:{ROOT}"},
         )
 
     def told(self):
-        owned, bin_dir, admin_dsn = json.loads(self.process.stdout.readline())
+        line = self.process.stdout.readline()
+        assert line, f"it ended with {self.process.wait(SECONDS)}"
+        owned, bin_dir, admin_dsn = json.loads(line)
         return owned, Path(bin_dir), admin_dsn
 
     def ask(self):
@@ -64,27 +63,23 @@ class Sharer:
             self.process.send_signal(signal.SIGCONT)
         with contextlib.suppress(BrokenPipeError):
             self.process.stdin.close()
-        status = self.process.wait(timeout=30)
-        self.process.stdout.close()
-        return status
+        try:
+            return self.process.wait(timeout=SECONDS)
+        finally:
+            self.process.kill()
+            self.process.wait()
+            self.process.stdout.close()
 
 
 def query(dsn, sql):
     async def fetch():
-        connection = await asyncpg.connect(dsn, timeout=10)
+        connection = await asyncpg.connect(dsn, timeout=SECONDS)
         try:
             return [tuple(row) for row in await connection.fetch(sql)]
         finally:
             await connection.close()
 
     return asyncio.run(fetch())
-
-
-def wait_until(condition, seconds=10):
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, "it did not happen in time"
-        time.sleep(0.01)
 
 
 def data_of(home):

@@ -10,6 +10,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import urlsplit
 
+from tests.processes import SECONDS
+
 
 class Handler(BaseHTTPRequestHandler):
     """Reads a request whole; the class of each server says what comes of it."""
@@ -77,7 +79,7 @@ def flaky_proxy(upstream: str, *, seed: int) -> Iterator[tuple[str, Counter[str]
                     self.answer(status, content, {"Content-Type": "application/json"})
 
         def carry(self, body: bytes) -> tuple[int, bytes]:
-            connection = HTTPConnection(place.netloc, timeout=20)
+            connection = HTTPConnection(place.netloc, timeout=SECONDS)
             try:
                 kept = ("authorization", "content-type", "content-encoding")
                 named = {each: self.headers[each] for each in kept if each in self.headers}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from engine.db import open_database
+from engine.db import PATIENT, open_database
 from engine.errors import BillingError
 from metering.ingest import Ingester
 from metering.intake import read_events
@@ -29,7 +29,7 @@ def body(turn: int, stream: int, number: int) -> tuple[list[str], bytes]:
 
 
 async def main(dsn: str, seller: int, turn: int, notes: Path) -> None:
-    ingester = Ingester(database=open_database(dsn=dsn, role="usance_app"))
+    ingester = Ingester(database=open_database(dsn=dsn, role="usance_app", waiting=PATIENT))
     await ingester.start()
     sent = os.open(notes / f"sent-{turn}", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     answered = os.open(notes / f"answered-{turn}", os.O_WRONLY | os.O_CREAT | os.O_APPEND)

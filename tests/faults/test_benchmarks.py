@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from tests.tidy.tree import ROOT
+from tests.processes import ROOT, SECONDS
 
 SMALLEST: dict[str, list[str]] = {
     "bench_audit": ["--subscriptions", "120", "--events", "12000"],
@@ -23,6 +23,6 @@ SMALLEST: dict[str, list[str]] = {
 @pytest.mark.parametrize("name", sorted(SMALLEST))
 def test_the_benchmark_runs(name: str) -> None:
     command = [sys.executable, str(ROOT / "benchmarks" / f"{name}.py"), *SMALLEST[name]]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=4 * SECONDS, check=False)
     assert done.returncode == 0, done.stderr
     assert "target" in done.stdout

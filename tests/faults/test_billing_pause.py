@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from engine.db import open_database
+from engine.db import PATIENT, open_database
 from engine.errors import BillingError
 from invoicing.control_run import control_run
 from invoicing.run_billing import Portions, take_up_run
@@ -53,7 +53,7 @@ async def move(database, act):
 
 async def resume_and_pause(dsn, chunks):
     """Go on with the run for so many chunks; whether it is through."""
-    database = open_database(dsn=dsn, role="usance_app", pool_size=4)
+    database = open_database(dsn=dsn, role="usance_app", pool_size=4, waiting=PATIENT)
     seen, pausing = 0, []
 
     def report(progress):
@@ -80,27 +80,28 @@ async def resume_and_pause(dsn, chunks):
 
 
 async def pause_it(dsn):
-    database = open_database(dsn=dsn, role="usance_app", pool_size=1)
+    database = open_database(dsn=dsn, role="usance_app", pool_size=1, waiting=PATIENT)
     try:
         return await move(database, "pause")
     finally:
         await database.close()
 
 
-def test_paused_and_killed_it_ends_in_the_same_books(copies):
+def test_paused_and_killed_it_ends_in_the_same_books(copies, tmp_path):
     calm, paused, killed = copies
     kills.finish(kills.RUN_ONE_BY_ONE, calm)
     expected = asyncio.run(kills.everything(calm))
     moments = random.Random(5)
     for dsn, is_killed in ((paused, False), (killed, True)):
         before = kills.count_rows(dsn) + kills.count_rows(dsn, "credit_notes")
-        process = kills.start(kills.RUN, dsn)
-        assert asyncio.run(kills.wait_for_more(dsn, more_than=before))
-        assert asyncio.run(pause_it(dsn))
-        held = kills.count_rows(dsn), kills.count_rows(dsn, "credit_notes")
-        if is_killed:
-            process.send_signal(signal.SIGKILL)
-        assert process.wait(timeout=60) == (-signal.SIGKILL if is_killed else 0)
+        with kills.halted(dsn, tmp_path / str(is_killed)) as (process, go_on):
+            held = kills.count_rows(dsn), kills.count_rows(dsn, "credit_notes")
+            assert sum(held) > before
+            assert asyncio.run(pause_it(dsn))
+            if is_killed:
+                process.kill()
+            go_on()
+            assert process.wait() == (-signal.SIGKILL if is_killed else 0)
         assert (kills.count_rows(dsn), kills.count_rows(dsn, "credit_notes")) == held
         assert len(expected["invoices"]) > held[0]
         for _ in range(4):

@@ -11,40 +11,40 @@ import os
 import random
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import threading
 import time
+import uuid
 from collections import Counter
 from decimal import Decimal
 from http.client import HTTPException
 from pathlib import Path
-from urllib.error import URLError
+from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import asyncpg
 import msgspec
 import pytest
 
-from engine.db import AUDITOR_ROLE, open_database
+from engine.db import AUDITOR_ROLE, PATIENT, open_database
 from engine.postgres import start_or_join
 from invoicing.rederive import rederive
 from metering.store import decode_payload
 from metering.verify_usage import verify_usage
 from plans.seller_store import load_seller
 from tests.api.command_line import USANCE, create_live_seller, environment
-from tests.api.test_readme import free_port
+from tests.api.test_readme import is_ready
 from tests.billing_world import violations
 from tests.faults import chaos_sender
-from tests.faults.embedded_homes import pid_of, wait_until
+from tests.faults.embedded_homes import pid_of
 from tests.fixtures_database import SMALL, make_template
+from tests.processes import SECONDS, free_ports, program, wait_until
 
 KILLS = int(os.environ.get("USANCE_KILLS") or 4)
 SEED = int(os.environ.get("USANCE_SEED") or 1)
-PATIENCE_SECONDS = 180
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300 + 60 * KILLS)]
-PROJECT = Path(__file__).parents[2]
+PATIENCE_SECONDS = 2 * SECONDS
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200 + 60 * KILLS)]
 WEEK = {"unit": "week"}
 PRICE = {"key": "n", "kind": "usage", "meter": "n", "model": "per_unit", "unit_amount": "0.01"}
 STEPS = ["50", "500", "5000"]
@@ -55,40 +55,41 @@ class Scene:
 
     def __init__(self, *, running, home, dsn, work):
         self.running, self.home, self.dsn, self.work = running, home, dsn, work
-        self.ports = [free_port(), free_port()]
+        self.ports = free_ports(2)
         self.urls = [f"http://127.0.0.1:{port}" for port in self.ports]
         self.servers = [None, None]
+        self.stack = contextlib.ExitStack()
         self.died = Counter()
         self.key = create_live_seller(database_url=dsn, home=work)
 
     def start(self, number):
-        self.servers[number] = subprocess.Popen(
-            [*USANCE, "serve", "--port", str(self.ports[number])],
-            env=environment(database_url=self.dsn, home=self.work),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
+        variables = environment(database_url=self.dsn, home=self.work)
+        del variables["USANCE_WAIT_SECONDS"]  # the clients know what to do with a 503
+        command = [*USANCE, "serve", "--port", str(self.ports[number])]
+        self.servers[number] = self.stack.enter_context(program(command, env=variables))
 
     def is_ready(self, number):
-        assert self.servers[number].poll() is None, "a server ended by itself"
-        with contextlib.suppress(URLError, ConnectionError, TimeoutError):
-            urlopen(f"{self.urls[number]}/readyz", timeout=10).close()
-            return True
-        return False
-
-    def stop(self):
-        for server in self.servers:
-            if server is not None and server.poll() is None:
-                server.kill()
-            if server is not None:
-                server.wait()
+        return is_ready(self.urls[number], self.servers[number])
 
     def ask(self, method, path, body=None):
+        """The answer; a 503 is asked again, and nothing is done twice for it."""
+        named = {"idempotency-key": uuid.uuid4().hex}
+        until = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            try:
+                return self.ask_once(method, path, body, named)
+            except HTTPError as error:
+                status, told = error.code, error.read().decode()
+                error.close()
+            assert status == 503 and time.monotonic() < until, told
+            time.sleep(1)
+
+    def ask_once(self, method, path, body=None, named=None):
         data = None if body is None else msgspec.json.encode(body)
         headers = {"authorization": f"Bearer {self.key}", "content-type": "application/json"}
+        headers |= named or {}
         request = Request(f"{self.urls[0]}{path}", data=data, headers=headers, method=method)
-        with urlopen(request, timeout=60) as answer:
+        with urlopen(request, timeout=PATIENCE_SECONDS) as answer:
             return msgspec.json.decode(answer.read() or b"null")
 
     def listed(self, path):
@@ -124,7 +125,6 @@ class Scene:
         if what == "server":
             number = moments.randrange(2)
             self.servers[number].kill()
-            self.servers[number].wait()
             self.start(number)
             return
         if what == "postgres":
@@ -139,7 +139,7 @@ class Scene:
         """A process of PostgreSQL that works for a server, if it can be asked."""
 
         async def find():
-            raw = await asyncpg.connect(self.dsn, timeout=5)
+            raw = await asyncpg.connect(self.dsn, timeout=60)
             try:
                 sql = (
                     "SELECT pid FROM pg_stat_activity WHERE application_name = 'usance' ORDER BY 1"
@@ -164,10 +164,8 @@ def scene(tmp_path):
             cluster = asyncio.run(make_template(admin_dsn=running.admin_dsn))
             asyncio.run(cluster.run(f"CREATE DATABASE chaos TEMPLATE {cluster.template}"))
             made = Scene(running=running, home=home, dsn=cluster.dsn("chaos"), work=tmp_path)
-            try:
+            with made.stack:
                 yield made
-            finally:
-                made.stop()
     finally:
         shutil.rmtree(home, ignore_errors=True)
 
@@ -184,25 +182,21 @@ def clients(scene, now):
     )
     (scene.work / "plan").write_bytes(msgspec.json.encode(plan))
     command = [sys.executable, "-m", "tests.faults.chaos_sender", str(scene.work / "plan")]
-    process = subprocess.Popen(command, cwd=PROJECT)
-    try:
+    with program(command) as process:
         yield process
         (scene.work / "stop").touch()
-        assert process.wait(timeout=120) == 0
-    finally:
-        if process.poll() is None:
-            process.kill()
-            process.wait()
+        assert process.wait(PATIENCE_SECONDS) == 0
 
 
 def wait_for_more(scene, process):
     """Until several requests more are acknowledged: nobody stays down."""
     wanted = count_of(scene.work) + chaos_sender.CLIENTS
-    wait_until(
-        lambda: process.poll() is not None or count_of(scene.work) >= wanted,
-        seconds=PATIENCE_SECONDS,
-    )
-    assert process.poll() is None, "a client found something wrong"
+
+    def enough():
+        process.require_running()  # a client found something wrong
+        return count_of(scene.work) >= wanted
+
+    wait_until(enough, seconds=PATIENCE_SECONDS)
 
 
 def kill_while_they_send(scene, process):
@@ -227,7 +221,7 @@ def bill(scene):
     """Somebody asks for a billing run, which may well die."""
     now = chaos_sender.utc_now().isoformat()
     with contextlib.suppress(OSError, HTTPException):
-        scene.ask("POST", "/v1/billing_runs", {"as_of": now})
+        scene.ask_once("POST", "/v1/billing_runs", {"as_of": now})
 
 
 def count_of(work):
@@ -235,7 +229,7 @@ def count_of(work):
 
 
 async def rows(dsn, sql):
-    raw = await asyncpg.connect(dsn, timeout=10)
+    raw = await asyncpg.connect(dsn, timeout=60)
     try:
         return await raw.fetch(sql)
     finally:
@@ -268,7 +262,7 @@ def to_be_told(notes):
 
 
 async def mismatches(dsn):
-    auditor = open_database(dsn=dsn, role=AUDITOR_ROLE, pool_size=1)
+    auditor = open_database(dsn=dsn, role=AUDITOR_ROLE, pool_size=1, waiting=PATIENT)
     try:
         async with auditor.transaction(seller=1, snapshot=True) as connection:
             seller = await load_seller(connection=connection)

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import functools
 import itertools
 import signal
 import subprocess
@@ -18,10 +17,10 @@ from metering.store import decode_payload
 from tests.api.command_line import USANCE, environment, usance
 from tests.metering_world import world
 from tests.nats_nodes import client, nodes, until
+from tests.processes import SECONDS, program
 
 __all__ = ["world"]
 SENDERS = 4
-SECONDS = 120
 
 
 class Sender:
@@ -60,15 +59,6 @@ class Sender:
         await until(enough, seconds=SECONDS)
 
 
-def start_consumer(stack, variables, path) -> subprocess.Popen[bytes]:
-    """A consumer that ends with the test, if it did not before."""
-    with path.open("ab") as log:
-        process = subprocess.Popen([*USANCE, "consume"], env=variables, stderr=log)
-    stack.callback(process.wait)
-    stack.callback(process.kill)
-    return process
-
-
 async def stored(world) -> list[str]:
     async with world.database.transaction(seller=world.seller) as connection:
         rows = await connection.execute(text("SELECT payload FROM event_batches"))
@@ -93,7 +83,9 @@ async def test_acknowledged_by_jetstream_is_stored_once_through_kills(
     with nodes(count=3) as cluster, contextlib.ExitStack() as stack:
         variables = environment(database_url=database_url, home=tmp_path)
         variables["USANCE_NATS_URL"] = ",".join(cluster.urls)
-        consumer = functools.partial(start_consumer, stack, variables, tmp_path / "consumer.log")
+
+        def consumer():
+            return stack.enter_context(program([*USANCE, "consume"], env=variables))
 
         async with (
             client(cluster.urls) as connection,
@@ -101,7 +93,7 @@ async def test_acknowledged_by_jetstream_is_stored_once_through_kills(
                 urls=cluster.urls, credentials=None, stream="USAGE_EVENTS", prefix="usance"
             ) as jetstream,
         ):
-            context = connection.jetstream(timeout=10)
+            context = connection.jetstream(timeout=SECONDS)
             await created(jetstream)
             await ready(context, jetstream.stream)
             subject = f"usance.{await seller_id(world)}.events"
@@ -113,8 +105,7 @@ async def test_acknowledged_by_jetstream_is_stored_once_through_kills(
                 return len(await stored(world)) > 200
 
             await until(some_stored, seconds=SECONDS)
-            first.send_signal(signal.SIGKILL)
-            first.wait()
+            first.kill()
             second = consumer()
             await sender.reaches(len(sender.acknowledged) + 200)
 
@@ -125,7 +116,14 @@ async def test_acknowledged_by_jetstream_is_stored_once_through_kills(
             before = len(sender.acknowledged)
             await asyncio.to_thread(cluster.kill, leader)
             await sender.reaches(before + 200)
-            assert (await context.stream_info(jetstream.stream)).cluster.leader != leader
+
+            async def led_by_another() -> bool:
+                with contextlib.suppress(nats.errors.Error):
+                    found = await context.stream_info(jetstream.stream)
+                    return found.cluster.leader not in {leader, None, ""}
+                return False
+
+            await until(led_by_another)
             sender.stopping = True
             await sending
 
@@ -136,12 +134,12 @@ async def test_acknowledged_by_jetstream_is_stored_once_through_kills(
 
             await until(drained, seconds=SECONDS)
             second.send_signal(signal.SIGTERM)
-            assert await asyncio.to_thread(second.wait, SECONDS) == 0
+            assert await asyncio.to_thread(second.wait) == 0
+            told = second.err()
         found = await stored(world)
     assert sender.repeated > 0
     assert sorted(found) == sorted(sender.acknowledged)
     assert await world.total(meter, customer) == str(len(sender.acknowledged))
-    told = (tmp_path / "consumer.log").read_text()
     assert "Usance has stopped." in told
     assert "Traceback" not in told
 

@@ -4,9 +4,10 @@ import asyncio
 import hashlib
 import os
 import re
+import signal
 import subprocess
 import sys
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from datetime import UTC, datetime
 
 import asyncpg
@@ -15,16 +16,18 @@ import pytest
 
 from api.app import create_app
 from api.in_process import Client, lifespan
-from api.runtime import DATABASE_NAME, runtime
+from api.runtime import DATABASE_NAME, make_ready, runtime
 from engine.postgres import role_password
 from engine.postgres_address import socket_dsn
 from engine.settings import Settings
+from metering.ingest import PATIENT_SECONDS
 from tests.api.command_line import USANCE, environment
-from tests.faults.embedded_homes import is_alive, pid_of, wait_until
+from tests.faults.embedded_homes import is_alive, pid_of
+from tests.processes import SECONDS, program, wait_until
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.timeout(240),
+    pytest.mark.timeout(10 * SECONDS),
     pytest.mark.skipif(sys.platform != "linux", reason="death signals and /proc are Linux's"),
 ]
 
@@ -32,12 +35,19 @@ CUSTOMERS = 6
 JANUARY, FEBRUARY = 12_000, 5_000
 ROWS = JANUARY + FEBRUARY
 OPTIONS = ("--time-column", "at", "--value", "Tokens", "--customers", str(CUSTOMERS))
-AT_ONCE = "SELECT true"
-SOME_EVENTS = "SELECT EXISTS (SELECT FROM event_keys)"
+AT_ONCE = "true"
+SOME_EVENTS = "EXISTS (SELECT FROM event_keys)"
 JANUARY_BILLED = """
-SELECT EXISTS (SELECT FROM billing_runs WHERE as_of = '2026-02-01Z' AND status = 'finished')
+EXISTS (SELECT FROM billing_runs WHERE as_of = '2026-02-01Z' AND status = 'finished')
 """
-BLOCKED = "SELECT EXISTS (SELECT FROM pg_locks WHERE relation = $1::text::regclass AND NOT granted)"
+OPEN = "DROP FUNCTION IF EXISTS stand_still CASCADE"
+CLOSE = """
+CREATE FUNCTION stand_still() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
+BEGIN IF {when} THEN PERFORM pg_sleep(3600); END IF; RETURN NULL; END $$;
+CREATE TRIGGER aa_stand_still BEFORE INSERT ON {table} FOR EACH STATEMENT
+EXECUTE FUNCTION stand_still()
+"""
+STANDS_STILL = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event = 'PgSleep')"
 
 
 @pytest.fixture
@@ -53,81 +63,83 @@ def file(tmp_path):
     return made
 
 
-def begin(home, file):
-    return subprocess.Popen(
-        [*USANCE, "demo", "--usage", str(file), *OPTIONS],
-        env=environment(database_url="", home=home),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def demo(home, file):
+    """The demo, for the length of the block at most."""
+    arguments = [*USANCE, "demo", "--usage", str(file), *OPTIONS]
+    return program(arguments, env=environment(database_url="", home=home))
 
 
 def to_the_end(home, file):
     """What a run that nobody kills prints."""
-    process = begin(home, file)
-    out, err = process.communicate(timeout=120)
-    assert process.returncode == 0, out + err
-    return out
+    with demo(home, file) as process:
+        assert process.wait(3 * SECONDS) == 0
+        return process.out()
 
 
-@asynccontextmanager
-async def superuser(home, process):
-    """A connection to the server of the demo, as soon as that has its tables."""
-    until = asyncio.get_running_loop().time() + 60
-    while True:
-        assert process.poll() is None, process.communicate()
-        assert asyncio.get_running_loop().time() < until
-        with suppress(OSError, asyncpg.PostgresError):
-            admin = socket_dsn(
-                socket_dir=home / "postgres" / "run",
-                port=5432,
-                password=role_password(home=home, role="postgres"),
-            )
-            raw = await asyncpg.connect(admin.replace("/postgres?", f"/{DATABASE_NAME}?"))
-            if await raw.fetchval("SELECT to_regclass('event_keys') IS NOT NULL"):
-                break
-            await raw.close()
-        await asyncio.sleep(0.02)
-    try:
-        yield raw
-    finally:
-        with suppress(OSError, asyncpg.PostgresError):  # the server is gone by now
-            await raw.close(timeout=5)
-
-
-async def kill_at(home, process, table, *, when):
-    """SIGKILL the demo at the very moment when it is about to write to the table.
-
-    `when` is a query that must hold before, from which on the table is closed to it.
-    """
-    async with superuser(home, process) as raw:
-        async with asyncio.timeout(60):
-            while not await raw.fetchval(when):
-                await raw.execute("SELECT pg_sleep(0.002)")
-            await raw.execute("BEGIN")
-            await raw.execute(f"LOCK TABLE {table} IN SHARE MODE")
-            while not await raw.fetchval(BLOCKED, table):
-                assert process.poll() is None, process.communicate()
-                await raw.execute("SELECT pg_sleep(0.002)")
-        server = pid_of(home)
-        process.kill()
-        process.communicate()
-    wait_until(lambda: not is_alive(home, server), seconds=30)
+async def ask(home, query):
+    """What the server of the demo answers, None while it cannot."""
+    with suppress(OSError, asyncpg.PostgresError):
+        admin = socket_dsn(
+            socket_dir=home / "postgres" / "run",
+            port=5432,
+            password=role_password(home=home, role="postgres"),
+        )
+        raw = await asyncpg.connect(admin.replace("/postgres?", f"/{DATABASE_NAME}?"))
+        try:
+            return await raw.fetchval(query)
+        finally:
+            raw.terminate()
+    return None
 
 
 def killed(home, file, table, *, when):
-    asyncio.run(kill_at(home / "demo", begin(home, file), table, when=when))
+    """SIGKILL the demo at the moment when it is about to write to the table.
+
+    From when on `when` holds the table lets nobody in: the demo cannot get past it meanwhile.
+    """
+    arrange(home, CLOSE.format(table=table, when=when))
+    place = home / "demo"
+    with demo(home, file) as process:
+
+        def stands_still():
+            process.require_running()
+            return asyncio.run(ask(place, STANDS_STILL))
+
+        wait_until(stands_still)
+        server = pid_of(place)
+        assert process.kill() == -signal.SIGKILL
+    wait_until(lambda: not is_alive(place, server))
+    arrange(home, OPEN)
+
+
+def arrange(home, sql):
+    """Do this to the demo's database while nobody uses it."""
+
+    async def execute(running):
+        await make_ready(started=running)
+        raw = await asyncpg.connect(running.admin_dsn)
+        try:
+            await raw.execute(sql)
+        finally:
+            await raw.close()
+
+    with runtime(settings=settings_of(home)) as running:
+        asyncio.run(execute(running))
+
+
+def settings_of(home):
+    return Settings(home=home / "demo", search_path=os.environ["PATH"])
 
 
 def documents(home, printed):
     """(invoices as canonical JSON, the hash of each one's PDF, the ids of all sellers)."""
     key = re.search(r"KEY=(\S+)", printed).group(1)
-    settings = Settings(home=home / "demo", search_path=os.environ["PATH"])
 
-    async def ask(running):
+    async def read(running):
         database, reader = running.open(), running.open_for_audit()
-        application = create_app(database=database, clock=lambda: datetime.now(UTC))
+        application = create_app(
+            database=database, clock=lambda: datetime.now(UTC), commit_seconds=PATIENT_SECONDS
+        )
         try:
             async with lifespan(application=application):
                 client = Client(application=application, key=key)
@@ -146,8 +158,8 @@ def documents(home, printed):
             await database.close()
         return msgspec.json.encode(invoices, order="sorted"), pdfs, sellers
 
-    with runtime(settings=settings) as running:
-        return asyncio.run(ask(running))
+    with runtime(settings=settings_of(home)) as running:
+        return asyncio.run(read(running))
 
 
 def without_ids(canonical):

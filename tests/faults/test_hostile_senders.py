@@ -15,6 +15,7 @@ import pytest
 
 from tests.api.command_line import create_live_seller
 from tests.api.test_readme import serving
+from tests.processes import SECONDS
 
 pytestmark = pytest.mark.slow
 SOCKETS = 300
@@ -137,7 +138,7 @@ async def test_slow_senders_are_ended_and_leave_the_others_alone(server):
             assert await reader.read() == b""
             return "told"
 
-    async with asyncio.timeout(60), honest_sender(server) as seconds:
+    async with asyncio.timeout(SECONDS), honest_sender(server) as seconds:
         # All of them sit there before anything is counted.
         waiting = [asyncio.create_task(slow(number)) for number in range(SOCKETS)]
         ended = await asyncio.gather(*waiting)

@@ -1,10 +1,7 @@
 """IN1: whatever was acknowledged is stored once, however often the process is killed."""
 
 import asyncio
-import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 from sqlalchemy import text
@@ -12,9 +9,9 @@ from sqlalchemy import text
 from metering.store import decode_payload
 from tests.faults.ingest_sender import NOW, body
 from tests.metering_world import World, world
+from tests.processes import program, wait_until
 
 __all__ = ["world"]
-ROOT = Path(__file__).resolve().parents[2]
 KILLS = 4
 
 
@@ -33,19 +30,15 @@ async def stored(world: World) -> list[str]:
 
 
 def kill_while_it_sends(seller: int, dsn: str, turn: int, notes: Path) -> None:
-    command = [sys.executable, "-m", "tests.faults.ingest_sender"]
-    process = subprocess.Popen([*command, dsn, str(seller), str(turn), str(notes)], cwd=ROOT)
-    try:
-        answered = notes / f"answered-{turn}"
-        deadline = time.monotonic() + 60
-        wanted = 2_000 * (turn + 1)
-        while not answered.exists() or answered.stat().st_size < wanted:
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+    script = "-m", "tests.faults.ingest_sender"
+    answered, wanted = notes / f"answered-{turn}", 2_000 * (turn + 1)
+    with program([sys.executable, *script, dsn, str(seller), str(turn), str(notes)]) as process:
+
+        def enough() -> bool:
+            process.require_running()
+            return answered.exists() and answered.stat().st_size >= wanted
+
+        wait_until(enough)
 
 
 async def test_acknowledged_is_stored_once_through_sigkill(world, database_url, tmp_path):

@@ -1,6 +1,7 @@
 """Whose files, which permissions, which passwords, and what is said when they do not fit."""
 
 import asyncio
+import contextlib
 import os
 import shutil
 import signal
@@ -26,11 +27,12 @@ from engine.postgres_binaries import PREFERRED_PACKAGE, choose_binaries, find_bi
 from engine.postgres_cluster import read_pid_file
 from engine.postgres_doctor import doctor_report
 from engine.settings import Settings
-from tests.faults.embedded_homes import PROJECT, data_of, mode_of, pid_of, query
+from tests.faults.embedded_homes import data_of, mode_of, pid_of, query
+from tests.processes import SECONDS, program, python
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="death signals and /proc are Linux's"),
-    pytest.mark.timeout(60),
+    pytest.mark.timeout(3 * SECONDS),
 ]
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can change to another account")
 
@@ -165,13 +167,10 @@ def test_processes_agree_on_a_role_password(home):
         "import sys; from pathlib import Path; from engine.postgres import role_password;"
         "print(role_password(home=Path(sys.argv[1]), role='usance_app'))"
     )
-    asked = [
-        subprocess.Popen(
-            [sys.executable, "-c", code, str(home)], stdout=subprocess.PIPE, text=True, cwd=PROJECT
-        )
-        for _ in range(3)
-    ]
-    answers = {one.communicate(timeout=30)[0] for one in asked}
+    with contextlib.ExitStack() as stack:
+        asked = [stack.enter_context(program(python(code, str(home)))) for _ in range(3)]
+        assert {one.wait() for one in asked} == {0}
+        answers = {one.out() for one in asked}
     assert answers == {role_password(home=home, role="usance_app") + "\n"}
     assert [path.name for path in (home / "secrets").iterdir()] == ["usance_app"]
     assert mode_of(home / "secrets" / "usance_app") == 0o600

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -12,11 +11,12 @@ import asyncpg
 import pytest
 
 from engine.postgres import PostgresError, start_or_join
-from tests.faults.embedded_homes import data_of, is_alive, mode_of, pid_of, query, wait_until
+from tests.faults.embedded_homes import data_of, is_alive, mode_of, pid_of, query
+from tests.processes import SECONDS, program, wait_until
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="death signals and /proc are Linux's"),
-    pytest.mark.timeout(60),
+    pytest.mark.timeout(5 * SECONDS),
 ]
 
 
@@ -138,16 +138,12 @@ def test_a_reused_pid_in_the_pid_file_does_not_stop_a_start(home):
         data_of(home) / "postmaster.pid",
         home / "postgres" / "run" / ".s.PGSQL.5432.lock",
     ]
-    stranger = subprocess.Popen(["sleep", "60"])
-    try:
+    with program(["sleep", "infinity"]) as stranger:
         for file in notes:
             lines = file.read_text().splitlines(keepends=True)
             file.write_text("".join([f"{stranger.pid}\n", *lines[1:]]))
         with start_or_join(home=home, throw_away=True) as running:
             assert query(running.admin_dsn, "SELECT 1") == [(1,)]
-    finally:
-        stranger.kill()
-        stranger.wait()
 
 
 def test_four_processes_at_once_make_one_server(home, sharers):
@@ -156,12 +152,19 @@ def test_four_processes_at_once_make_one_server(home, sharers):
     assert len({admin_dsn for _, _, admin_dsn in told}) == 1
 
 
-def test_a_killed_initdb_leaves_nothing_half_made(home, sharers):
+def killed_in_initdb(home, sharers):
+    """Whether the process died before it was through with initdb."""
     started = sharers(home)
-    wait_until(lambda: list(home.glob("postgres/data.new-*/PG_VERSION")))
+    begun = "postgres/data.new-*/PG_VERSION"
+    wait_until(lambda: list(home.glob(begun)) or data_of(home).exists())
     started.process.kill()
     started.process.wait()
-    assert not data_of(home).exists()
+    return not data_of(home).exists()
+
+
+def test_a_killed_initdb_leaves_nothing_half_made(home, sharers):
+    homes = (home / str(number) for number in range(20))
+    home = next(each for each in homes if killed_in_initdb(each, sharers))
     with start_or_join(home=home, throw_away=True) as running:
         assert query(running.admin_dsn, "SELECT 1") == [(1,)]
     assert not list(home.glob("postgres/data.new-*"))

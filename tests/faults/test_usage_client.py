@@ -11,17 +11,18 @@ from urllib.request import urlopen
 import msgspec
 import pytest
 
-from tests.api.command_line import ROOT, create_live_seller
+from tests.api.command_line import create_live_seller
 from tests.api.test_readme import serving
 from tests.api.test_serve import ask
 from tests.faults.flaky_proxy import flaky_proxy
+from tests.processes import ROOT, SECONDS
 from usance_client import Rejection, UsageClient
 
 THREADS, EVENTS = 4, 400
 SCRIPT = """
 import os, sys
 from usance_client import UsageClient
-client = UsageClient(url=sys.argv[1], key=sys.argv[2], batch_seconds=60)
+client = UsageClient(url=sys.argv[1], key=sys.argv[2], batch_seconds=600, exit_seconds=60)
 client.record(type="call", subject="acme", data={"tokens": 100})
 child = os.fork()
 client.record(type="call", subject="acme", data={"tokens": 10 if child else 1})
@@ -71,7 +72,7 @@ def test_no_event_is_lost_and_none_counts_twice_behind_a_proxy_that_loses_answer
     with flaky_proxy(server.address, seed=7) as (address, done):
         client = UsageClient(
             url=address, key=server.key, batch_events=20, batch_seconds=0.01, queue_events=200,
-            on_reject=refused.append,
+            on_reject=refused.append, timeout_seconds=SECONDS,
         )  # fmt: skip
 
         def record() -> None:
@@ -83,8 +84,8 @@ def test_no_event_is_lost_and_none_counts_twice_behind_a_proxy_that_loses_answer
             each.start()
         for each in threads:
             each.join()
-        assert client.flush(60)
-        assert client.close(5) == []
+        assert client.flush(SECONDS)
+        assert client.close(SECONDS) == []
     assert done["lost after"] > 3
     assert server.outcome("duplicate") > 0
     assert server.outcome("accepted") == THREADS * EVENTS
@@ -95,7 +96,9 @@ def test_no_event_is_lost_and_none_counts_twice_behind_a_proxy_that_loses_answer
 def test_a_refused_event_is_told_and_harms_no_other(server):
     refused: list[Rejection] = []
     old = datetime.now(UTC) - timedelta(days=100)
-    with UsageClient(url=server.address, key=server.key, on_reject=refused.append) as client:
+    with UsageClient(
+        url=server.address, key=server.key, on_reject=refused.append, exit_seconds=SECONDS
+    ) as client:
         client.record(type="call", subject="acme", data={"tokens": 1}, id="same")
         client.record(type="call", subject="acme", data={"tokens": 2}, time=old)
         client.record(type="call", subject="acme", data={"tokens": 3}, id="same")
@@ -113,7 +116,7 @@ def test_what_is_recorded_is_sent_at_the_end_of_a_process_and_once_after_a_fork(
         env={"PYTHONPATH": str(ROOT / "clients" / "python")},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=SECONDS,
     )
     assert (ended.returncode, ended.stderr) == (0, "")
     assert server.total() == "111"

@@ -5,7 +5,8 @@ from datetime import UTC, datetime
 
 from api.app import create_app
 from api.in_process import Client, lifespan
-from engine.db import open_database
+from engine.db import PATIENT, open_database
+from metering.ingest import PATIENT_SECONDS
 from plans.api_keys import ApiKeyDraft, Scope
 from plans.create_seller import create_seller
 from plans.drafts import SellerDraft
@@ -71,8 +72,10 @@ class World:
     """The application on one database; each life plays with a seller of its own."""
 
     def __init__(self, dsn):
-        self.database = open_database(dsn=dsn, role="usance_app", pool_size=4)
-        self.app = create_app(database=self.database, clock=lambda: OPENED)
+        self.database = open_database(dsn=dsn, role="usance_app", pool_size=4, waiting=PATIENT)
+        self.app = create_app(
+            database=self.database, clock=lambda: OPENED, commit_seconds=PATIENT_SECONDS
+        )
         self.stack = AsyncExitStack()
 
     async def open(self):

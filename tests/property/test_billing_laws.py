@@ -10,7 +10,7 @@ from fractions import Fraction
 
 import pytest
 
-from engine.db import open_database
+from engine.db import PATIENT, open_database
 from invoicing.rederive import rederive
 from plans.seller_store import load_seller
 from tests.billing_world import OPENED, SEATS, TIERS, at, open_shop, plan, violations, written
@@ -295,7 +295,7 @@ async def test_what_is_posted_is_what_is_owed_after_every_step(
 
 
 async def live_through(dsn, stops):
-    database = open_database(dsn=dsn, role="usance_app", pool_size=4)
+    database = open_database(dsn=dsn, role="usance_app", pool_size=4, waiting=PATIENT)
     try:
         async with open_shop(database, 1) as shop:
             for stop in stops:
@@ -308,7 +308,7 @@ async def live_through(dsn, stops):
 async def write_lives(dsn, seed):
     """Everything is known beforehand: agreements, usage to come, cancellations to come."""
     await open_books(dsn, mode="test", clock_at=OPENED.isoformat())
-    database = open_database(dsn=dsn, role="usance_app", pool_size=4)
+    database = open_database(dsn=dsn, role="usance_app", pool_size=4, waiting=PATIENT)
     try:
         async with open_shop(database, 1) as shop:
             play = Play(shop, seed)

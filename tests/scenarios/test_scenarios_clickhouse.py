@@ -16,8 +16,9 @@ from api.app import create_app
 from api.check_scenarios import Result, run_scenario
 from api.in_process import Client, lifespan
 from api.scenario_file import read_scenario
-from engine.db import open_database
+from engine.db import PATIENT, open_database
 from metering.event_stores import EventStore
+from metering.ingest import PATIENT_SECONDS
 from plans.create_seller import create_seller
 from plans.drafts import SellerDraft
 from tests.clickhouse_engine import clickhouse, fresh_store
@@ -44,10 +45,11 @@ Books = Mapping[str, Sequence[str]]
 
 async def play(*, paths: Sequence[Path], dsn: str, store: EventStore | None) -> dict[str, Result]:
     """One scenario after the other, so that whatever is numbered is numbered alike."""
-    database = open_database(dsn=dsn, role="usance_app", event_store=store)
+    database = open_database(dsn=dsn, role="usance_app", event_store=store, waiting=PATIENT)
     try:
-        application = create_app(database=database, clock=lambda: WALL)
-        application.state.ingester._commit_seconds = 60.0  # a slow disk is not what is tested
+        application = create_app(
+            database=database, clock=lambda: WALL, commit_seconds=PATIENT_SECONDS
+        )
         results: dict[str, Result] = {}
         async with lifespan(application=application):
 
@@ -66,7 +68,7 @@ async def play(*, paths: Sequence[Path], dsn: str, store: EventStore | None) -> 
 
 async def books(dsn: str) -> Books:
     """All rows of all tables as the server writes them."""
-    raw = await asyncpg.connect(dsn, timeout=10)
+    raw = await asyncpg.connect(dsn, timeout=60)
     try:
         # How long a run worked goes by the clock on the wall.
         await raw.execute("UPDATE billing_runs SET worked_micros = 0, progress_at = NULL")
@@ -83,7 +85,7 @@ async def books(dsn: str) -> Books:
 
 
 async def count(dsn: str, statement: str) -> int:
-    raw = await asyncpg.connect(dsn, timeout=10)
+    raw = await asyncpg.connect(dsn, timeout=60)
     try:
         return await raw.fetchval(statement)
     finally:

@@ -45,6 +45,7 @@ def test_every_variable_reaches_its_field():
         USANCE_POOL_MAX_SIZE="4",
         USANCE_STATEMENT_TIMEOUT_SECONDS="5",
         USANCE_DRAIN_TIMEOUT_SECONDS="6",
+        USANCE_WAIT_SECONDS="7",
     )
     assert settings.database_url == "postgresql://u:p@db.example:5433/billing?sslmode=require"
     assert settings.clickhouse_url == "https://u:p@events.example:8443/usance"
@@ -52,6 +53,7 @@ def test_every_variable_reaches_its_field():
     assert (settings.host, settings.port, settings.log_level) == ("::1", 9000, "debug")
     assert settings.pool_max_size == 4
     assert (settings.statement_timeout_seconds, settings.drain_timeout_seconds) == (5, 6)
+    assert (settings.wait_seconds, load().wait_seconds) == (7, 0)
 
 
 @pytest.mark.parametrize(
