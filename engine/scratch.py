@@ -19,6 +19,7 @@ from engine.db import CONNECT_SECONDS, OWNER_ROLE, quote_name
 
 PREFIX: Final = "usance_scratch"
 _LOCK: Final = 7_305_120
+_TURNS: Final = 10
 
 
 def database_dsn(*, dsn: str, name: str) -> str:
@@ -70,10 +71,19 @@ async def _build(raw: Any, *, dsn: str, name: str) -> None:
     # Built under another name and renamed, so that a template is there whole or not at all.
     building = f"{name}_building"
     await migrate.ensure_roles(dsn=database_dsn(dsn=dsn, name="postgres"), passwords={})
-    await raw.execute(f"DROP DATABASE IF EXISTS {quote_name(building)} WITH (FORCE)")
-    await raw.execute(f"CREATE DATABASE {quote_name(building)} OWNER {OWNER_ROLE}")
+    await _when_free(raw, f"DROP DATABASE IF EXISTS {quote_name(building)} WITH (FORCE)")
+    await _when_free(raw, f"CREATE DATABASE {quote_name(building)} OWNER {OWNER_ROLE}")
     await migrate.upgrade(dsn=database_dsn(dsn=dsn, name=building))
-    await raw.execute(f"ALTER DATABASE {quote_name(building)} RENAME TO {quote_name(name)}")
+    await _when_free(raw, f"ALTER DATABASE {quote_name(building)} RENAME TO {quote_name(name)}")
+
+
+async def _when_free(raw: Any, statement: str) -> None:
+    """Run what needs a database that nobody uses; a session that ends may take its time to go."""
+    for _ in range(_TURNS):
+        with contextlib.suppress(asyncpg.ObjectInUseError):
+            await raw.execute(statement)  # the server itself waits for five seconds
+            return
+    await raw.execute(statement)
 
 
 @asynccontextmanager
@@ -92,12 +102,12 @@ async def scratch_database(*, dsn: str) -> AsyncIterator[str]:
     )
     try:
         await _drop_left_behind(raw, template=template)
-        await raw.execute(f"CREATE DATABASE {quote_name(name)} TEMPLATE {quote_name(template)}")
+        await _when_free(raw, f"CREATE DATABASE {quote_name(name)} TEMPLATE {quote_name(template)}")
         try:
             yield database_dsn(dsn=dsn, name=name)
         finally:
             with contextlib.suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
-                await raw.execute(f"DROP DATABASE IF EXISTS {quote_name(name)} WITH (FORCE)")
+                await _when_free(raw, f"DROP DATABASE IF EXISTS {quote_name(name)} WITH (FORCE)")
     finally:
         raw.terminate()
 

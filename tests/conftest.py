@@ -5,6 +5,7 @@ import ipaddress
 import sys
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.memory_disk import files_in_memory
 
@@ -38,6 +39,11 @@ def refuse_the_network(event: str, arguments: tuple[object, ...]) -> None:
         return
     if not stays_here(host):
         pytest.fail(f"{event}: tests stay on this machine, this one asked for {host!r}")
+
+
+# How long an example takes says how busy the machine is, and nothing of the code.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -30,6 +30,7 @@ from engine.postgres import start_or_join
 from engine.postgres_binaries import OLDEST_MAJOR
 from plans.create_seller import create_seller
 from plans.drafts import SellerDraft
+from tests.processes import SECONDS
 
 TEMPLATE_LOCK: Final = 7_305_120
 SMALL: Final = {"shared_buffers": "64MB", "max_wal_size": "512MB", "maintenance_work_mem": "32MB"}
@@ -60,10 +61,17 @@ class Cluster:
         await self.run(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
 
     async def run(self, statement: str) -> None:
-        """One statement of the superuser in the maintenance database."""
-        raw = await asyncpg.connect(self.admin_dsn, timeout=60)
+        """One statement of the superuser in the maintenance database.
+
+        Where that needs a database which nobody uses, it waits until that is so.
+        """
+        raw = await asyncpg.connect(self.admin_dsn, timeout=SECONDS)
         try:
-            await raw.execute(statement)
+            async with asyncio.timeout(SECONDS):
+                while True:
+                    with contextlib.suppress(asyncpg.ObjectInUseError):
+                        await raw.execute(statement)
+                        return
         finally:
             await raw.close()
 
