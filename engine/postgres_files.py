@@ -181,7 +181,7 @@ def make_own_directory(*, path: Path) -> None:
     """Create one directory for the owner alone; for root others may pass through it."""
     mode = 0o711 if os.geteuid() == 0 else 0o700
     try:
-        path.mkdir(mode=0o700)
+        path.mkdir(mode=mode)  # open from the start: another process may walk through at once
         path.chmod(mode)  # ours, and whatever the umask says
     except FileExistsError:
         return

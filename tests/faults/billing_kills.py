@@ -270,5 +270,6 @@ def kill_server(pid):
     """SIGKILL a postmaster and every process of it, as a power cut would."""
     os.kill(pid, signal.SIGSTOP)  # it must not tidy up after its children
     for child in children_of(pid):
-        os.kill(child, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child, signal.SIGKILL)
     os.kill(pid, signal.SIGKILL)

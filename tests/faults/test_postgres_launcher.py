@@ -23,7 +23,7 @@ pytestmark = [
 def test_cold_and_warm_start(home, bin_dir):
     with start_or_join(home=home, bin_dir=bin_dir) as running:
         server = running.server
-        assert server.owned and server.bin_dir == bin_dir
+        assert server.owned and server.bin_dir.samefile(bin_dir)
         query(running.admin_dsn, "CREATE TABLE kept AS SELECT 7 AS number")
         shown = query(
             running.admin_dsn,
