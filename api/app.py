@@ -160,15 +160,11 @@ def create_app(
 ) -> Litestar:
     """The application on a database opened as `usance_app`; `clock` gives wall time in UTC.
 
-    Events whose commit takes longer than `commit_seconds` are answered 503.
     `routes` are handlers, controllers or routers; each handler declares `opt={"scope": …}` or
-    `opt={"public": True}`. `owns_database` closes the pool at shut-down.
+    `opt={"public": True}`. Events not committed within `commit_seconds` are answered 503.
+    `owns_database` closes the pool at shut-down.
     """
     ingester = Ingester(database=database, commit_seconds=commit_seconds)
-
-    async def close_database() -> None:
-        if owns_database:
-            await database.close()
 
     metrics = PrometheusConfig(app_name="usance", prefix="usance", group_path=True)
     app = ingest.EventsFirst(
@@ -202,7 +198,7 @@ def create_app(
         return_dto=None,
         openapi_config=openapi_config(),
         on_startup=[ingester.start],
-        on_shutdown=[ingester.stop, close_database],
+        on_shutdown=[ingester.stop, *([database.close] if owns_database else [])],
         request_max_body_size=body_limit_bytes,
         debug=False,
         logging_config=None,

@@ -70,10 +70,31 @@ async def seller_id(world) -> str:
         return (await connection.execute(text("SELECT id FROM sellers"))).scalar_one()
 
 
+async def led(context, stream: str, *, not_by: str | None = None) -> api.StreamInfo:
+    """What JetStream says of the stream, as soon as a leader does, not the one that is gone."""
+    found = []
+
+    async def told() -> bool:
+        with contextlib.suppress(nats.errors.Error):
+            found.append(await context.stream_info(stream))
+            return found[-1].cluster.leader not in {None, "", not_by}
+        return False
+
+    await until(told)
+    return found[-1]
+
+
 async def ready(context, stream: str) -> None:
     """Redelivery after two seconds instead of thirty, so that the test need not wait for it."""
-    config = (await context.consumer_info(stream, DURABLE)).config
-    await context.add_consumer(stream, config.evolve(ack_wait=2))
+
+    async def done() -> bool:
+        with contextlib.suppress(nats.errors.Error):
+            config = (await context.consumer_info(stream, DURABLE)).config
+            await context.add_consumer(stream, config.evolve(ack_wait=2))
+            return True
+        return False
+
+    await until(done)
 
 
 async def test_acknowledged_by_jetstream_is_stored_once_through_kills(
@@ -93,7 +114,7 @@ async def test_acknowledged_by_jetstream_is_stored_once_through_kills(
                 urls=cluster.urls, credentials=None, stream="USAGE_EVENTS", prefix="usance"
             ) as jetstream,
         ):
-            context = connection.jetstream(timeout=SECONDS)
+            context = connection.jetstream(timeout=10)
             await created(jetstream)
             await ready(context, jetstream.stream)
             subject = f"usance.{await seller_id(world)}.events"
@@ -109,21 +130,14 @@ async def test_acknowledged_by_jetstream_is_stored_once_through_kills(
             second = consumer()
             await sender.reaches(len(sender.acknowledged) + 200)
 
-            info = await context.stream_info(jetstream.stream)
+            info = await led(context, jetstream.stream)
             assert info.config.num_replicas == 3
             assert info.config.storage == api.StorageType.FILE
             leader = info.cluster.leader
             before = len(sender.acknowledged)
             await asyncio.to_thread(cluster.kill, leader)
             await sender.reaches(before + 200)
-
-            async def led_by_another() -> bool:
-                with contextlib.suppress(nats.errors.Error):
-                    found = await context.stream_info(jetstream.stream)
-                    return found.cluster.leader not in {leader, None, ""}
-                return False
-
-            await until(led_by_another)
+            await led(context, jetstream.stream, not_by=leader)
             sender.stopping = True
             await sending
 
