@@ -9,9 +9,12 @@ from litestar import Request, Response
 
 from api.auth import Principal
 from api.bodies import malformed
-from api.idempotency_store import find_answer
+from api.idempotency_store import Kept, find_answer
 from api.unit_of_work import STATE, Remembered, UnitOfWork
 from engine.errors import BillingError, ErrorKind, FieldError
+
+OWN_TRANSACTIONS: Final = "own_transactions"
+"""The option of routes that work for long, in transactions of their own."""
 
 _KEY: Final = re.compile(r"[\x21-\x7e]{1,255}\Z")
 
@@ -21,8 +24,8 @@ async def before_handler(request: Request[Any, Any, Any]) -> Response[bytes] | N
 
     Errors: `malformed_json` for an empty body, `invalid_parameter` for characters that cannot be
     stored and for a name that the route does not have, `not_found` for a path with such
-    characters, `invalid_idempotency_key`, and `idempotency_mismatch` for the same key on another
-    request.
+    characters, `invalid_idempotency_key`, `idempotency_mismatch` for the same key on another
+    request, and `idempotency_in_progress` while a long one is being worked on.
     """
     _refuse_unfit_address(request)
     _refuse_unknown_parameters(request)
@@ -40,19 +43,25 @@ async def before_handler(request: Request[Any, Any, Any]) -> Response[bytes] | N
         raise malformed("invalid_idempotency_key", detail)
     unit = unit_of(request)
     now = cast("datetime", request.app.state.clock())
-    connection = await unit.connection(seller=principal.seller)
-    request_hash = _hash(request, await request.body())
-    found = await find_answer(connection=connection, key=key, now=now)
-    if found is None:
-        unit.remembered = Remembered(
-            key=key,
-            request_hash=request_hash,
-            now=now,
-            secret_fields=tuple(options.get("secret_fields", ())),
-        )
-        return None
-    known_hash, answer = found
-    if known_hash != request_hash:
+    remembered = Remembered(
+        key=key,
+        request_hash=_hash(request, await request.body()),
+        now=now,
+        secret_fields=tuple(options.get("secret_fields", ())),
+    )
+    if options.get(OWN_TRANSACTIONS, False):
+        found = await unit.claim(seller=principal.seller, remembered=remembered)
+    else:
+        connection = await unit.connection(seller=principal.seller)
+        found = await find_answer(connection=connection, key=key, now=now)
+        unit.remembered = remembered if found is None else None
+    return None if found is None else _again(found, remembered)
+
+
+def _again(found: Kept, remembered: Remembered) -> Response[bytes]:
+    """The answer that was kept. Raises `idempotency_mismatch` for another request."""
+    answer = found.answer
+    if answer is None or found.request_hash != remembered.request_hash:
         detail = "this Idempotency-Key was used for another request"
         raise BillingError("idempotency_mismatch", detail, kind=ErrorKind.CONFLICT)
     return Response(

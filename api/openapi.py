@@ -26,7 +26,10 @@ _WORDS: Final = {
     401: "No valid API key: `missing_key`, `invalid_key`, `revoked_key`, `expired_key`.",
     403: "The key lacks the scope: `missing_scope`.",
     404: "Not there, or not yours: `not_found`.",
-    409: "It collides with what is there: `key_taken`, `idempotency_mismatch`.",
+    409: (
+        "It collides with what is there: `key_taken`, `idempotency_mismatch`,"
+        " `idempotency_in_progress`."
+    ),
     413: "The body is too large: `body_too_large`.",
     415: "The body is no JSON: `unsupported_media_type`.",
     422: "Fields cannot stand: `invalid_body`, with all of them in `errors`.",
@@ -179,7 +182,12 @@ def _complete(
         }
 
 
-_SUCCESSES: Final = {"200": "What was asked for.", "201": "What was made.", "204": "Done."}
+_SUCCESSES: Final = {
+    "200": "What was asked for.",
+    "201": "What was made.",
+    "202": "Accepted: a worker does it.",
+    "204": "Done.",
+}
 _IDEMPOTENCY_KEY: Final = {
     "name": "Idempotency-Key",
     "in": "header",

@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api.auth import Principal
 from api.business_time import business_now
+from api.idempotency import OWN_TRANSACTIONS
 from api.pagination import Page, PageRequest
 from engine.db import Database
 from engine.errors import not_found
@@ -80,7 +81,7 @@ async def create_plan_version(
     ),
     tags=["Plans"],
     status_code=200,
-    opt={"scope": "admin"},
+    opt={"scope": "admin", OWN_TRANSACTIONS: True},
 )
 async def migrate_subscriptions(
     plan: FromPath[str],

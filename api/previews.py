@@ -9,6 +9,7 @@ from litestar.params import JSONBody
 
 from api.auth import Principal
 from api.business_time import business_now
+from api.idempotency import OWN_TRANSACTIONS
 from engine.db import Database
 from invoicing.preview import preview
 from invoicing.rehearsal import Preview, PreviewDraft
@@ -21,7 +22,7 @@ from plans.api_keys import Scope
     summary="Preview upcoming documents",
     tags=["Invoices"],
     status_code=200,
-    opt={"scope": Scope.READ},
+    opt={"scope": Scope.READ, OWN_TRANSACTIONS: True},
 )
 async def preview_invoices(
     data: JSONBody[PreviewDraft],

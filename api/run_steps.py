@@ -4,13 +4,15 @@ from datetime import datetime
 from typing import Any, Final
 
 import msgspec
-from litestar import Request, get, post
+from litestar import Request, Response, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api.auth import Principal
+from api.billing_runs import QUEUED
 from api.business_time import business_now
+from api.idempotency import OWN_TRANSACTIONS, unit_of
 from api.pagination import Page, PageRequest
 from engine.db import Database
 from engine.errors import BillingError, not_found
@@ -20,7 +22,7 @@ from invoicing.report_rows_store import report_page
 from invoicing.report_run import report_run
 from invoicing.run_billing import take_up_run
 from invoicing.run_report import Remark, ReportRow, RunReport
-from invoicing.run_states import RetryDraft, RunAct, RunStep
+from invoicing.run_states import GoOnStep, RetryDraft, RunAct, RunStep
 from invoicing.run_store import list_runs
 from plans.api_keys import Scope
 
@@ -82,22 +84,29 @@ async def cancel_billing_run(
     summary="Resume a billing run",
     tags=["Billing runs"],
     status_code=200,
-    opt={"scope": Scope.BILLING},
+    responses={202: QUEUED},
+    opt={"scope": Scope.BILLING, OWN_TRANSACTIONS: True, "answer": BillingRun},
 )
 async def resume_billing_run(
     *,
     run: FromPath[str],
-    data: JSONBody[RunStep],
+    data: JSONBody[GoOnStep],
     request: Request[Any, Any, Any],
     principal: NamedDependency[Principal],
     wall_now: NamedDependency[datetime],
-) -> BillingRun:
+) -> Response[BillingRun]:
     """Go on with a paused run; answered when it is through, or stopped again.
 
     Where the process that ran it has not noticed the pause yet, that one goes on, and the answer
     tells how far the run is.
     """
-    asked = _Asked(run=run, act=RunAct.RESUME, reason=data.reason, actor=principal.key_id)
+    asked = _Asked(
+        run=run,
+        act=RunAct.RESUME,
+        reason=data.reason,
+        actor=principal.key_id,
+        wait=data.wait,
+    )
     return await _go_on(request, principal.seller, asked, wall_now)
 
 
@@ -107,7 +116,8 @@ async def resume_billing_run(
     summary="Try parked accounts again",
     tags=["Billing runs"],
     status_code=200,
-    opt={"scope": Scope.BILLING},
+    responses={202: QUEUED},
+    opt={"scope": Scope.BILLING, OWN_TRANSACTIONS: True, "answer": BillingRun},
 )
 async def retry_billing_run(
     *,
@@ -116,7 +126,7 @@ async def retry_billing_run(
     request: Request[Any, Any, Any],
     principal: NamedDependency[Principal],
     wall_now: NamedDependency[datetime],
-) -> BillingRun:
+) -> Response[BillingRun]:
     """Bill what a finished run parked, all or `customers`, as of its instant.
 
     Those that succeed leave its list of parked accounts; the others have their reason of today.
@@ -127,6 +137,7 @@ async def retry_billing_run(
         reason=data.reason,
         actor=principal.key_id,
         customers=data.customers,
+        wait=data.wait,
     )
     return await _go_on(request, principal.seller, asked, wall_now)
 
@@ -139,6 +150,7 @@ class _Asked(msgspec.Struct, frozen=True, kw_only=True):
     reason: str | None
     actor: str
     customers: tuple[str, ...] | None = None
+    wait: bool = True
 
 
 async def _stop(
@@ -160,25 +172,32 @@ async def _control(
         now=now,
         wall_now=wall_now,
         customers=asked.customers,
+        background=not asked.wait,
     )
 
 
 async def _go_on(
     request: Request[Any, Any, Any], seller: int, asked: _Asked, wall_now: datetime
-) -> BillingRun:
+) -> Response[BillingRun]:
     database: Database = request.app.state.database
     now = await business_now(database=database, seller=seller, wall_now=wall_now)
+    unit = unit_of(request)
+    if unit.begun is None:
+        async with database.transaction(seller=seller) as connection:
+            await _control(connection, asked, now, wall_now)
+            await unit.note(connection, asked.run)
+    if asked.wait:
+        try:
+            done = await take_up_run(
+                database=database, seller=seller, run=asked.run, now=now, wait_seconds=WAIT_SECONDS
+            )
+            return Response(done, status_code=200)
+        except BillingError as error:
+            if error.code != "billing_busy":
+                raise
     async with database.transaction(seller=seller) as connection:
-        await _control(connection, asked, now, wall_now)
-    try:
-        return await take_up_run(
-            database=database, seller=seller, run=asked.run, now=now, wait_seconds=WAIT_SECONDS
-        )
-    except BillingError as error:
-        if error.code != "billing_busy":
-            raise
-    async with database.transaction(seller=seller) as connection:
-        return (await list_runs(connection=connection, run=asked.run))[0]
+        (found,) = await list_runs(connection=connection, run=asked.run)
+    return Response(found, status_code=200 if asked.wait else 202)
 
 
 @post(
@@ -187,21 +206,28 @@ async def _go_on(
     summary="Approve a billing run",
     tags=["Billing runs"],
     status_code=200,
-    opt={"scope": Scope.BILLING},
+    responses={202: QUEUED},
+    opt={"scope": Scope.BILLING, OWN_TRANSACTIONS: True, "answer": BillingRun},
 )
 async def approve_billing_run(
     *,
     run: FromPath[str],
-    data: JSONBody[RunStep],
+    data: JSONBody[GoOnStep],
     request: Request[Any, Any, Any],
     principal: NamedDependency[Principal],
     wall_now: NamedDependency[datetime],
-) -> BillingRun:
+) -> Response[BillingRun]:
     """Post what the report of a run tells, and nothing else; answered when that is done.
 
     Customers that owe something else by now are left out, reported again, and await approval.
     """
-    asked = _Asked(run=run, act=RunAct.APPROVE, reason=data.reason, actor=principal.key_id)
+    asked = _Asked(
+        run=run,
+        act=RunAct.APPROVE,
+        reason=data.reason,
+        actor=principal.key_id,
+        wait=data.wait,
+    )
     return await _go_on(request, principal.seller, asked, wall_now)
 
 

@@ -1,6 +1,7 @@
 """One transaction for one request: committed when the handler succeeded, before anyone is told."""
 
 import asyncio
+import logging
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from datetime import datetime
@@ -14,13 +15,25 @@ from litestar.types import ASGIApp, Message, Receive, Send
 from litestar.types import Scope as ConnectionScope
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from api.idempotency_store import StoredAnswer, save_answer
+from api.idempotency_store import (
+    Kept,
+    StoredAnswer,
+    claim_key,
+    drop_claim,
+    find_answer,
+    note_begun,
+    save_answer,
+)
 from api.problems import MEDIA_TYPE, RenderedProblem, render_any
-from engine.db import Database
+from engine.db import Database, exclusive
+from engine.errors import BillingError, ErrorKind
 from invoicing.ask_taxes import answer_every_tax
 
 STATE: Final = "unit_of_work"
 TAX_UNKNOWN: Final = "tax_unknown"
+KEY_WAIT_SECONDS: Final = 2
+"""For whoever works under the same key; then the repetition is told to come again."""
+_log: Final = logging.getLogger("usance.api")
 
 
 class Remembered(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,12 +53,14 @@ class UnitOfWork:
         self._database = database
         self._stack = AsyncExitStack()
         self._connection: AsyncConnection | None = None
+        self._claimed_by: int | None = None
         self.remembered: Remembered | None = None
+        self.begun: str | None = None
 
     @property
     def is_open(self) -> bool:
-        """Whether there is a transaction to be ended."""
-        return self._connection is not None
+        """Whether there is a transaction to be ended, or a key to be answered under."""
+        return self._connection is not None or self._claimed_by is not None
 
     async def connection(self, *, seller: int) -> AsyncConnection:
         """The request's transaction in the name of the seller."""
@@ -54,27 +69,79 @@ class UnitOfWork:
             self._connection = await self._stack.enter_async_context(transaction)
         return self._connection
 
+    async def claim(self, *, seller: int, remembered: Remembered) -> Kept | None:
+        """Hold the key while a request works that has transactions of its own.
+
+        None for a new key. The lock ends with this process, so a claim whose holder died is taken
+        over: `begun` is what that one had begun. Errors: `idempotency_in_progress`.
+        """
+        name = f"idempotency {seller} {remembered.key}"
+        held = await self._stack.enter_async_context(
+            exclusive(database=self._database, name=name, wait_seconds=KEY_WAIT_SECONDS)
+        )
+        if not held:
+            detail = "a request with this Idempotency-Key is being worked on; send it again later"
+            raise BillingError("idempotency_in_progress", detail, kind=ErrorKind.CONFLICT)
+        async with self._database.transaction(seller=seller) as connection:
+            found = await find_answer(connection=connection, key=remembered.key, now=remembered.now)
+            if found is None:
+                await claim_key(
+                    connection=connection,
+                    key=remembered.key,
+                    request_hash=remembered.request_hash,
+                    now=remembered.now,
+                )
+        if found is None or (
+            found.answer is None and found.request_hash == remembered.request_hash
+        ):
+            self.remembered, self._claimed_by = remembered, seller
+            self.begun = None if found is None else found.object
+            return None
+        return found
+
+    async def note(self, connection: AsyncConnection, begun: str) -> None:
+        """Write down what was begun (an id): a repetition of the request goes on with it."""
+        if self._claimed_by is not None and self.remembered is not None:
+            await note_begun(connection=connection, key=self.remembered.key, begun=begun)
+
     async def succeed(self, answer: StoredAnswer) -> None:
         """Keep the answer if it has a key, then commit."""
-        assert self._connection is not None
         remembered = self.remembered
-        if remembered is not None:
-            await save_answer(
-                connection=self._connection,
-                key=remembered.key,
-                request_hash=remembered.request_hash,
-                answer=_without(answer, remembered.secret_fields),
-                now=remembered.now,
-            )
+        if self._claimed_by is not None:
+            async with self._database.transaction(seller=self._claimed_by) as connection:
+                await _save(connection, remembered, answer)
+            self._claimed_by = None
+        elif self._connection is not None:
+            await _save(self._connection, remembered, answer)
         self._connection = None
         await self._stack.aclose()
 
     async def abandon(self) -> None:
-        """Roll back what was not committed."""
+        """Roll back what was not committed, and forget a key under which nothing was begun."""
         if self._connection is not None:
             await self._connection.rollback()
             self._connection = None
+        if self._claimed_by is not None and self.remembered is not None:
+            seller, self._claimed_by = self._claimed_by, None
+            try:
+                async with self._database.transaction(seller=seller) as connection:
+                    await drop_claim(connection=connection, key=self.remembered.key)
+            except Exception:  # noqa: BLE001 a repetition takes it over
+                _log.warning("the claim of a key was not dropped", exc_info=True)
         await self._stack.aclose()
+
+
+async def _save(
+    connection: AsyncConnection, remembered: Remembered | None, answer: StoredAnswer
+) -> None:
+    if remembered is not None:
+        await save_answer(
+            connection=connection,
+            key=remembered.key,
+            request_hash=remembered.request_hash,
+            answer=_without(answer, remembered.secret_fields),
+            now=remembered.now,
+        )
 
 
 def _without(answer: StoredAnswer, fields: tuple[str, ...]) -> StoredAnswer:

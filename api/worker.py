@@ -13,10 +13,11 @@ from typing import Final
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
+from api.background_runs import BackgroundRuns
 from api.idempotency_store import forget_answers
 from dunning.notify import Postman
 from dunning.send_emails import send_emails
-from engine.db import Database
+from engine.db import Database, is_free
 from engine.errors import BillingError
 from engine.mail_address import SmtpServer
 from invoicing.email_store import list_mailing_sellers
@@ -24,6 +25,7 @@ from invoicing.end_due_credits import end_due_credits
 from invoicing.enter_held import enter_due
 from invoicing.queue_emails import queue_emails
 from invoicing.run_billing import run_billing
+from invoicing.sweep_usage import billing_lock
 from invoicing.top_up_credits import top_up_credits
 from invoicing.watch_spending import watch_spending
 from invoicing.watch_usage import watch_usage
@@ -53,6 +55,8 @@ async def tick(*, database: Database, now: datetime) -> int:
         sellers = await list_due_sellers(connection=connection, now=now)
     documents = 0
     for seller in sellers:
+        if not await _is_idle(database, seller):
+            continue
         try:
             await watch_spending(database=database, seller=seller, now=now)
             await enter_due(database=database, seller=seller, now=now)
@@ -70,6 +74,12 @@ async def tick(*, database: Database, now: datetime) -> int:
             told = (seller, account.customer, account.code, account.detail)
             _log.error("seller %s: customer %s is parked: %s: %s", *told)
     return documents
+
+
+async def _is_idle(database: Database, seller: int) -> bool:
+    """Whether no run of the seller is at work: others must not wait for it."""
+    async with database.transaction(seller=seller) as connection:
+        return await is_free(connection=connection, name=billing_lock(seller))
 
 
 async def fold(*, database: Database, steps: int = FOLD_STEPS) -> dict[int, Folded]:
@@ -234,6 +244,11 @@ async def working(
         failed="usage alerts were not compared; the next second tries again",
         rest=REST,
     )
+    background = BackgroundRuns(database=database, clock=clock)
+    looking = asyncio.Lock()
+    run_look = _alone(
+        looking, background.look, failed="queued runs were not found; the next second tries again"
+    )
     mailing, stopping = asyncio.Lock(), asyncio.Event()
     run_mail = _alone(
         mailing,
@@ -254,11 +269,14 @@ async def working(
     )
     scheduler.add_job(run_fold, "interval", seconds=TICK_SECONDS, coalesce=True, max_instances=1)
     scheduler.add_job(run_watch, "interval", seconds=WATCH_SECONDS, coalesce=True, max_instances=1)
+    scheduler.add_job(run_look, "interval", seconds=WATCH_SECONDS, coalesce=True, max_instances=1)
     scheduler.start()
     try:
         yield
     finally:
         scheduler.pause()
         stopping.set()
+        async with looking:
+            await background.stop()
         async with ticking, folding, watching, mailing:
             scheduler.shutdown(wait=False)

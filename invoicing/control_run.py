@@ -24,11 +24,13 @@ async def control_run(
     now: datetime,
     wall_now: datetime,
     customers: Sequence[str] | None = None,
+    background: bool = False,
 ) -> RunStatus:
     """Let a run stand elsewhere once the chunk in hand is posted; where it stands then.
 
     The posting lock makes it wait for that chunk, and the run asks under the same lock before the
-    next. `customers` (ids or keys) are those of the parked that a retry is limited to. Errors:
+    next. `customers` (ids or keys) are those of the parked that a retry is limited to; in the
+    `background` a worker goes on with it. Errors:
     `not_found`, `run_not_running`, `run_not_paused`, `run_is_over`, `run_not_finished`,
     `nothing_parked`, `not_parked` at a customer, and `billing_busy` while another run for the same
     instant is running.
@@ -45,7 +47,14 @@ async def control_run(
     if act is RunAct.RETRY:
         parked = await parked_customers(connection=connection, run=run)
         retrying = _chosen(parked, customers, run)
-    await move_run(connection=connection, run=run, status=moved, now=now, retrying=retrying)
+    await move_run(
+        connection=connection,
+        run=run,
+        status=moved,
+        now=now,
+        retrying=retrying,
+        background=background,
+    )
     entry = AuditEntry(
         id=new_id(prefix="aud", now=wall_now),
         at=now,

@@ -5,7 +5,7 @@ A run that dies is repeated: what is posted is derived as nothing left to post, 
 follow from the work itself, so the documents come out the same, byte for byte.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -58,6 +58,7 @@ async def run_billing(
     report: Callable[[Progress], None] | None = None,
     portions: Portions | None = None,
     approve: bool = False,
+    begun: Callable[[AsyncConnection, str], Awaitable[None]] | None = None,
 ) -> BillingRun:
     """Bill all that is due by `as_of` less the grace and, with `pending`, every difference waiting.
 
@@ -66,7 +67,8 @@ async def run_billing(
     at `as_of`. Accounts that fail are parked with their reason and tried again by the next run.
     The run may be paused or cancelled meanwhile: its status tells. Customers of runs that stand
     still are left out. With `approve` nothing is posted yet: the run is reported and waits (see
-    `review_run`). Errors: `billing_busy`, and `billing_on_hold` where nobody is left.
+    `review_run`). `begun` is told the run's id in the transaction that writes or finds it. Errors:
+    `billing_busy`, and `billing_on_hold` where nobody is left.
     """
     wanted = Unfinished(
         as_of=as_of,
@@ -74,7 +76,9 @@ async def run_billing(
         pending=pending,
         approve=approve,
     )
-    work = _Work(database=database, seller=seller, now=now, report=report, portions=portions)
+    work = _Work(
+        database=database, seller=seller, now=now, report=report, portions=portions, begun=begun
+    )
     return await _alone(work, wanted)
 
 
@@ -118,6 +122,7 @@ class _Work(msgspec.Struct, frozen=True, kw_only=True):
     report: Callable[[Progress], None] | None
     portions: Portions | None
     wait_seconds: int = LOCK_WAIT_SECONDS
+    begun: Callable[[AsyncConnection, str], Awaitable[None]] | None = None
 
 
 async def _alone(work: _Work, wanted: Unfinished) -> BillingRun:
@@ -188,7 +193,7 @@ async def _stopped(work: _Work, begun: Unfinished, desk: RunDesk) -> BillingRun:
     async with work.database.transaction(seller=work.seller) as connection:
         (stopped,) = await list_runs(connection=connection, run=desk.run)
         if stopped.status == desk.status:
-            _refuse_held(await list_holds(connection=connection, run=desk.run), begun)
+            refuse_held(await list_holds(connection=connection, run=desk.run), begun)
             message = "another run came between; try again"
             raise BillingError("billing_busy", message, kind=ErrorKind.CONFLICT)
     return stopped
@@ -260,15 +265,15 @@ async def _begin(
     await lock_billing(connection=connection, sweep=False)
     run = begun.run or await find_running(connection=connection, as_of=as_of, pending=begun.pending)
     holds = await list_holds(connection=connection, run=run)
-    left_out = _refuse_held(holds, begun)
+    left_out = refuse_held(holds, begun)
     if run is None:
-        ordinal = await count_runs(connection=connection, as_of=as_of)
-        body = derived_body(at=as_of, parts=(seller.id, "billing_run", as_of.isoformat(), ordinal))
-        run = derived_id(prefix="run", body=body)
+        run = await next_run_id(connection=connection, seller=seller, as_of=as_of)
         await begin_run(connection=connection, run=run, begun=begun, now=work.now)
     elif begun.approve and begun.run is None:
         message = f"the billing run {run!r} for this instant is not over: go on with it first"
         raise BillingError("billing_busy", message, kind=ErrorKind.CONFLICT)
+    if work.begun is not None and begun.run is None:
+        await work.begun(connection, run)
     done, status = await take_up(connection=connection, run=run) or (0, RunStatus.RUNNING)
     return RunDesk(
         database=work.database,
@@ -283,7 +288,14 @@ async def _begin(
     )
 
 
-def _refuse_held(holds: Sequence[Hold], begun: Unfinished) -> list[str]:
+async def next_run_id(*, connection: AsyncConnection, seller: Seller, as_of: datetime) -> str:
+    """The id of the next run for that instant, under the posting lock."""
+    ordinal = await count_runs(connection=connection, as_of=as_of)
+    body = derived_body(at=as_of, parts=(seller.id, "billing_run", as_of.isoformat(), ordinal))
+    return derived_id(prefix="run", body=body)
+
+
+def refuse_held(holds: Sequence[Hold], begun: Unfinished) -> list[str]:
     """The customers of others to be left out; raises `billing_on_hold` when none would be left."""
     left_out: list[str] = []
     for hold in holds:

@@ -12,6 +12,7 @@ SELECT seller_id, status, runs, customers_done, customers_total, documents, line
   progress_at
 FROM open_billing_runs()
 """)
+_BACKGROUND: Final = text("SELECT seller, id FROM background_billing_runs()")
 
 
 class OpenRuns(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,3 +33,8 @@ async def list_open_runs(*, connection: AsyncConnection) -> list[OpenRuns]:
     """Runs that are not over, by seller id and status."""
     rows = await connection.execute(_OPEN)
     return [msgspec.convert(dict(row), OpenRuns, strict=False) for row in rows.mappings()]
+
+
+async def list_background_runs(*, connection: AsyncConnection) -> list[tuple[int, str]]:
+    """(seller, run) of what a worker is to go on with, in the order in which it is due."""
+    return [(row.seller, row.id) for row in await connection.execute(_BACKGROUND)]

@@ -13,6 +13,7 @@ from plans.shape import Body, ShortText
 class RunStatus(StrEnum):
     """Where a billing run stands."""
 
+    QUEUED = "queued"
     RUNNING = "running"
     PAUSED = "paused"
     REVIEWING = "reviewing"
@@ -33,12 +34,18 @@ class RunAct(StrEnum):
 
 
 class RunStep(Body, frozen=True, kw_only=True):
-    """`POST /v1/billing_runs/{id}/pause`, `/resume`, `/cancel`; the audit log keeps `reason`."""
+    """`POST /v1/billing_runs/{id}/pause`, `/cancel`, `/reject`; the audit log keeps `reason`."""
 
     reason: ShortText | None = None
 
 
-class RetryDraft(RunStep, frozen=True, kw_only=True):
+class GoOnStep(RunStep, frozen=True, kw_only=True):
+    """`POST /v1/billing_runs/{id}/resume`, `/approve`; without `wait` a worker goes on with it."""
+
+    wait: bool = True
+
+
+class RetryDraft(GoOnStep, frozen=True, kw_only=True):
     """`POST /v1/billing_runs/{id}/retry`: all that is parked, or some (keys or ids)."""
 
     customers: Annotated[tuple[str, ...], msgspec.Meta(min_length=1, max_length=10_000)] | None = (

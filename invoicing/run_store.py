@@ -27,15 +27,15 @@ ORDER BY as_of
 _FIND: Final = text("""
 SELECT id, as_of, pending, approve, retrying, coalesce(retrying, customers) AS customers
 FROM billing_runs
-WHERE seller = current_seller() AND id = :run AND status IN ('running', 'reviewing')
+WHERE seller = current_seller() AND id = :run AND status = ANY(:statuses)
 """)
 _COUNT_SAME: Final = text("""
 SELECT count(*) FROM billing_runs WHERE seller = current_seller() AND as_of = :as_of
 """)
 _BEGIN: Final = text("""
-INSERT INTO billing_runs (id, as_of, customers, pending, approve, status, started_at)
-VALUES (:id, :as_of, CAST(:customers AS text[]), :pending, :approve,
-  CASE WHEN :approve THEN 'reviewing' ELSE 'running' END, :now)
+INSERT INTO billing_runs (id, as_of, customers, pending, approve, background, status, started_at)
+VALUES (:id, :as_of, CAST(:customers AS text[]), :pending, :approve, :queued,
+  CASE WHEN :queued THEN 'queued' WHEN :approve THEN 'reviewing' ELSE 'running' END, :now)
 ON CONFLICT DO NOTHING
 """)
 _FINISH: Final = text("""
@@ -95,7 +95,7 @@ SELECT EXISTS (SELECT FROM billing_runs o JOIN billing_runs r ON r.seller = o.se
   WHERE o.seller = current_seller() AND o.status = 'running' AND o.id <> :run)
 """)
 _MOVE: Final = text("""
-UPDATE billing_runs SET status = :status,
+UPDATE billing_runs SET status = :status, background = background OR :background,
   finished_at = CASE WHEN :status = 'cancelled' THEN CAST(:now AS timestamptz) END,
   approved_at = CASE WHEN status = 'awaiting_approval' AND :status = 'running'
     THEN CAST(:now AS timestamptz) ELSE approved_at END,
@@ -108,6 +108,7 @@ UPDATE billing_runs SET status = 'reviewing', retrying = CAST(:customers AS text
 WHERE seller = current_seller() AND id = :run AND status = 'running'
 """)
 _REFRESH: Final = text("SELECT refresh_statistics()")
+_AT_WORK: Final = (RunStatus.RUNNING, RunStatus.REVIEWING)
 
 
 class Unfinished(msgspec.Struct, frozen=True, kw_only=True):
@@ -150,10 +151,13 @@ async def unfinished_runs(*, connection: AsyncConnection, before: Unfinished) ->
     return [_unfinished(row) for row in rows]
 
 
-async def find_unfinished(*, connection: AsyncConnection, run: str) -> Unfinished | None:
-    """What a run is about that is running or reviewed; None for any other."""
-    row = (await connection.execute(_FIND, {"run": run})).one_or_none()
-    return None if row is None else _unfinished(row)
+async def find_unfinished(
+    *, connection: AsyncConnection, run: str, statuses: Collection[RunStatus] = _AT_WORK
+) -> Unfinished | None:
+    """What a run is about that is running or reviewed, or so; None for any other."""
+    row = {"run": run, "statuses": [status.value for status in statuses]}
+    found = (await connection.execute(_FIND, row)).one_or_none()
+    return None if found is None else _unfinished(found)
 
 
 def _unfinished(row: Any) -> Unfinished:
@@ -177,13 +181,21 @@ async def count_runs(*, connection: AsyncConnection, as_of: datetime) -> int:
 
 
 async def begin_run(
-    *, connection: AsyncConnection, run: str, begun: Unfinished, now: datetime
+    *,
+    connection: AsyncConnection,
+    run: str,
+    begun: Unfinished,
+    now: datetime,
+    queued: bool = False,
 ) -> None:
-    """Write the run; one that runs already for the instant stays the only one."""
+    """Write the run; one that runs already for the instant stays the only one.
+
+    It is `queued` for a worker that is to begin with it.
+    """
     customers = _listed(begun.customers)
     row = {"id": run, "as_of": begun.as_of, "customers": customers, "pending": begun.pending}
-    row["approve"] = begun.approve
-    await connection.execute(_BEGIN, row | {"now": now})
+    row |= {"approve": begun.approve, "queued": queued, "now": now}
+    await connection.execute(_BEGIN, row)
 
 
 async def park(
@@ -269,10 +281,14 @@ async def move_run(
     status: RunStatus,
     now: datetime,
     retrying: Sequence[str] | None = None,
+    background: bool = False,
 ) -> None:
-    """Let a run stand elsewhere; `retrying` are those of it (ids) that are tried again."""
+    """Let a run stand elsewhere; `retrying` are those of it (ids) that are tried again.
+
+    In the `background` it is a worker that goes on with it.
+    """
     row = {"run": run, "status": status.value, "now": now, "retrying": _listed(retrying)}
-    await connection.execute(_MOVE, row)
+    await connection.execute(_MOVE, row | {"background": background})
 
 
 async def review_again(*, connection: AsyncConnection, run: str, customers: Sequence[str]) -> None:

@@ -211,7 +211,14 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
   SELECT s.id, r.status, count(*), sum(r.customers_done), sum(r.customers_total), sum(r.documents), sum(r.lines),
     sum((SELECT count(*) FROM parked_accounts p WHERE p.seller = r.seller AND p.run = r.id))::bigint, min(coalesce(r.progress_at, r.started_at))
   FROM billing_runs r JOIN sellers s USING (seller)
-  WHERE r.status IN ('running', 'paused', 'reviewing', 'awaiting_approval') GROUP BY 1, 2 ORDER BY 1, 2
+  WHERE r.status IN ('queued', 'running', 'paused', 'reviewing', 'awaiting_approval') GROUP BY 1, 2 ORDER BY 1, 2
+$$;
+
+-- Runs that nobody waits for and that a worker is to go on with, of test sellers too.
+CREATE FUNCTION background_billing_runs() RETURNS TABLE (seller integer, id text)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+  SELECT r.seller, r.id FROM billing_runs r
+  WHERE r.background AND r.status IN ('queued', 'running', 'reviewing') ORDER BY r.seller, r.as_of, r.id
 $$;
 
 -- After a run that posted much the planner must know of it at once: what it believes of an empty table makes the
@@ -293,6 +300,6 @@ BEGIN
   END LOOP;
 END $$;
 REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA public FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION find_api_key, find_seller, list_sellers, due_sellers, alerted_sellers, mailing_sellers, open_billing_runs, create_seller, refresh_statistics TO usance_app;
+GRANT EXECUTE ON FUNCTION find_api_key, find_seller, list_sellers, due_sellers, alerted_sellers, mailing_sellers, open_billing_runs, background_billing_runs, create_seller, refresh_statistics TO usance_app;
 GRANT EXECUTE ON FUNCTION current_seller TO usance_app, usance_loader, usance_auditor;
 GRANT EXECUTE ON FUNCTION write_events TO usance_app, usance_loader;

@@ -583,7 +583,8 @@ CREATE TABLE billing_runs (
   pending boolean NOT NULL DEFAULT false, -- whether differences are posted besides what is due
   retrying text[], -- parked accounts that are tried again; null when none are
   approve boolean NOT NULL DEFAULT false, -- whether it posts nothing but what was approved
-  status text NOT NULL CHECK (status IN ('running', 'paused', 'reviewing', 'awaiting_approval', 'finished', 'cancelled')),
+  background boolean NOT NULL DEFAULT false, -- whether nobody waits for it: a worker takes it up
+  status text NOT NULL CHECK (status IN ('queued', 'running', 'paused', 'reviewing', 'awaiting_approval', 'finished', 'cancelled')),
   started_at timestamptz NOT NULL,
   approved_at timestamptz,
   finished_at timestamptz,
@@ -596,7 +597,8 @@ CREATE TABLE billing_runs (
   PRIMARY KEY (seller, id)
 );
 CREATE UNIQUE INDEX billing_runs_running ON billing_runs (seller, as_of) WHERE status = 'running';
-CREATE INDEX billing_runs_open ON billing_runs (seller) WHERE status IN ('running', 'paused', 'reviewing', 'awaiting_approval');
+CREATE INDEX billing_runs_open ON billing_runs (seller) WHERE status IN ('queued', 'running', 'paused', 'reviewing', 'awaiting_approval');
+CREATE INDEX billing_runs_background ON billing_runs (seller) WHERE background AND status IN ('queued', 'running', 'reviewing');
 
 CREATE TABLE parked_accounts (
   seller integer NOT NULL DEFAULT current_seller() REFERENCES sellers,
@@ -1154,9 +1156,11 @@ CREATE TABLE idempotency_keys (
   seller integer NOT NULL DEFAULT current_seller() REFERENCES sellers,
   key text NOT NULL,
   request_hash bytea NOT NULL,
-  status integer NOT NULL,
-  media_type text NOT NULL,
-  body bytea NOT NULL,
+  object text, -- what a request with transactions of its own has begun; a repetition goes on with it
+  status integer, -- null until it is answered
+  media_type text,
+  body bytea,
   created_at timestamptz NOT NULL,
-  PRIMARY KEY (seller, key)
+  PRIMARY KEY (seller, key),
+  CHECK ((status IS NULL) = (body IS NULL) AND (status IS NULL) = (media_type IS NULL))
 );

@@ -1,0 +1,193 @@
+"""Requests that work for long: what their key tells meanwhile, and how not to wait for them."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from api.background_runs import BackgroundRuns
+from engine.db import exclusive
+from invoicing.sweep_usage import billing_lock
+from tests.api.world import START, World
+
+pytestmark = pytest.mark.anyio
+KEY = {"idempotency-key": "march"}
+RUN = {"as_of": START.isoformat()}
+PATIENCE_SECONDS = 60
+
+
+async def subscribe(world: World) -> None:
+    body = {"key": "s1", "customer": "acme", "plan": "pro", "starts_at": "2026-02-01T00:00:00Z"}
+    answer = await world.send("POST", "/v1/subscriptions", json=body)
+    assert answer.status_code == 201, answer.text
+
+
+async def until(superuser: Any, condition: str) -> None:
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while True:
+            if await superuser.fetchval(f"SELECT EXISTS ({condition})"):
+                return
+            await asyncio.sleep(0.02)
+
+
+@contextlib.asynccontextmanager
+async def busy(world: World) -> AsyncIterator[None]:
+    """Another process is at a run of ours."""
+    name = billing_lock(world.ours.number)
+    async with exclusive(database=world.database, name=name, wait_seconds=10) as alone:
+        assert alone
+        yield
+
+
+async def background(world: World) -> None:
+    runs = BackgroundRuns(database=world.database, clock=world.clock)
+    await runs.look()
+    await runs.wait()
+
+
+async def test_a_repetition_is_told_that_the_first_one_is_still_at_it(
+    world: World, superuser: Any
+) -> None:
+    await subscribe(world)
+    async with busy(world):
+        first = asyncio.ensure_future(world.send("POST", "/v1/billing_runs", json=RUN, headers=KEY))
+        await until(superuser, "SELECT FROM idempotency_keys WHERE status IS NULL")
+        again = await world.send("POST", "/v1/billing_runs", json=RUN, headers=KEY)
+        assert (again.status_code, again.json()["code"]) == (409, "idempotency_in_progress")
+        # Nobody holds a transaction open that a time-out could end.
+        await until(
+            superuser,
+            "SELECT FROM pg_locks l JOIN pg_stat_activity a USING (pid)"
+            " WHERE l.locktype = 'advisory' AND NOT l.granted AND a.query LIKE '%advisory%'",
+        )
+        assert not await superuser.fetchval(
+            "SELECT count(*) FROM pg_stat_activity WHERE state = 'idle in transaction'"
+            " AND datname = current_database()"
+        )
+    done = await first
+    assert (done.status_code, done.json()["documents"]) == (201, 1)
+    again = await world.send("POST", "/v1/billing_runs", json=RUN, headers=KEY)
+    assert again.headers["idempotency-replayed"] == "true"
+    assert again.content == done.content
+    other = await world.send(
+        "POST", "/v1/billing_runs", json=RUN | {"customers": ["acme"]}, headers=KEY
+    )
+    assert other.json()["code"] == "idempotency_mismatch"
+
+
+async def test_a_request_that_broke_off_is_gone_on_with_under_its_key(
+    world: World, superuser: Any
+) -> None:
+    await subscribe(world)
+    held = superuser.transaction()
+    await held.start()
+    await superuser.execute("LOCK TABLE invoices IN ACCESS EXCLUSIVE MODE")
+    first = asyncio.ensure_future(world.send("POST", "/v1/billing_runs", json=RUN, headers=KEY))
+    await until(superuser, "SELECT FROM idempotency_keys WHERE object IS NOT NULL")
+    first.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await first
+    await held.rollback()
+    begun = await superuser.fetchval("SELECT object FROM idempotency_keys")
+    other = await world.send(
+        "POST", "/v1/billing_runs", json=RUN | {"customers": ["acme"]}, headers=KEY
+    )
+    assert other.json()["code"] == "idempotency_mismatch"
+    again = await world.send("POST", "/v1/billing_runs", json=RUN, headers=KEY)
+    assert again.status_code == 201, again.text
+    told = again.json()
+    assert (told["id"], told["status"], told["documents"]) == (begun, "finished", 1)
+    assert "idempotency-replayed" not in again.headers
+    assert len((await world.send("GET", "/v1/billing_runs")).json()["data"]) == 1
+
+
+async def test_a_long_request_that_is_refused_keeps_nothing(world: World, superuser: Any) -> None:
+    ahead = {"as_of": (START + timedelta(days=1)).isoformat()}
+    refused = await world.send("POST", "/v1/billing_runs", json=ahead, headers=KEY)
+    assert refused.status_code == 422
+    assert await superuser.fetchval("SELECT count(*) FROM idempotency_keys") == 0
+    good = await world.send("POST", "/v1/billing_runs", json=RUN, headers=KEY)
+    assert good.status_code == 201
+
+
+async def test_a_clock_moves_once_under_its_key(world: World) -> None:
+    await subscribe(world)
+    to = {"to": (START + timedelta(days=1)).isoformat()}
+    moved = await world.send("POST", "/v1/test_clock/advance", json=to, headers=KEY)
+    again = await world.send("POST", "/v1/test_clock/advance", json=to, headers=KEY)
+    assert (moved.status_code, moved.json()["documents"]) == (200, 1)
+    assert again.content == moved.content
+    assert again.headers["idempotency-replayed"] == "true"
+
+
+async def test_a_run_that_nobody_waits_for_is_done_by_a_worker(world: World) -> None:
+    await subscribe(world)
+    body = RUN | {"wait": False}
+    asked = await world.send("POST", "/v1/billing_runs", json=body, headers=KEY)
+    assert (asked.status_code, asked.json()["status"]) == (202, "queued")
+    run = asked.json()["id"]
+    again = await world.send("POST", "/v1/billing_runs", json=body, headers=KEY)
+    assert (again.status_code, again.content) == (202, asked.content)
+    metrics = await world.send("GET", "/metrics", key="")
+    labels = f'{{seller="{world.ours.id}",status="queued"}}'
+    assert f"usance_billing_run_runs{labels} 1.0" in metrics.text
+    async with busy(world):
+        await background(world)
+    told = (await world.send("GET", f"/v1/billing_runs/{run}")).json()
+    assert told["documents"] == 0
+    await background(world)
+    told = (await world.send("GET", f"/v1/billing_runs/{run}")).json()
+    assert (told["status"], told["documents"]) == ("finished", 1)
+    assert (await world.send("POST", "/v1/billing_runs", json=RUN)).json()["documents"] == 0
+
+
+async def test_a_queued_run_may_be_cancelled_and_is_not_dry(world: World) -> None:
+    await subscribe(world)
+    bad = await world.send("POST", "/v1/billing_runs", json=RUN | {"wait": False, "dry_run": True})
+    assert bad.json()["errors"][0]["code"] == "not_with_dry_run"
+    asked = await world.send("POST", "/v1/billing_runs", json=RUN | {"wait": False})
+    run = asked.json()["id"]
+    paused = await world.send("POST", f"/v1/billing_runs/{run}/pause", json={})
+    assert paused.json()["code"] == "run_not_running"
+    ended = await world.send("POST", f"/v1/billing_runs/{run}/cancel", json={})
+    assert (ended.status_code, ended.json()["status"]) == (200, "cancelled")
+    await background(world)
+    assert (await world.send("GET", "/v1/invoices")).json()["data"] == []
+
+
+async def test_steps_need_not_be_waited_for_either(world: World) -> None:
+    await subscribe(world)
+    body = RUN | {"wait": False, "approve": True}
+    run = (await world.send("POST", "/v1/billing_runs", json=body)).json()["id"]
+    await background(world)
+    told = (await world.send("GET", f"/v1/billing_runs/{run}")).json()
+    assert told["status"] == "awaiting_approval"
+    held = await world.send("POST", "/v1/billing_runs", json=RUN | {"wait": False})
+    assert (held.status_code, held.json()["code"]) == (409, "billing_on_hold")
+    step = {"reason": "seen", "wait": False}
+    path = f"/v1/billing_runs/{run}/approve"
+    asked = await world.send("POST", path, json=step, headers=KEY)
+    assert (asked.status_code, asked.json()["status"]) == (202, "running")
+    again = await world.send("POST", path, json=step, headers=KEY)
+    assert (again.status_code, again.content) == (202, asked.content)
+    await background(world)
+    told = (await world.send("GET", f"/v1/billing_runs/{run}")).json()
+    assert (told["status"], told["documents"]) == ("finished", 1)
+
+
+async def test_a_queued_run_comes_after_one_that_died_at_its_instant(
+    world: World, superuser: Any
+) -> None:
+    await subscribe(world)
+    died = (await world.send("POST", "/v1/billing_runs", json=RUN)).json()["id"]
+    await superuser.execute("UPDATE billing_runs SET status = 'running', finished_at = NULL")
+    asked = await world.send("POST", "/v1/billing_runs", json=RUN | {"wait": False})
+    run = asked.json()["id"]
+    assert run != died
+    await background(world)
+    await background(world)
+    found = (await world.send("GET", "/v1/billing_runs")).json()["data"]
+    assert {each["id"]: each["status"] for each in found} == {run: "finished", died: "finished"}
