@@ -166,6 +166,13 @@ def show_run(*, finished: "BillingRun", posted: "Sequence[PostedDocument]") -> N
         f"{finished.documents:,} documents with {finished.lines:,} lines posted as of "
         f"{finished.as_of:%Y-%m-%d %H:%M:%S} UTC; {len(finished.parked)} accounts parked."
     )
+    for each in finished.fallbacks:
+        out.print(
+            f"{each.customers:,} customers were billed one by one, which is slower:"
+            f" {each.reason}: {each.detail}",
+            soft_wrap=True,
+            markup=False,
+        )
     _show_parked(finished.parked)
 
 

@@ -27,12 +27,7 @@ from invoicing.run_desk import NotAsApprovedError, RunDesk
 from invoicing.run_store import park
 from invoicing.sweep_usage import sweep_usage
 from invoicing.tax_provider import TaxUnknownError
-from invoicing.work_store import (
-    DueCustomer,
-    due_customer,
-    due_with_terms,
-    pending_customers,
-)
+from invoicing.work_store import DueCustomer, due_customer, due_with_terms, pending_customers
 from invoicing.write_ahead import Ahead, chunks_of
 from plans.model import Seller
 from plans.subscription_store import PriceBook
@@ -220,6 +215,7 @@ class BillingPass:
         except Exception as error:
             if not due or not is_of_an_account(error):
                 raise
+            await self.desk.fall_back(error, customers=len(due))
             return due, None
         return due, sheaf
 
@@ -275,6 +271,7 @@ class BillingPass:
         except Exception as error:
             if not isinstance(error, NotAlikeError) and not is_of_an_account(error):
                 raise
+            await self.desk.fall_back(error, customers=customers)
             await self._post_one_by_one(chunk.due, sweeps)
             return
         self.together += len(chunk.sheaf.place)

@@ -10,6 +10,8 @@ from engine.errors import BillingError
 REFUSED: Final = ("22", "23")
 """SQLSTATE classes of rows that may not be as they are: data exceptions, constraints."""
 
+IMPOSSIBLE: Final = "impossible"
+
 
 def is_of_an_account(error: Exception) -> bool:
     """Whether some account is at fault, and not the database or the ways to it."""
@@ -27,4 +29,4 @@ def reason_of(error: Exception) -> tuple[str, str]:
     if isinstance(error, BillingError):
         return error.code, error.detail
     lines = str(error).splitlines()
-    return "impossible", f"{type(error).__name__}: {lines[0] if lines else ''}"
+    return IMPOSSIBLE, f"{type(error).__name__}: {lines[0] if lines else ''}"

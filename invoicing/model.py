@@ -185,6 +185,19 @@ class ParkedAccount(Record, frozen=True, kw_only=True):
     detail: str
 
 
+class Fallback(Record, frozen=True, kw_only=True):
+    """Why customers were billed one by one that might have been billed together, which is slower.
+
+    What they are billed is the same. `not_alike` is no failure; `impossible` is one of ours, which
+    is logged.
+    """
+
+    reason: str
+    detail: str
+    times: int
+    customers: int
+
+
 class BillingRun(Record, frozen=True, kw_only=True):
     """One period close over many customers.
 
@@ -206,6 +219,7 @@ class BillingRun(Record, frozen=True, kw_only=True):
     progress_at: datetime | None
     estimated_finish_at: datetime | None
     parked: tuple[ParkedAccount, ...]
+    fallbacks: tuple[Fallback, ...] = ()
 
 
 class EntryPosting(Record, frozen=True, kw_only=True):

@@ -1,19 +1,26 @@
 """The transactions in which a billing run posts: only while it may, and each noted as progress."""
 
+import logging
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
+from typing import Final
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from engine.db import Database
 from engine.errors import BillingError
+from invoicing.blame import IMPOSSIBLE, reason_of
+from invoicing.fallback_store import note_fallback
 from invoicing.post import Posted
+from invoicing.post_alike import NotAlikeError
 from invoicing.review_store import not_approved
 from invoicing.run_progress_store import estimate_total, note_progress
 from invoicing.run_states import RunStatus
 from invoicing.run_store import may_go_on
 from invoicing.store import lock_billing
+
+_log: Final = logging.getLogger("usance.billing")
 
 
 class RunStoppedError(Exception):
@@ -65,6 +72,7 @@ class RunDesk:
         self.left_out = left_out
         self.done = done
         self.total: int | None = None
+        self._is_failure_told = False
 
     @asynccontextmanager
     async def posting(self) -> AsyncIterator[AsyncConnection]:
@@ -97,6 +105,28 @@ class RunDesk:
             documents=done.documents,
             lines=done.lines,
         )
+
+    async def fall_back(self, error: Exception, *, customers: int) -> None:
+        """Note that so many customers are billed one by one, which takes longer.
+
+        A failure of ours is logged, once in a run: what is billed is right all the same, and
+        nobody would know why it takes so long.
+        """
+        reason, detail = reason_of(error)
+        if isinstance(error, NotAlikeError):
+            reason, detail = "not_alike", "more than their terms decides what some are billed"
+        elif reason == IMPOSSIBLE and not self._is_failure_told:
+            self._is_failure_told = True
+            words = "run %s: customers are billed one by one, which is slow"
+            _log.error(words, self.run, exc_info=error)
+        async with self._database.transaction(seller=self._seller) as connection:
+            await note_fallback(
+                connection=connection,
+                run=self.run,
+                reason=reason,
+                detail=detail,
+                customers=customers,
+            )
 
     async def look_ahead(
         self,

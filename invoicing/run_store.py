@@ -8,7 +8,8 @@ import msgspec
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from invoicing.model import BillingRun, ParkedAccount
+from invoicing.fallback_store import list_fallbacks
+from invoicing.model import BillingRun, Fallback, ParkedAccount
 from invoicing.run_pace import pace
 from invoicing.run_states import RunStatus
 
@@ -324,10 +325,13 @@ async def list_runs(
                 detail=row.detail,
             )
         )
-    return [_answer(row, tuple(parked.get(row.id, ()))) for row in rows]
+    fallbacks = await list_fallbacks(connection=connection, runs=[row.id for row in rows])
+    return [_answer(row, tuple(parked.get(row.id, ())), fallbacks.get(row.id, ())) for row in rows]
 
 
-def _answer(row: Any, parked: tuple[ParkedAccount, ...]) -> BillingRun:
+def _answer(
+    row: Any, parked: tuple[ParkedAccount, ...], fallbacks: tuple[Fallback, ...]
+) -> BillingRun:
     reached = pace(
         done=row.customers_done,
         total=row.customers_total,
@@ -350,6 +354,7 @@ def _answer(row: Any, parked: tuple[ParkedAccount, ...]) -> BillingRun:
         progress_at=row.progress_at,
         estimated_finish_at=reached.estimated_finish_at,
         parked=parked,
+        fallbacks=fallbacks,
     )
 
 

@@ -372,6 +372,8 @@ async def write_books(raw: Any, *, id: str = "sel_a") -> int:
         await insert(raw, "api_keys", key | {"scopes": ["read"], "created_at": START})
         parked = {"run": "run_a", "customer": "cus_a", "billed_at": AT, "code": "no_price"}
         await insert(raw, "parked_accounts", parked | {"detail": "why", "parked_at": AT})
+        slow = {"run": "run_a", "reason": "not_alike", "detail": "why", "times": 1}
+        await insert(raw, "run_fallbacks", slow | {"customers": 2})
         reported = {"run": "run_a", "customer": "cus_a"}
         await insert(raw, "run_report_rows", reported | {"currency": "EUR"})
         document = {"document": "inv_1", "digest": "\\x" + 64 * "0"}

@@ -24,6 +24,7 @@ LOOK_UPS = {
     "emails",
     "billing_runs",
     "parked_accounts",
+    "run_fallbacks",
 }
 WITHOUT_SELLER = {"alembic_version"}
 

@@ -214,6 +214,13 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
   WHERE r.status IN ('queued', 'running', 'paused', 'reviewing', 'awaiting_approval') GROUP BY 1, 2 ORDER BY 1, 2
 $$;
 
+-- How often customers were billed one by one that might have been billed together, over all runs.
+CREATE FUNCTION billing_fallbacks() RETURNS TABLE (seller_id text, reason text, times bigint, customers bigint)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+  SELECT s.id, f.reason, sum(f.times), sum(f.customers) FROM run_fallbacks f JOIN sellers s USING (seller)
+  GROUP BY 1, 2 ORDER BY 1, 2
+$$;
+
 -- Runs that nobody waits for and that a worker is to go on with, of test sellers too.
 CREATE FUNCTION background_billing_runs() RETURNS TABLE (seller integer, id text)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
@@ -246,7 +253,7 @@ BEGIN
     EXECUTE format('GRANT SELECT ON %I TO usance_auditor', name);
   END LOOP;
   FOREACH name IN ARRAY ARRAY['api_keys', 'sellers', 'subscriptions', 'credit_grants', 'held_entries', 'event_inbox', 'usage_alerts',
-    'usage_alert_marks', 'emails', 'billing_runs', 'parked_accounts']
+    'usage_alert_marks', 'emails', 'billing_runs', 'parked_accounts', 'run_fallbacks']
   LOOP
     EXECUTE format('CREATE POLICY look_up ON %I FOR SELECT TO usance_owner USING (true)', name);
   END LOOP;
@@ -270,7 +277,7 @@ CREATE POLICY make ON sellers FOR INSERT TO usance_owner WITH CHECK (true);
 GRANT SELECT, INSERT ON held_entries TO usance_app;
 GRANT UPDATE (ended_at, is_entered) ON held_entries TO usance_app;
 GRANT SELECT, INSERT, UPDATE ON emails, email_positions, email_templates, draft_edits, sellers, api_keys, customers, tax_rates, coupons, coupon_applications, credit_grants, credit_reservations, customer_balances, subscriptions, price_intervals,
-  subscription_changes, number_series, billing_state, billing_runs, parked_accounts, run_report_rows, run_report_documents, invoices, credit_notes, payments, refunds, idempotency_keys,
+  subscription_changes, number_series, billing_state, billing_runs, parked_accounts, run_fallbacks, run_report_rows, run_report_documents, invoices, credit_notes, payments, refunds, idempotency_keys,
   event_inbox, backfills, usage_alerts, usage_alert_marks TO usance_app;
 GRANT SELECT, INSERT ON audit_log, parties, logos, meters, plans, prices, accounts, line_items, line_taxes, line_discounts, credit_draws, credit_moves, settlements, journal_entries, postings,
   outbox, event_streams, event_keys, event_batches, event_measures, event_chunks, event_voids, event_void_positions, backfill_batches, usage_alert_triggers,
@@ -300,6 +307,6 @@ BEGIN
   END LOOP;
 END $$;
 REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA public FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION find_api_key, find_seller, list_sellers, due_sellers, alerted_sellers, mailing_sellers, open_billing_runs, background_billing_runs, create_seller, refresh_statistics TO usance_app;
+GRANT EXECUTE ON FUNCTION find_api_key, find_seller, list_sellers, due_sellers, alerted_sellers, mailing_sellers, open_billing_runs, background_billing_runs, billing_fallbacks, create_seller, refresh_statistics TO usance_app;
 GRANT EXECUTE ON FUNCTION current_seller TO usance_app, usance_loader, usance_auditor;
 GRANT EXECUTE ON FUNCTION write_events TO usance_app, usance_loader;

@@ -612,6 +612,18 @@ CREATE TABLE parked_accounts (
   FOREIGN KEY (seller, run) REFERENCES billing_runs (seller, id)
 );
 
+-- Why customers of a run were billed one by one that might have been billed together.
+CREATE TABLE run_fallbacks (
+  seller integer NOT NULL DEFAULT current_seller() REFERENCES sellers,
+  run text NOT NULL,
+  reason text NOT NULL,
+  detail text NOT NULL, -- of the last one
+  times integer NOT NULL,
+  customers bigint NOT NULL,
+  PRIMARY KEY (seller, run, reason),
+  FOREIGN KEY (seller, run) REFERENCES billing_runs (seller, id)
+);
+
 -- What a run that waits for approval would post for each customer, beside what was billed before.
 CREATE TABLE run_report_rows (
   seller integer NOT NULL DEFAULT current_seller() REFERENCES sellers,
