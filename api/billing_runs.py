@@ -71,6 +71,9 @@ async def create_billing_run(
         return await _again(database, principal.seller, unit.begun, data, now)
     _refuse(data, now)
     async with database.transaction(seller=principal.seller, snapshot=True) as connection:
+        approve = data.approve
+        if approve is None:
+            approve = (await load_seller(connection=connection)).run_approval
         customers = await cohort(connection=connection, references=data.customers)
         if customers is not None:
             payers = await payers_of(connection=connection, customers=customers)
@@ -81,11 +84,9 @@ async def create_billing_run(
         )
         return Response(rehearsed, status_code=201)
     if not data.wait:
-        wanted = Unfinished(
-            as_of=data.as_of, customers=customers, pending=True, approve=data.approve
-        )
+        wanted = Unfinished(as_of=data.as_of, customers=customers, pending=True, approve=approve)
         return await _queue(database, principal.seller, unit, wanted, now)
-    if not data.approve:
+    if not approve:
         await end_due_credits(
             database=database,
             seller=principal.seller,
@@ -99,7 +100,7 @@ async def create_billing_run(
         as_of=data.as_of,
         now=now,
         customers=customers,
-        approve=data.approve,
+        approve=approve,
         begun=unit.note,
     )
     return Response(done, status_code=201)

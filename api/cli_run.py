@@ -31,9 +31,11 @@ SHOWN = 40
 @click.option("--seller", "seller_id", default=None, help="sel_…; may be left out if only one.")
 @click.option("--dry-run", is_flag=True, help="Only tell what would be posted.")
 @click.option(
-    "--approve", is_flag=True, help="Report it first, and wait for `usance runs approve`."
+    "--approve/--no-approve",
+    default=None,
+    help="Report it first, and wait for `usance runs approve`; the seller's choice, when left out.",
 )
-def run(as_of: datetime | None, seller_id: str | None, dry_run: bool, approve: bool) -> None:
+def run(as_of: datetime | None, seller_id: str | None, dry_run: bool, approve: bool | None) -> None:
     """Bill what is due, and every difference that waits, over all customers of a seller.
 
     Running it again posts nothing. Accounts that could not be billed are parked with a reason, and
@@ -68,14 +70,18 @@ async def _run(
     seller_id: str | None,
     as_of: datetime | None,
     now: datetime,
-    approve: bool,
+    approve: bool | None,
 ) -> "tuple[BillingRun, list[PostedDocument]]":
     from api.act_as import choose_seller
+    from plans.seller_store import load_seller
 
     database = running.open()
     try:
         seller = await choose_seller(database=database, seller_id=seller_id)
         business_now = seller.clock_at or now
+        if approve is None:
+            async with database.transaction(seller=seller.seller) as connection:
+                approve = (await load_seller(connection=connection)).run_approval
         return await bill(
             database=database,
             seller=seller.seller,

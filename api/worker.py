@@ -23,6 +23,8 @@ from engine.mail_address import SmtpServer
 from invoicing.email_store import list_mailing_sellers
 from invoicing.end_due_credits import end_due_credits
 from invoicing.enter_held import enter_due
+from invoicing.model import BillingRun
+from invoicing.propose_run import propose_run
 from invoicing.queue_emails import queue_emails
 from invoicing.run_billing import run_billing
 from invoicing.sweep_usage import billing_lock
@@ -58,22 +60,34 @@ async def tick(*, database: Database, now: datetime) -> int:
         if not await _is_idle(database, seller):
             continue
         try:
-            await watch_spending(database=database, seller=seller, now=now)
-            await enter_due(database=database, seller=seller, now=now)
-            await _end_credits(database, seller, now)
-            run = await run_billing(
-                database=database, seller=seller, as_of=now, now=now, pending=False
-            )
-            await top_up_credits(database=database, seller=seller, now=now)
+            run = await _bill(database, seller, now)
         except BillingError as error:
             level = logging.DEBUG if error.code == "billing_on_hold" else logging.WARNING
             _log.log(level, "seller %s was not billed: %s", seller, error)
+            continue
+        if run is None:
             continue
         documents += run.documents
         for account in run.parked:
             told = (seller, account.customer, account.code, account.detail)
             _log.error("seller %s: customer %s is parked: %s: %s", *told)
     return documents
+
+
+async def _bill(database: Database, seller: int, now: datetime) -> BillingRun | None:
+    """Do what is due of one seller; None where it is proposed, or was, instead."""
+    async with database.transaction(seller=seller) as connection:
+        found = await load_seller(connection=connection)
+    await watch_spending(database=database, seller=seller, now=now)
+    await enter_due(database=database, seller=seller, now=now)
+    if found.run_approval:
+        if not await propose_run(database=database, seller=seller, now=now):
+            await top_up_credits(database=database, seller=seller, now=now)
+        return None
+    await _end_credits(database, seller, now)
+    run = await run_billing(database=database, seller=seller, as_of=now, now=now, pending=False)
+    await top_up_credits(database=database, seller=seller, now=now)
+    return run
 
 
 async def _is_idle(database: Database, seller: int) -> bool:

@@ -368,6 +368,7 @@ FROM (
   SELECT seller, id, version FROM invoices UNION ALL SELECT seller, id, version FROM credit_notes
   UNION ALL SELECT seller, id, version FROM payments
   UNION ALL SELECT seller, id, version FROM refunds
+  UNION ALL SELECT seller, id, proposals FROM billing_runs WHERE proposals > 0
 ) d ON d.seller = o.seller AND d.id = o.object
 WHERE o.first IS DISTINCT FROM 1 OR o.last <> o.events OR o.last <> d.version""",
     ),

@@ -165,14 +165,15 @@ class VoidDraft(Body, frozen=True, kw_only=True):
 class BillingRunDraft(Body, frozen=True, kw_only=True):
     """`POST /v1/billing_runs`. `customers` (keys or ids) limits the run to their documents.
 
-    `dry_run` only tells what would be posted; `approve` has the run report it, and wait. Without
+    `dry_run` only tells what would be posted; `approve` has the run report it, and wait, which the
+    seller's `run_approval` decides where it is not given. Without
     `wait` it is queued for a worker, and answered at once.
     """
 
     as_of: datetime
     customers: Annotated[tuple[str, ...], msgspec.Meta(max_length=10_000)] | None = None
     dry_run: bool = False
-    approve: bool = False
+    approve: bool | None = None
     wait: bool = True
 
 

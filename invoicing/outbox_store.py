@@ -29,6 +29,8 @@ SELECT o.id, o.type, o.object, o.version, o.occurred_at, coalesce(
   WHEN 'sub' THEN (SELECT jsonb_build_object('subscription', d.key, 'customer', c.key)
     FROM subscriptions d JOIN customers c ON c.seller = d.seller AND c.id = d.customer
     WHERE d.seller = o.seller AND d.id = o.object)
+  WHEN 'run' THEN (SELECT jsonb_build_object('as_of', d.as_of) FROM billing_runs d
+    WHERE d.seller = o.seller AND d.id = o.object)
   WHEN 'uat' THEN (SELECT jsonb_build_object('alert', d.alert_key, 'customer', c.key,
       'meter', m.key, 'group', d.group_values, 'threshold', d.threshold, 'percent', d.percent,
       'quantity', d.quantity)

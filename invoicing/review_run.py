@@ -12,8 +12,11 @@ import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from engine.db import Database
+from engine.ids import derived_body, derived_id
 from invoicing.derive import late_usage
+from invoicing.entry_store import tell
 from invoicing.post import Posted
+from invoicing.proposal_store import note_proposed
 from invoicing.rehearse import RUN
 from invoicing.review_store import (
     Tried,
@@ -91,12 +94,19 @@ async def review_run(
             await trials.take(names_left)
     async with desk.posting() as connection:
         if await is_anything_reported(connection=connection, run=desk.run):
-            waiting = RunStatus.AWAITING_APPROVAL
-            await move_run(connection=connection, run=desk.run, status=waiting, now=now)
+            await _propose(connection, seller, desk.run, now)
             return
         await move_run(connection=connection, run=desk.run, status=RunStatus.RUNNING, now=now)
         parked = reviewing.parked
         await finish_run(connection=connection, run=desk.run, tried=wanted, parked=parked, now=now)
+
+
+async def _propose(connection: AsyncConnection, seller: Seller, run: str, now: datetime) -> None:
+    """Let it await approval, and tell so."""
+    version = await note_proposed(connection=connection, run=run)
+    body = derived_body(at=now, parts=(seller.id, run, "proposed", version))
+    told = (derived_id(prefix="evt", body=body), "billing_run.proposed", run, version)
+    await tell(connection=connection, events=[told], now=now)
 
 
 class _Reviewing:

@@ -319,6 +319,7 @@ class Seller(Record, frozen=True, kw_only=True):
     tax_provider: TaxProviderTerms | None = None
     emails: Mailing | None = None
     grace_hours: int = 0
+    run_approval: bool = False
     created_at: datetime
     clock_at: datetime | None
 
@@ -331,7 +332,8 @@ class Seller(Record, frozen=True, kw_only=True):
 class SellerPatch(Body, frozen=True, kw_only=True):
     """`PATCH /v1/seller`: only what is named changes.
 
-    `default_locale` (BCP 47) is the language of documents for customers that have none.
+    `default_locale` (BCP 47) is the language of documents for customers that have none. With
+    `run_approval` nothing that falls due is posted before somebody approved the billing run.
     """
 
     legal_name: Name | msgspec.UnsetType = msgspec.UNSET
@@ -352,6 +354,7 @@ class SellerPatch(Body, frozen=True, kw_only=True):
     last_day: LastDay | msgspec.UnsetType = msgspec.UNSET
     net_terms_days: DaysText | msgspec.UnsetType = msgspec.UNSET
     grace_hours: GraceHours | msgspec.UnsetType = msgspec.UNSET
+    run_approval: bool | msgspec.UnsetType = msgspec.UNSET
     tax_rounding: TaxRounding | msgspec.UnsetType = msgspec.UNSET
     branding: Branding | None | msgspec.UnsetType = msgspec.UNSET
     payment_details: PaymentTerms | None | msgspec.UnsetType = msgspec.UNSET

@@ -15,8 +15,8 @@ from plans.model import Party, Seller
 
 _SELLER: Final = text("""
 SELECT id, legal_name, mode, country, currency, timezone, address, tax_ids, series, rounding,
-  proration, last_day, net_terms_days, tax_rounding, grace_hours, branding, payment_details,
-  default_locale, tax_provider, emails, created_at, clock_at
+  proration, last_day, net_terms_days, tax_rounding, grace_hours, run_approval, branding,
+  payment_details, default_locale, tax_provider, emails, created_at, clock_at
 FROM sellers WHERE seller = current_seller()
 """)
 _UPDATE_SELLER: Final = text("""
@@ -25,6 +25,7 @@ UPDATE sellers SET legal_name = :legal_name, country = :country, currency = :cur
   tax_ids = CAST(CAST(:tax_ids AS text) AS jsonb), series = :series, rounding = :rounding,
   proration = :proration, last_day = :last_day, net_terms_days = :net_terms_days,
   tax_rounding = :tax_rounding, grace_hours = :grace_hours,
+  run_approval = :run_approval,
   branding = CAST(CAST(:branding AS text) AS jsonb),
   payment_details = CAST(CAST(:payment_details AS text) AS jsonb),
   default_locale = :default_locale, emails = CAST(CAST(:emails AS text) AS jsonb),

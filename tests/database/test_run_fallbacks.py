@@ -18,9 +18,7 @@ async def fill(shop, count):
         await shop.subscribe(f"s{number:02}", f"c{number:02}", starts_at="2026-01-31T00:00:00Z")
 
 
-async def test_a_failure_of_ours_is_logged_once_and_counted(
-    shop, superuser, database_url, caplog
-):
+async def test_a_failure_of_ours_is_logged_once_and_counted(shop, superuser, database_url, caplog):
     await fill(shop, 20)
     await superuser.execute(
         "CREATE FUNCTION not_so_many() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"

@@ -6,8 +6,8 @@ import asyncpg
 
 from engine.db import quote_name
 
-# When a run began and ended, how often it swept and billed one by one, and the place of an event in the outbox, whose
-# numbers a commit that failed takes with it: all that a crash may change.
+# When a run began and ended, how often it swept and billed one by one, and the place of an event
+# in the outbox, whose numbers a commit that failed takes with it: all that a crash may change.
 MAY_DIFFER = {
     "billing_runs": "SELECT seller, id, as_of, status, documents, lines FROM billing_runs",
     "billing_state": "SELECT seller FROM billing_state",

@@ -21,6 +21,7 @@ CREATE TABLE sellers (
   net_terms_days integer NOT NULL CHECK (net_terms_days >= 0),
   grace_hours integer NOT NULL DEFAULT 0 CHECK (grace_hours >= 0),
   tax_rounding text NOT NULL DEFAULT 'line' CHECK (tax_rounding IN ('line', 'invoice')),
+  run_approval boolean NOT NULL DEFAULT false, -- whether billing runs are approved before they post
   branding jsonb,
   payment_details jsonb,
   emails jsonb, -- which documents go out by e-mail, and how; null: none
@@ -583,6 +584,7 @@ CREATE TABLE billing_runs (
   pending boolean NOT NULL DEFAULT false, -- whether differences are posted besides what is due
   retrying text[], -- parked accounts that are tried again; null when none are
   approve boolean NOT NULL DEFAULT false, -- whether it posts nothing but what was approved
+  proposals integer NOT NULL DEFAULT 0, -- how often it was told to await approval
   background boolean NOT NULL DEFAULT false, -- whether nobody waits for it: a worker takes it up
   status text NOT NULL CHECK (status IN ('queued', 'running', 'paused', 'reviewing', 'awaiting_approval', 'finished', 'cancelled')),
   started_at timestamptz NOT NULL,

@@ -1,0 +1,54 @@
+"""SQL of billing runs that are proposed: what there is to propose, and that it was."""
+
+from datetime import datetime, timedelta
+from typing import Final
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+_STANDING: Final = text("""
+SELECT EXISTS (SELECT FROM billing_runs WHERE seller = current_seller()
+  AND status IN ('queued', 'running', 'paused', 'reviewing', 'awaiting_approval'))
+""")
+_TAKE_UP: Final = text("""
+UPDATE billing_runs SET background = true
+WHERE seller = current_seller() AND status IN ('running', 'reviewing') AND NOT background
+""")
+_REFUSED: Final = text("""
+SELECT EXISTS (SELECT FROM billing_runs WHERE seller = current_seller() AND approve
+  AND status = 'cancelled' AND customers IS NULL AND finished_at > :since)
+""")
+_DUE: Final = text("""
+SELECT EXISTS (SELECT FROM subscriptions s
+WHERE s.seller = current_seller() AND s.next_due_at <= :due_by AND NOT EXISTS (
+  SELECT FROM parked_accounts p WHERE p.seller = s.seller
+    AND p.customer = coalesce(s.payer, s.customer) AND p.parked_at > :parked_since))
+""")
+_PROPOSED: Final = text("""
+UPDATE billing_runs SET status = 'awaiting_approval', proposals = proposals + 1
+WHERE seller = current_seller() AND id = :run RETURNING proposals
+""")
+
+
+async def is_any_open(*, connection: AsyncConnection) -> bool:
+    """Whether a run is not over. One whose process died is left to a worker from now on."""
+    await connection.execute(_TAKE_UP)
+    return bool((await connection.execute(_STANDING)).scalar_one())
+
+
+async def was_refused(*, connection: AsyncConnection, since: datetime) -> bool:
+    """Whether a proposal over all customers was rejected, or cancelled, after that."""
+    return bool((await connection.execute(_REFUSED, {"since": since})).scalar_one())
+
+
+async def is_any_due(
+    *, connection: AsyncConnection, due_by: datetime, now: datetime, rest: timedelta
+) -> bool:
+    """Whether something is due by `due_by` of whoever was not parked within the `rest`."""
+    row = {"due_by": due_by, "parked_since": now - rest}
+    return bool((await connection.execute(_DUE, row)).scalar_one())
+
+
+async def note_proposed(*, connection: AsyncConnection, run: str) -> int:
+    """Let a run await approval; for the how manieth time it does."""
+    return (await connection.execute(_PROPOSED, {"run": run})).scalar_one()
