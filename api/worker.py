@@ -247,11 +247,8 @@ async def working(
         lambda: tidy_up(database=database, now=clock()),
         failed="old answers were not forgotten; the next hour tries again",
     )
-    run_fold = _alone(
-        folding,
-        lambda: fold(database=database),
-        failed="usage was not folded; the next tick tries again",
-    )
+    folded = "usage was not folded; the next tick tries again"
+    run_fold = _alone(folding, lambda: fold(database=database), failed=folded)
     run_watch = _alone(
         watching,
         lambda: watch(database=database, now=clock()),
@@ -270,7 +267,6 @@ async def working(
         failed="mails were not sent; the next tick tries again",
     )
     scheduler = AsyncIOScheduler(timezone="UTC")
-    scheduler.add_job(run_mail, "interval", seconds=TICK_SECONDS, coalesce=True, max_instances=1)
     scheduler.add_job(run_tidy_up, "interval", hours=1, coalesce=True, max_instances=1)
     scheduler.add_job(
         run_tick,
@@ -281,9 +277,10 @@ async def working(
         max_instances=1,
         misfire_grace_time=60,
     )
-    scheduler.add_job(run_fold, "interval", seconds=TICK_SECONDS, coalesce=True, max_instances=1)
-    scheduler.add_job(run_watch, "interval", seconds=WATCH_SECONDS, coalesce=True, max_instances=1)
-    scheduler.add_job(run_look, "interval", seconds=WATCH_SECONDS, coalesce=True, max_instances=1)
+    for job in (run_mail, run_fold):
+        scheduler.add_job(job, "interval", seconds=TICK_SECONDS, coalesce=True, max_instances=1)
+    for job in (run_watch, run_look):
+        scheduler.add_job(job, "interval", seconds=WATCH_SECONDS, coalesce=True, max_instances=1)
     scheduler.start()
     try:
         yield

@@ -378,14 +378,8 @@ async def write_books(raw: Any, *, id: str = "sel_a") -> int:
         await insert(raw, "run_report_rows", reported | {"currency": "EUR"})
         document = {"document": "inv_1", "digest": "\\x" + 64 * "0"}
         await insert(raw, "run_report_documents", reported | document)
-        edit = {
-            "id": "edt_a",
-            "customer": "cus_a",
-            "billed_at": AT,
-            "currency": "EUR",
-            "key": "fee",
-        }
-        tail = {"invoice_group": "", "amount_minor": 100, "tax_rates": []}
+        edit = {"id": "edt_a", "customer": "cus_a", "billed_at": AT, "currency": "EUR"}
+        tail = {"key": "fee", "invoice_group": "", "amount_minor": 100, "tax_rates": []}
         await insert(raw, "draft_edits", edit | tail)
         act = {"id": "aud_a", "at": AT, "actor": "key_a", "action": "draft.line_added"}
         await insert(raw, "audit_log", act | {"object": "inv_1", "reason": "why", "detail": {}})

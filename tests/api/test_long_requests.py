@@ -20,7 +20,7 @@ PATIENCE_SECONDS = 60
 
 
 async def subscribe(world: World) -> None:
-    body = {"key": "s1", "customer": "acme", "plan": "pro", "starts_at": "2026-02-01T00:00:00Z"}
+    body = {"key": "s1", "customer": "acme", "plan": "pro", "starts_at": "2026-03-01T00:00:00Z"}
     answer = await world.send("POST", "/v1/subscriptions", json=body)
     assert answer.status_code == 201, answer.text
 

@@ -92,7 +92,7 @@ async def test_what_changed_since_is_proposed_again_by_itself(shop, database_url
     await ask_first(shop)
     await work(shop, FEBRUARY)
     ((run, _, _),) = await shop.rows(OPEN)
-    await shop.change("s1", now=FEBRUARY, quantities={"seats": "4"}, effective="now")
+    await grant(shop, "c1", amount="1.00")
     await decide(shop, run, "approve", FEBRUARY)
     await work(shop, FEBRUARY + timedelta(hours=1))
     assert await shop.one(INVOICES) == 2
