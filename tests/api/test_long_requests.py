@@ -12,11 +12,11 @@ from api.background_runs import BackgroundRuns
 from engine.db import exclusive
 from invoicing.sweep_usage import billing_lock
 from tests.api.world import START, World
+from tests.processes import SECONDS
 
 pytestmark = pytest.mark.anyio
 KEY = {"idempotency-key": "march"}
 RUN = {"as_of": START.isoformat()}
-PATIENCE_SECONDS = 60
 
 
 async def subscribe(world: World) -> None:
@@ -26,7 +26,7 @@ async def subscribe(world: World) -> None:
 
 
 async def until(superuser: Any, condition: str) -> None:
-    async with asyncio.timeout(PATIENCE_SECONDS):
+    async with asyncio.timeout(SECONDS):
         while True:
             if await superuser.fetchval(f"SELECT EXISTS ({condition})"):
                 return
@@ -37,7 +37,7 @@ async def until(superuser: Any, condition: str) -> None:
 async def busy(world: World) -> AsyncIterator[None]:
     """Another process is at a run of ours."""
     name = billing_lock(world.ours.number)
-    async with exclusive(database=world.database, name=name, wait_seconds=10) as alone:
+    async with exclusive(database=world.database, name=name, wait_seconds=60) as alone:
         assert alone
         yield
 

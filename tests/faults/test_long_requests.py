@@ -15,8 +15,8 @@ from tests.api.command_line import create_seller
 from tests.api.test_readme import serving
 from tests.api.test_serve import ask
 from tests.api.world import METER, PLAN
+from tests.processes import SECONDS
 
-PATIENCE_SECONDS = 90
 RUN = {"as_of": "2026-03-01T00:00:00Z"}
 SIMULATION = {"from": "2026-01-01", "to": "2026-03-01",
               "price_lists": [{"plan": "pro", "prices": []}]}  # fmt: skip
@@ -42,7 +42,7 @@ def shop(database_url, tmp_path):
 
 
 async def execute(dsn, statement):
-    raw = await asyncpg.connect(dsn, timeout=10)
+    raw = await asyncpg.connect(dsn, timeout=60)
     try:
         await raw.execute(statement)
     finally:
@@ -50,9 +50,9 @@ async def execute(dsn, statement):
 
 
 async def wait_for(dsn, condition):
-    raw = await asyncpg.connect(dsn, timeout=10)
+    raw = await asyncpg.connect(dsn, timeout=60)
     try:
-        until = time.monotonic() + PATIENCE_SECONDS
+        until = time.monotonic() + SECONDS
         while not await raw.fetchval(f"SELECT EXISTS ({condition})"):
             assert time.monotonic() < until, condition
             await asyncio.sleep(0.02)
@@ -84,7 +84,7 @@ def gate(dsn):
 def locked(dsn, table):
     """Nobody gets at the table; gives a function that waits until somebody wants to."""
     with asyncio.Runner() as loop:
-        raw = loop.run(asyncpg.connect(dsn, timeout=10))
+        raw = loop.run(asyncpg.connect(dsn, timeout=60))
         try:
             loop.run(raw.execute(f"BEGIN; LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE"))
             waits = "SELECT FROM pg_locks WHERE NOT granted AND relation = '{}'::regclass"
@@ -102,13 +102,13 @@ def send_and_stay(address, key, path, body):
         f"Content-Length: {len(content)}\r\n\r\n"
     )
     place = urlsplit(address)
-    opened = socket.create_connection((place.hostname, place.port), timeout=PATIENCE_SECONDS)
+    opened = socket.create_connection((place.hostname, place.port), timeout=SECONDS)
     opened.sendall(head.encode() + content)
     return opened
 
 
 def eventually(address, key, path, wanted):
-    until = time.monotonic() + PATIENCE_SECONDS
+    until = time.monotonic() + SECONDS
     while True:
         status, told = ask(address, key, "GET", path)
         assert status == 200, told
@@ -152,7 +152,7 @@ def test_a_simulation_ends_when_its_client_leaves(shop):
             opened = send_and_stay(address, key, "/v1/simulations", SIMULATION)
             wanted()
             opened.close()
-        until = time.monotonic() + PATIENCE_SECONDS
+        until = time.monotonic() + SECONDS
         while True:
             status, told = ask(address, key, "POST", "/v1/simulations", SIMULATION)
             if status == 200:
