@@ -33,7 +33,7 @@ from invoicing.store import BilledName, customer_names
 from invoicing.try_customers import Trials
 from plans.model import Seller
 
-PORTION: Final = 500
+PORTION: Final = 2_000
 """Customers in one transaction: posting waits for so long."""
 
 LATELY: Final = timedelta(days=35)

@@ -657,7 +657,6 @@ CREATE TABLE run_report_documents (
   PRIMARY KEY (seller, run, document),
   FOREIGN KEY (seller, run) REFERENCES billing_runs (seller, id)
 );
-CREATE INDEX run_report_documents_customer ON run_report_documents (seller, run, customer);
 
 -- Lines written by hand for a customer's next document from an instant on; `document` is the one that has it,
 -- `adjusts` says which of its lines is brought to another amount.
