@@ -72,7 +72,7 @@ class Scene:
         return is_ready(self.urls[number], self.servers[number])
 
     def ask(self, method, path, body=None):
-        """The answer; a 503 is asked again, and nothing is done twice for it."""
+        """The answer; what cannot be done now is asked again, and nothing is done twice for it."""
         named = {"idempotency-key": uuid.uuid4().hex}
         until = time.monotonic() + PATIENCE_SECONDS
         while True:
@@ -81,7 +81,8 @@ class Scene:
             except HTTPError as error:
                 status, told = error.code, error.read().decode()
                 error.close()
-            assert status == 503 and time.monotonic() < until, told
+            assert status == 503 or "idempotency_in_progress" in told, told
+            assert time.monotonic() < until, told
             time.sleep(1)
 
     def ask_once(self, method, path, body=None, named=None):
