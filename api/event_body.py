@@ -119,16 +119,6 @@ class Receiver:
                     size += len((await self()).get("body", b""))
 
 
-async def _read_body(receive: Receiver, body: Body) -> bytes | None:
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            return None
-        body.add(cast("bytes", message.get("body", b"")))
-        if receive.ended:
-            return body.whole()
-
-
 class Patience:
     """Reads bodies and gives up those that take too long.
 
@@ -153,7 +143,13 @@ class Patience:
         if self._timer is None:
             self._timer = loop.call_at(end, self._look, loop)
         try:
-            return await _read_body(receive, body)
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    return None
+                body.add(cast("bytes", message.get("body", b"")))
+                if receive.ended:
+                    return body.whole()
         except asyncio.CancelledError:
             if task in self._late and task.uncancel() == 0:
                 raise TimeoutError from None

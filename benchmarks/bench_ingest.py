@@ -16,7 +16,9 @@ under the same server, driven by the same client, that makes one INSERT a reques
 ten, without keys, sellers, meters or conflicts. The ratio to the same without any framework, which
 nobody would keep, and to the INSERTs without any HTTP are printed beside it. `client` is the share
 of a core that the load generator took: where it comes near 1 the figure is the generator's. Single
-posts are measured in slices by turns, and in processor time of server and database besides.
+posts are measured in slices by turns, and in processor time of server and database besides. By the
+clock they say something on a machine left alone only: where more wants to run than there are cores,
+each process gets its share, and the handler's ten connections are ten processes against our two.
 """
 
 import argparse

@@ -37,6 +37,8 @@ _CROWD_FADES: Final = 0.9
 _TOGETHER: Final = timedelta(seconds=1)
 """A group counts as received when its last part was: what came at another time is no part of it."""
 
+_ONE_NEW: Final = bytes([Verdict.NEW])
+_ONE_ACCEPTED: Final = EventAnswer(accepted=1, duplicates=0, rejected=())
 _REFUSALS: Final = {
     Verdict.BACKFILL_NOT_OPEN: (
         RejectionCode.BACKFILL_NOT_OPEN,
@@ -137,6 +139,8 @@ class Ingester:
         if not intake.events:
             return EventAnswer(accepted=0, duplicates=0, rejected=tuple(intake.rejected))
         verdicts = await self._store(seller=seller, intake=intake, now=now)
+        if verdicts == _ONE_NEW and not intake.rejected:
+            return _ONE_ACCEPTED
         accepted = verdicts.count(Verdict.NEW) + verdicts.count(Verdict.KEPT)
         duplicates = verdicts.count(Verdict.DUPLICATE)
         rejected = intake.rejected

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from api.admission import Admission
-from api.event_body import Body, Receiver, _read_body
+from api.event_body import Body, Patience, Receiver
 
 
 def part(body: bytes, *, more: bool = True) -> dict[str, object]:
@@ -24,8 +24,9 @@ def read(messages: list[dict[str, object]], **headers: bytes) -> tuple[bytes | N
 
     given = {name.replace("_", "-").encode(): value for name, value in headers.items()}
     receiver = Receiver(receive, given)
-    body = asyncio.run(_read_body(receiver, Body(gzip=False, admission=Admission())))
-    return body, receiver.ended, len(left)
+    body = Body(gzip=False, admission=Admission())
+    whole = asyncio.run(Patience().read(receiver, body, seconds=60.0))
+    return whole, receiver.ended, len(left)
 
 
 END = part(b"", more=False)
