@@ -111,9 +111,9 @@ def eventually(address, key, path, wanted):
     until = time.monotonic() + SECONDS
     while True:
         status, told = ask(address, key, "GET", path)
-        assert status == 200, told
+        assert status in {200, 503}, told  # a disk may stand still
         found = msgspec.json.decode(told)
-        if wanted(found):
+        if status == 200 and wanted(found):
             return found
         assert time.monotonic() < until, found
         time.sleep(0.05)
@@ -157,8 +157,9 @@ def test_a_simulation_ends_when_its_client_leaves(shop):
             status, told = ask(address, key, "POST", "/v1/simulations", SIMULATION)
             if status == 200:
                 break
-            assert msgspec.json.decode(told)["code"] == "simulation_running"
+            assert status == 503 or msgspec.json.decode(told)["code"] == "simulation_running"
             assert time.monotonic() < until
+            time.sleep(0.1)
         assert msgspec.json.decode(told)["totals"]
 
 
