@@ -6,18 +6,24 @@ so they go on side by side.
 
 import asyncio
 from collections.abc import Callable, Mapping
+from typing import Final
 
 import msgspec
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from engine.audit import CHECKS, Violation
 from engine.audit import audit as check_invariants
 from engine.db import Database, be_patient, share_snapshot
-from invoicing.rederive import Mismatch, rederive
+from invoicing.blame import is_of_what_is_stored, reason_of
+from invoicing.rederive import Doubt, Mismatch, rederive
 from metering.verify_events import DifferingCommit, differing_commits
 from metering.verify_usage import DifferingUsage, verify_usage
 from plans.seller_store import load_seller
 
 FOUND_AT_MOST = 100
+DERIVED: Final = "derived again"
+MEASURED: Final = "measured again"
+ELSEWHERE: Final = "events elsewhere"
 
 
 class Broken(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,34 +90,56 @@ class _Audit:
         self._tell()
 
     async def _each_seller(self, snapshot: str) -> None:
+        steps = {
+            DERIVED: self._derive,
+            MEASURED: self._measure,
+            ELSEWHERE: self._compare_commits,
+        }
         for number, seller in self._sellers.items():
-            async with self._reader.transaction(seller=number, snapshot=snapshot) as connection:
-                await be_patient(connection=connection)
-                charges, pending = self.done.charges, self.done.pending
-                derived = await rederive(
-                    connection=connection,
-                    seller=await load_seller(connection=connection),
-                    report=lambda count, before=charges: self._count(charges=before + count),
-                )
-                self._count(charges=charges + derived.charges)
-                self.done.pending = pending + derived.pending
-                self.done.add(
-                    [_of_mismatch(each, seller) for each in derived.mismatches[:FOUND_AT_MOST]],
-                    of=derived.differing,
-                )
-                events = self.done.events
-                usage = await verify_usage(
-                    connection=connection,
-                    report=lambda count, before=events: self._count(events=before + count),
-                )
-                self.done.add(
-                    [_of_usage(each, seller) for each in usage.differing[:FOUND_AT_MOST]],
-                    of=len(usage.differing),
-                )
-                commits = await differing_commits(connection=connection)
-                self.done.add(
-                    [_of_commit(each, seller) for each in commits[:FOUND_AT_MOST]], of=len(commits)
-                )
+            for check, step in steps.items():
+                try:
+                    async with self._reader.transaction(
+                        seller=number, snapshot=snapshot
+                    ) as connection:
+                        await be_patient(connection=connection)
+                        await step(connection, seller)
+                except Exception as error:
+                    if not is_of_what_is_stored(error):
+                        raise
+                    # What hides in rows that cannot be read must not hide the rest.
+                    code, detail = reason_of(error)
+                    told = f"cannot be told: {code}: {detail}"
+                    self.done.add([Broken(check=check, seller=seller, object="", detail=told)])
+
+    async def _derive(self, connection: AsyncConnection, seller: str) -> None:
+        charges, pending = self.done.charges, self.done.pending
+        derived = await rederive(
+            connection=connection,
+            seller=await load_seller(connection=connection),
+            report=lambda count: self._count(charges=charges + count),
+        )
+        self._count(charges=charges + derived.charges)
+        self.done.pending = pending + derived.pending
+        self.done.add(
+            [_of_mismatch(each, seller) for each in derived.mismatches[:FOUND_AT_MOST]],
+            of=derived.differing,
+        )
+
+    async def _measure(self, connection: AsyncConnection, seller: str) -> None:
+        events = self.done.events
+        usage = await verify_usage(
+            connection=connection, report=lambda count: self._count(events=events + count)
+        )
+        self.done.add(
+            [_of_usage(each, seller) for each in usage.differing[:FOUND_AT_MOST]],
+            of=len(usage.differing),
+        )
+
+    async def _compare_commits(self, connection: AsyncConnection, seller: str) -> None:
+        commits = await differing_commits(connection=connection)
+        self.done.add(
+            [_of_commit(each, seller) for each in commits[:FOUND_AT_MOST]], of=len(commits)
+        )
 
     def _count(self, *, charges: int | None = None, events: int | None = None) -> None:
         self.done.charges = self.done.charges if charges is None else charges
@@ -148,9 +176,11 @@ def _of_violation(one: Violation, sellers: Mapping[int, str]) -> Broken:
     return Broken(check=one.check, seller=seller, object=one.object, detail=one.detail)
 
 
-def _of_mismatch(one: Mismatch, seller: str) -> Broken:
+def _of_mismatch(one: Mismatch | Doubt, seller: str) -> Broken:
+    if isinstance(one, Doubt):
+        return Broken(check=DERIVED, seller=seller, object=one.object, detail=one.detail)
     return Broken(
-        check="derived again",
+        check=DERIVED,
         seller=seller,
         object=f"{one.subscription} {one.price} {one.period_start_at:%Y-%m-%d}",
         detail=f"posted {one.posted}, derived {one.derived}",
@@ -168,7 +198,7 @@ def _of_usage(one: DifferingUsage, seller: str) -> Broken:
     else:
         detail = f"{one.events} events, {one.measured} measured"
     return Broken(
-        check="measured again",
+        check=MEASURED,
         seller=seller,
         object=f"{one.meter} {batches}".strip(),
         detail=detail,
@@ -177,7 +207,7 @@ def _of_usage(one: DifferingUsage, seller: str) -> Broken:
 
 def _of_commit(one: DifferingCommit, seller: str) -> Broken:
     return Broken(
-        check="events elsewhere",
+        check=ELSEWHERE,
         seller=seller,
         object=str(one.batch),
         detail=f"{one.committed} committed, {one.found} found",

@@ -5,12 +5,17 @@ Work is done for many accounts at once; what fails for one must harm no other.
 
 from typing import Final
 
-from engine.errors import BillingError
+import msgspec
+
+from engine.errors import BillingError, ErrorKind
 
 REFUSED: Final = ("22", "23")
 """SQLSTATE classes of rows that may not be as they are: data exceptions, constraints."""
 
 IMPOSSIBLE: Final = "impossible"
+
+DAMAGED: Final = "XX"
+"""SQLSTATE class of what the server itself cannot read."""
 
 
 def is_of_an_account(error: Exception) -> bool:
@@ -22,6 +27,16 @@ def is_of_an_account(error: Exception) -> bool:
         return True
     state = getattr(getattr(error, "orig", None) or error, "sqlstate", None)
     return isinstance(state, str) and state.startswith(REFUSED)
+
+
+def is_of_what_is_stored(error: Exception) -> bool:
+    """Whether rows that cannot be read or understood are at fault, for whoever only reads."""
+    if isinstance(error, BillingError):
+        return error.kind is not ErrorKind.UNAVAILABLE
+    if is_of_an_account(error) or isinstance(error, msgspec.MsgspecError):
+        return True
+    state = getattr(getattr(error, "orig", None) or error, "sqlstate", None)
+    return isinstance(state, str) and state.startswith(DAMAGED)
 
 
 def reason_of(error: Exception) -> tuple[str, str]:

@@ -18,10 +18,15 @@ SELECT max(number) FROM (
   SELECT number FROM customers WHERE seller = current_seller() AND number > $1
   ORDER BY number LIMIT $2) page
 """
+_KEYS: Final = """
+SELECT key FROM customers WHERE seller = current_seller() AND number > $1 AND number <= $2
+ORDER BY number
+"""
 # All that deriving reads of a subscription from its beginning is hashed.
 _HASHED: Final = """
   hash_record_extended(ROW(s.currency, s.timezone, s.starts_at, s.ends_at, s.anchor_at,
     s.anchor_day, s.alignment, s.cancelled_at, s.refund_unused, s.derived_through_at,
+    s.next_due_at,
     count(*), bit_xor(hash_record_extended(ROW(i.number, i.price, i.quantity, i.start_at, i.end_at,
       i.end_is_cancellation, i.credit_unused, i.agreed_end_at, i.closed_at, i.start_is_due,
       i.anchor_at, i.anchor_day, i.alignment), {seed}))), {seed})"""
@@ -64,6 +69,12 @@ async def last_of_page(*, connection: AsyncConnection, after: int, customers: in
     raw = await driver(connection)
     last: int | None = await raw.fetchval(_CUSTOMERS, after, customers)
     return last
+
+
+async def keys_between(*, connection: AsyncConnection, after: int, last: int) -> list[str]:
+    """The keys of the customers with numbers in (after, last], in order."""
+    raw = await driver(connection)
+    return [row[0] for row in await raw.fetch(_KEYS, after, last)]
 
 
 async def members_between(*, connection: AsyncConnection, after: int, last: int) -> list[Member]:

@@ -14,14 +14,20 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from engine.ids import unix_micros
 from engine.money import format_amount
 from engine.period import Period
+from invoicing.blame import is_of_what_is_stored, reason_of
 from invoicing.charges import Charge, ProrationTerms, charges_due, vanished_charge
 from invoicing.commitments import Counted, counts_towards, is_counted, shortfall
 from invoicing.difference import Difference, PostedLine, RatedCharge, differences_of
 from invoicing.posted_columns import Late
-from invoicing.posted_columns_store import last_of_page, members_between, posted_between
+from invoicing.posted_columns_store import (
+    keys_between,
+    last_of_page,
+    members_between,
+    posted_between,
+)
 from invoicing.posted_store import posted_lines
 from invoicing.rate_charges import rate_charges
-from invoicing.rederive_alike import FEW, SharedTerms
+from invoicing.rederive_alike import FEW, SharedTerms, overlooked_at
 from metering.measure import sweep_inbox
 from plans.agreement import Agreement
 from plans.model import Seller
@@ -32,6 +38,9 @@ PAGE: Final = 20_000
 FEWER: Final = 2_000
 """So many subscriptions are derived together when each is looked at by itself."""
 TOLD: Final = 1_000
+FAILURES: Final = 20
+"""So many who cannot be derived are looked for one by one."""
+NAMED: Final = 5
 FIRST_NUMBER: Final = -1
 
 
@@ -46,6 +55,21 @@ class Mismatch(msgspec.Struct, frozen=True, kw_only=True):
     derived: str
 
 
+class Doubt(msgspec.Struct, frozen=True, kw_only=True):
+    """Anything else that is not as it must be: of whom, and what."""
+
+    object: str
+    detail: str
+
+
+class OneByOne(msgspec.Struct, kw_only=True):
+    """Subscriptions looked at one by one: how many charges are settled and wait, what differs."""
+
+    charges: int
+    pending: int = 0
+    wrong: list[Mismatch | Doubt] = msgspec.field(default_factory=list)
+
+
 class Rederived(msgspec.Struct, frozen=True, kw_only=True):
     """How many charges were derived again, how many are waiting to be billed, and what differs."""
 
@@ -54,8 +78,8 @@ class Rederived(msgspec.Struct, frozen=True, kw_only=True):
     """Of the charges, those of subscriptions that were derived at once."""
     pending: int
     differing: int
-    mismatches: tuple[Mismatch, ...]
-    """Of those that differ the first, up to TOLD."""
+    mismatches: tuple[Mismatch | Doubt, ...]
+    """Of what differs the first, up to TOLD: also who cannot be derived, or found in time."""
 
 
 async def rederive(
@@ -74,41 +98,110 @@ async def rederive(
     differs there, or is out of the ordinary, one by one.
     """
     customers, micros = await sweep_inbox(connection=connection, take=False)
-    late, waiting = Late(customer=customers, micros=micros), dict[int, int]()
-    shared, book = SharedTerms(seller=seller, few=few), PriceBook()
-    charges = pending = together = differing = 0
-    mismatches: list[Mismatch] = []
+    work = _Rederiving(
+        connection=connection,
+        seller=seller,
+        late=Late(customer=customers, micros=micros),
+        few=few,
+        report=report,
+    )
     after = FIRST_NUMBER
     while last := await last_of_page(connection=connection, after=after, customers=page):
-        between = {"after": after, "last": last}
-        members = await members_between(connection=connection, **between)
-        posted = await posted_between(connection=connection, **between)
-        found = await shared.compare(
-            connection=connection, members=members, late=late, posted=posted
+        await work.take(after=after, last=last)
+        after = last
+    return work.answer()
+
+
+class _Rederiving:
+    """What is derived again so far."""
+
+    def __init__(
+        self,
+        *,
+        connection: AsyncConnection,
+        seller: Seller,
+        late: Late,
+        few: int,
+        report: Callable[[int], None] | None,
+    ) -> None:
+        self._connection, self._seller, self._late = connection, seller, late
+        self._report = report
+        self._shared, self._book = SharedTerms(seller=seller, few=few), PriceBook()
+        self._waiting: dict[int, int] = dict(
+            zip(late.customer.tolist(), late.micros.tolist(), strict=True)
         )
-        charges, pending = charges + found.charges, pending + found.pending
-        together += found.charges
-        if found.one_by_one and len(customers) and not waiting:
-            waiting = dict(zip(customers.tolist(), micros.tolist(), strict=True))
+        self._done = OneByOne(charges=0)
+        self._together = self._differing = 0
+        self._mismatches: list[Mismatch | Doubt] = []
+        self._failures = 0
+
+    def answer(self) -> Rederived:
+        """All of it."""
+        return Rederived(
+            charges=self._done.charges,
+            together=self._together,
+            pending=self._done.pending,
+            differing=self._differing,
+            mismatches=tuple(self._mismatches),
+        )
+
+    async def take(self, *, after: int, last: int) -> None:
+        """The customers with numbers in (after, last]; who cannot be derived is told apart.
+
+        What fails is halved, so that the others are derived all the same, until so many customers
+        have failed that something of all of them must be wrong.
+        """
+        try:
+            async with self._connection.begin_nested():
+                await self._page(after=after, last=last)
+        except Exception as error:
+            if not is_of_what_is_stored(error):
+                raise
+            failure = error
+        else:
+            return
+        if last - after > 1 and self._failures < FAILURES:
+            middle = (after + last) // 2
+            await self.take(after=after, last=middle)
+            await self.take(after=middle, last=last)
+            return
+        keys = await keys_between(connection=self._connection, after=after, last=last)
+        told = ", ".join(keys[:NAMED]) + (" …" if len(keys) > NAMED else "")
+        code, detail = reason_of(failure)
+        self._failures += 1
+        self._note([Doubt(object=told, detail=f"cannot be derived: {code}: {detail}")])
+
+    async def _page(self, *, after: int, last: int) -> None:
+        between = {"after": after, "last": last}
+        members = await members_between(connection=self._connection, **between)
+        posted = await posted_between(connection=self._connection, **between)
+        found = await self._shared.compare(
+            connection=self._connection, members=members, late=self._late, posted=posted
+        )
+        charges, pending = found.charges, found.pending
+        wrong: list[Mismatch | Doubt] = []
         for begin in range(0, len(found.one_by_one), FEWER):
             some = [members[place].id for place in found.one_by_one[begin : begin + FEWER]]
-            agreements = await find_agreements(connection=connection, subscriptions=some, book=book)
-            done, left, wrong = await _compare(connection, seller, agreements, waiting)
-            charges, pending = charges + done, pending + left
-            differing += len(wrong)
-            mismatches += wrong[: TOLD - len(mismatches)]
-            if report is not None:
-                report(charges)
-        after = last
-        if report is not None:
-            report(charges)
-    return Rederived(
-        charges=charges,
-        together=together,
-        pending=pending,
-        differing=differing,
-        mismatches=tuple(mismatches),
-    )
+            agreements = await find_agreements(
+                connection=self._connection, subscriptions=some, book=self._book
+            )
+            alone = await _compare(self._connection, self._seller, agreements, self._waiting)
+            charges, pending = charges + alone.charges, pending + alone.pending
+            wrong += alone.wrong
+            self._tell(self._done.charges + charges)
+        self._done.charges += charges
+        self._done.pending += pending
+        self._together += found.charges
+        self._note(wrong)
+        self._tell(self._done.charges)
+
+    def _note(self, wrong: Sequence[Mismatch | Doubt]) -> None:
+        self._differing += len(wrong)
+        self._mismatches += wrong[: TOLD - len(self._mismatches)]
+
+    def _tell(self, charges: int) -> None:
+        if self._report is not None:
+            self._report(charges)
 
 
 async def _compare(
@@ -116,7 +209,7 @@ async def _compare(
     seller: Seller,
     agreements: Sequence[Agreement],
     late: dict[int, int],
-) -> tuple[int, int, list[Mismatch]]:
+) -> OneByOne:
     terms = ProrationTerms(proration=seller.proration, last_day=seller.last_day)
     intervals = [stretch.id for agreement in agreements for stretch in agreement.intervals]
     posted = await posted_lines(connection=connection, intervals=intervals)
@@ -141,14 +234,26 @@ async def _compare(
         if line.charge.is_commitment:
             reached = counted.get(line.charge.agreement.id, ())
             by_charge[line.charge.key] = [shortfall(rated=line, counted=reached)]
-    wrong: list[Mismatch] = []
+    found = [_found_late(agreement) for agreement in agreements]
+    wrong: list[Mismatch | Doubt] = [each for each in found if each is not None]
     for charge in settled:
         lines = posted.get(charge.key, ())
         rated = by_charge.get(charge.key, ())
         for difference in differences_of(rated=rated, charge=charge, posted=lines):
             mine = [line for line in lines if line.group == difference.group]
             wrong.append(_mismatch(difference, mine))
-    return len(settled), pending, wrong
+    return OneByOne(charges=len(settled), pending=pending, wrong=wrong)
+
+
+def _found_late(agreement: Agreement) -> Doubt | None:
+    """What no run would find when it falls due."""
+    due_at = overlooked_at(agreement)
+    if due_at is None:
+        return None
+    stored = agreement.next_due_at
+    kept = "never" if stored is None else f"{stored:%Y-%m-%d %H:%M:%S}"
+    detail = f"falls due {due_at:%Y-%m-%d %H:%M:%S}, is looked at {kept}"
+    return Doubt(object=agreement.key, detail=detail)
 
 
 def _settled(

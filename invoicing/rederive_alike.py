@@ -1,6 +1,7 @@
 """Verb: derive what is posted again for all subscriptions of the same terms at once. Reads only."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Final
 
 import msgspec
@@ -19,6 +20,7 @@ from plans.agreement import Agreement
 from plans.model import Seller
 from plans.store import meters_by_key
 from plans.subscription_store import PriceBook, find_agreements
+from plans.timeline import next_due_at
 from rating.rate import AmountOutOfRangeError, rate
 
 FEW: Final = 4
@@ -38,9 +40,19 @@ class Shared(msgspec.Struct, frozen=True, kw_only=True):
     pending: int = 0
 
 
+def overlooked_at(agreement: Agreement) -> datetime | None:
+    """When something falls due that no run would find then; None where all is found in time."""
+    due_at = next_due_at(agreement=agreement, after=agreement.derived_through_at)
+    stored = agreement.next_due_at
+    return None if due_at is None or (stored is not None and stored <= due_at) else due_at
+
+
 def shared_terms(*, agreement: Agreement, proration: ProrationTerms) -> Terms | None:
-    """All charges of a subscription up to where it is derived; None where more decides them."""
-    if has_commitment(agreement):
+    """All charges of a subscription up to where it is derived; None where more decides them.
+
+    None also where no run would look at it in time.
+    """
+    if has_commitment(agreement) or overlooked_at(agreement) is not None:
         return None
     through = agreement.derived_through_at
     if through is None:
