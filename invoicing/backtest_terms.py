@@ -228,18 +228,29 @@ def _reaches(
     agreement: Agreement, present: Sequence[Charge], stretch: Stretch
 ) -> tuple[Reach, ...]:
     starts: dict[str, list[datetime]] = {}
+    before: dict[str, list[datetime]] = {}
+    after: dict[str, list[datetime]] = {}
     for charge in present:
-        if stretch.holds(charge):
-            starts.setdefault(charge.stretch.id, []).append(charge.period.start)
+        kept = starts
+        if not stretch.holds(charge):
+            kept = after if charge.active.end > stretch.end else before
+        kept.setdefault(charge.stretch.id, []).append(charge.period.start)
     found: list[Reach] = []
     for place, interval in enumerate(agreement.intervals):
         mine = starts.get(interval.id, [])
         over = _ends_within(interval, stretch)
         if mine or over:
-            low = min(mine, default=interval.start_at)
-            high = stretch.end if over else max(mine) + INSTANT
-            found.append(Reach(place=place, low=low, high=max(high, low + INSTANT)))
+            low = min(mine, default=_following(before.get(interval.id), interval.start_at))
+            # A period that is owed whole although its interval ended ends in another stretch.
+            high = max(mine) + INSTANT if mine else low
+            if over:
+                high = min([stretch.end, *after.get(interval.id, [])])
+            found.append(Reach(place=place, low=low, high=max(high, low)))
     return tuple(found)
+
+
+def _following(starts: Sequence[datetime] | None, otherwise: datetime) -> datetime:
+    return max(starts) + INSTANT if starts else otherwise
 
 
 def _ends_within(interval: PriceInterval, stretch: Stretch) -> bool:

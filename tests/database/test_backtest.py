@@ -58,6 +58,25 @@ async def test_the_same_prices_give_what_is_billed(present, stretch) -> None:
     assert {one.waiting.strip("0.") for one in answer.totals} == {""}
 
 
+async def test_a_period_that_is_owed_whole_counts_by_its_own_end(shop) -> None:
+    """Ended on 10 February and nothing given back: its last month ends on 4 March."""
+    await shop.subscribe("acme", "acme", starts_at="2026-01-04T00:00:00Z")
+    await shop.bill(at("2026-02-05"))
+    await shop.cancel("acme", now=at("2026-02-10"), effective="now", refund="none")
+    await shop.bill(at("2026-03-05"))
+    lists = [{"plan": "team", "overrides": {"seats": {"unit_amount": "40.00"}}}]
+    for stretch, wanted in (
+        ({"end": "2026-02-12"}, {3100}),
+        ({"start": "2026-02-05", "end": "2026-02-12"}, set()),
+        ({"start": "2026-02-12", "end": "2026-03-20"}, {3100}),
+        ({"end": "2026-03-20"}, {6200}),
+    ):
+        answer, effects = await simulate(shop.database, shop.seller, lists, **stretch)
+        assert {sum(effect.present) for effect in effects.values()} - {0} == wanted
+        assert {effect.billed_minor for effect in effects.values()} - {0} == wanted
+        assert {one.waiting for one in answer.totals} <= {"0.00"}
+
+
 async def test_other_prices_give_what_a_seller_with_them_bills(present, other) -> None:
     await add_other_lists(present)
     answer, effects = await simulate(present.database, present.seller, PRICE_LISTS)
