@@ -167,6 +167,16 @@ WHERE l.adjusts IS NOT NULL AND l.price_interval IS NOT NULL
   AND NOT coalesce(e.price_interval = l.price_interval AND e.charge_start_at = l.charge_start_at
     AND e.charge_group = l.charge_group AND e.sequence < l.sequence, false)""",
     ),
+    Check(
+        name="line_interval",
+        sentence="A line of a charge names the subscription and the price of its interval.",
+        sql="""
+SELECT l.seller, l.id, format('of %s, %s; the interval is of %s, %s', l.subscription, l.price_key,
+  v.subscription, p.key)
+FROM line_items l JOIN price_intervals v ON v.seller = l.seller AND v.id = l.price_interval
+  JOIN prices p ON p.seller = v.seller AND p.id = v.price
+WHERE (l.subscription, l.price_key) IS DISTINCT FROM (v.subscription, p.key)""",
+    ),
 )
 
 _JOURNAL: Final = (

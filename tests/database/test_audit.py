@@ -89,6 +89,7 @@ PLANTS = [
     ),
     ("UPDATE line_items SET adjusts = 'li_2' WHERE id = 'li_4'", {"line_adjusts"}, "li_4"),
     ("UPDATE line_items SET adjusts = 'li_9' WHERE id = 'li_4'", {"line_adjusts"}, "li_4"),
+    ("UPDATE line_items SET price_key = 'fee' WHERE id = 'li_1'", {"line_interval"}, "li_1"),
     (
         "UPDATE postings SET amount_minor = 0 WHERE entry = 'je_2' AND ordinal = 3",
         {"entry_balanced", "customer_balance_control"},
