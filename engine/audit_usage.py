@@ -111,6 +111,17 @@ USAGE_CHECKS: Final[tuple[Check, ...]] = (
         sql=" UNION ALL ".join(_strangers(table) for table in _WITHOUT_FOREIGN_KEY),
     ),
     Check(
+        name="due_instants",
+        sentence="What falls due next is told once of each subscription, with whom it bills.",
+        sql="""
+SELECT coalesce(s.seller, d.seller), coalesce(s.id, d.subscription), format(
+  'the subscription %s for %s, due instants %s for %s', s.next_due_at, coalesce(s.payer, s.customer),
+  d.next_due_at, d.bill_to)
+FROM (SELECT * FROM subscriptions WHERE next_due_at IS NOT NULL) s
+  FULL JOIN due_instants d ON d.seller = s.seller AND d.subscription = s.id
+WHERE (s.next_due_at, coalesce(s.payer, s.customer)) IS DISTINCT FROM (d.next_due_at, d.bill_to)""",
+    ),
+    Check(
         name="event_batches",
         sentence="The identities of a batch are as many as its events, at places 0 to n - 1.",
         given=KEY_SUMS,

@@ -17,9 +17,9 @@ _WAITING: Final = text("""
 SELECT DISTINCT d.customer, c.key COLLATE "C" AS key, d.due_at, s.currency,
   coalesce(s.invoice_group, o.invoice_group, '') AS invoice_group
 FROM (
-  SELECT coalesce(s.payer, s.customer) AS customer, min(s.next_due_at) AS due_at
-  FROM subscriptions s WHERE s.seller = current_seller() AND s.next_due_at <= :now
-  GROUP BY 1 HAVING min(s.next_due_at) > :posted_by
+  SELECT i.bill_to AS customer, min(i.next_due_at) AS due_at
+  FROM due_instants i WHERE i.seller = current_seller() AND i.next_due_at <= :now
+  GROUP BY 1 HAVING min(i.next_due_at) > :posted_by
 ) d JOIN customers c ON c.seller = current_seller() AND c.id = d.customer
   JOIN subscriptions s ON s.seller = c.seller AND coalesce(s.payer, s.customer) = d.customer
   JOIN customers o ON o.seller = s.seller AND o.id = s.customer

@@ -26,10 +26,9 @@ WHERE seller = current_seller() AND id = :run
 """)
 _TOTAL_DUE: Final = text("""
 UPDATE billing_runs SET customers_total = customers_done + :aside + (
-  SELECT count(DISTINCT coalesce(s.payer, s.customer)) FROM subscriptions s
-  WHERE s.seller = current_seller() AND s.next_due_at <= :due_by
-    AND coalesce(s.payer, s.customer) <> ALL(:left_out) AND (CAST(:customers AS text[]) IS NULL
-      OR coalesce(s.payer, s.customer) = ANY(:customers)))
+  SELECT count(DISTINCT d.bill_to) FROM due_instants d
+  WHERE d.seller = current_seller() AND d.next_due_at <= :due_by AND d.bill_to <> ALL(:left_out)
+    AND (CAST(:customers AS text[]) IS NULL OR d.bill_to = ANY(:customers)))
 WHERE seller = current_seller() AND id = :run RETURNING customers_total
 """)
 _TOTAL_PENDING: Final = text("""

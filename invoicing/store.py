@@ -13,7 +13,7 @@ from invoicing.loss_store import losses_left
 from invoicing.settlement import OpenInvoice
 
 _NEXT_DUE: Final = text("""
-SELECT min(next_due_at) FROM subscriptions
+SELECT min(next_due_at) FROM due_instants
 WHERE seller = current_seller() AND next_due_at <= :through
   AND (CAST(:after AS timestamptz) IS NULL OR next_due_at > :after)
 """)

@@ -18,11 +18,10 @@ from invoicing.assembly import BilledCustomer
 # subscription is hashed, or else the subscription is told apart here.
 _DUE: Final = """
 WITH due AS MATERIALIZED (
-  SELECT coalesce(s.payer, s.customer) AS customer, min(s.next_due_at) AS due_at,
-    CASE WHEN count(*) = 1 AND bool_and(s.payer IS NULL) THEN min(s.id) END AS only
-  FROM subscriptions s WHERE s.seller = current_seller() AND s.next_due_at <= $1
-    AND coalesce(s.payer, s.customer) <> ALL($2::text[]) AND ($3::text[] IS NULL
-      OR coalesce(s.payer, s.customer) = ANY($3::text[]))
+  SELECT i.bill_to AS customer, min(i.next_due_at) AS due_at,
+    CASE WHEN count(*) = 1 THEN min(i.subscription) END AS only
+  FROM due_instants i WHERE i.seller = current_seller() AND i.next_due_at <= $1
+    AND i.bill_to <> ALL($2::text[]) AND ($3::text[] IS NULL OR i.bill_to = ANY($3::text[]))
   GROUP BY 1
 ), told AS (
   SELECT i.subscription, string_agg(i.id, '' ORDER BY i.number) AS intervals,
@@ -38,6 +37,7 @@ SELECT c.id, c.key, c.number, c.party, c.net_terms_days, c.po_number, d.due_at,
   hash_record_extended(x.r, t.one) AS one, hash_record_extended(x.r, t.other) AS other
 FROM due d JOIN customers c ON c.seller = current_seller() AND c.id = d.customer
   LEFT JOIN subscriptions s ON s.seller = current_seller() AND s.id = d.only AND $5
+    AND s.payer IS NULL
     AND s.dirty_from_at IS NULL AND s.interim_at IS NULL AND s.spend_thresholds = '{}'
     AND (s.next_change_at IS NULL OR s.next_change_at > d.due_at)
     AND s.cancelled_at IS NULL AND NOT s.refund_unused
@@ -62,8 +62,8 @@ WHERE c.seller = current_seller() AND c.id <> ALL(:parked)
   WHERE s.seller = current_seller() AND s.derived_through_at IS NOT NULL
     AND (s.dirty_from_at IS NOT NULL OR s.next_change_at <= :as_of))
   AND c.id NOT IN (
-  SELECT coalesce(s.payer, s.customer) FROM subscriptions s
-  WHERE s.seller = current_seller() AND s.next_due_at > :due_by AND s.next_due_at <= :as_of)
+  SELECT i.bill_to FROM due_instants i
+  WHERE i.seller = current_seller() AND i.next_due_at > :due_by AND i.next_due_at <= :as_of)
 ORDER BY c.key COLLATE "C" LIMIT :limit
 """)
 

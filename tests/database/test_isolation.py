@@ -16,6 +16,7 @@ LOOK_UPS = {
     "sellers",
     "api_keys",
     "subscriptions",
+    "due_instants",
     "credit_grants",
     "held_entries",
     "event_inbox",
@@ -69,6 +70,7 @@ class TestCatalogue:
         for table in LOOK_UPS:
             expected.add((table, "look_up", "SELECT", "usance_owner", "true", None))
         expected.add(("sellers", "make", "INSERT", "usance_owner", None, "true"))
+        expected.add(("due_instants", "keep", "ALL", "usance_owner", "true", "true"))
         found = await root.fetch(
             "SELECT tablename, policyname, cmd, array_to_string(roles, ','), qual, with_check"
             " FROM pg_policies WHERE schemaname = 'public' AND permissive = 'PERMISSIVE'"

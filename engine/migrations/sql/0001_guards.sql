@@ -152,6 +152,35 @@ END $$;
 CREATE CONSTRAINT TRIGGER gapless AFTER INSERT OR UPDATE OF next_sequence ON number_series
   DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION check_series();
 
+-- What falls due follows its subscription, whichever statement moves that: nobody else may write it.
+CREATE FUNCTION keep_due_instants() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+BEGIN
+  IF TG_OP = 'INSERT' THEN
+    INSERT INTO due_instants (seller, next_due_at, subscription, bill_to)
+      SELECT seller, next_due_at, id, coalesce(payer, customer) FROM added WHERE next_due_at IS NOT NULL;
+  ELSIF TG_OP = 'DELETE' THEN
+    DELETE FROM due_instants d USING gone g
+      WHERE d.seller = g.seller AND d.next_due_at = g.next_due_at AND d.subscription = g.id;
+  ELSE
+    MERGE INTO due_instants d USING (
+      SELECT g.seller, g.id, g.next_due_at AS was_due_at, a.next_due_at, coalesce(a.payer, a.customer) AS bill_to
+      FROM gone g JOIN added a ON a.seller = g.seller AND a.id = g.id
+      WHERE a.next_due_at IS DISTINCT FROM g.next_due_at OR a.payer IS DISTINCT FROM g.payer
+    ) m ON d.seller = m.seller AND d.next_due_at = m.was_due_at AND d.subscription = m.id
+    WHEN MATCHED AND m.next_due_at IS NULL THEN DELETE
+    WHEN MATCHED THEN UPDATE SET next_due_at = m.next_due_at, bill_to = m.bill_to
+    WHEN NOT MATCHED AND m.next_due_at IS NOT NULL THEN
+      INSERT (seller, next_due_at, subscription, bill_to) VALUES (m.seller, m.next_due_at, m.id, m.bill_to);
+  END IF;
+  RETURN NULL;
+END $$;
+CREATE TRIGGER due_inserted AFTER INSERT ON subscriptions REFERENCING NEW TABLE AS added
+  FOR EACH STATEMENT EXECUTE FUNCTION keep_due_instants();
+CREATE TRIGGER due_updated AFTER UPDATE ON subscriptions REFERENCING OLD TABLE AS gone NEW TABLE AS added
+  FOR EACH STATEMENT EXECUTE FUNCTION keep_due_instants();
+CREATE TRIGGER due_deleted AFTER DELETE ON subscriptions REFERENCING OLD TABLE AS gone
+  FOR EACH STATEMENT EXECUTE FUNCTION keep_due_instants();
+
 -- Look-ups before the seller is known run as the owner, who sees only these tables, only to read.
 CREATE FUNCTION find_api_key(key_hash bytea)
 RETURNS TABLE (seller integer, seller_id text, mode text, key_id text, scopes text[], expires_at timestamptz, revoked_at timestamptz,
@@ -175,7 +204,7 @@ CREATE FUNCTION due_sellers(now_at timestamptz) RETURNS TABLE (seller integer, i
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
   SELECT s.seller, s.id FROM sellers s
   WHERE s.mode = 'live' AND EXISTS (
-    SELECT 1 FROM subscriptions d WHERE d.seller = s.seller
+    SELECT 1 FROM due_instants d WHERE d.seller = s.seller
       AND d.next_due_at <= now_at - make_interval(hours => s.grace_hours)
     UNION ALL
     SELECT 1 FROM subscriptions d WHERE d.seller = s.seller AND d.spend_thresholds <> '{}'
@@ -234,7 +263,7 @@ CREATE FUNCTION refresh_statistics() RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp SET lock_timeout = '1s'
 SET default_statistics_target = 30 AS $$ -- a sample that costs little; autovacuum looks closer later
 BEGIN
-  ANALYZE invoices, credit_notes, line_items, journal_entries, postings, outbox, subscriptions, price_intervals, customers;
+  ANALYZE invoices, credit_notes, line_items, journal_entries, postings, outbox, subscriptions, due_instants, price_intervals, customers;
 EXCEPTION WHEN lock_not_available OR query_canceled THEN
   RETURN;
 END $$;
@@ -252,7 +281,7 @@ BEGIN
     EXECUTE format('CREATE POLICY audit ON %I FOR SELECT TO usance_auditor USING (true)', name);
     EXECUTE format('GRANT SELECT ON %I TO usance_auditor', name);
   END LOOP;
-  FOREACH name IN ARRAY ARRAY['api_keys', 'sellers', 'subscriptions', 'credit_grants', 'held_entries', 'event_inbox', 'usage_alerts',
+  FOREACH name IN ARRAY ARRAY['api_keys', 'sellers', 'due_instants', 'subscriptions', 'credit_grants', 'held_entries', 'event_inbox', 'usage_alerts',
     'usage_alert_marks', 'emails', 'billing_runs', 'parked_accounts', 'run_fallbacks']
   LOOP
     EXECUTE format('CREATE POLICY look_up ON %I FOR SELECT TO usance_owner USING (true)', name);
@@ -273,6 +302,7 @@ BEGIN
   RETURN made;
 END $$;
 CREATE POLICY make ON sellers FOR INSERT TO usance_owner WITH CHECK (true);
+CREATE POLICY keep ON due_instants TO usance_owner USING (true) WITH CHECK (true); -- for its trigger
 
 GRANT SELECT, INSERT ON held_entries TO usance_app;
 GRANT UPDATE (ended_at, is_entered) ON held_entries TO usance_app;
@@ -285,6 +315,7 @@ GRANT SELECT, INSERT ON audit_log, parties, logos, meters, plans, prices, accoun
   TO usance_app;
 GRANT SELECT, INSERT ON intake_errors TO usance_app;
 GRANT UPDATE (status, refused_at, code, detail, rejected) ON intake_errors TO usance_app;
+GRANT SELECT ON due_instants TO usance_app;
 GRANT SELECT ON credit_grant_sums, credit_reservation_sums TO usance_app, usance_auditor;
 GRANT UPDATE (meters) ON event_batches TO usance_app;
 GRANT DELETE ON event_measures, event_chunks, event_inbox, idempotency_keys, parked_accounts, run_report_rows, run_report_documents, usage_alerts, usage_alert_marks,
