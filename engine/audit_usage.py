@@ -114,12 +114,12 @@ USAGE_CHECKS: Final[tuple[Check, ...]] = (
         name="due_instants",
         sentence="What falls due next is told once of each subscription, with whom it bills.",
         sql="""
-SELECT coalesce(s.seller, d.seller), coalesce(s.id, d.subscription), format(
-  'the subscription %s for %s, due instants %s for %s', s.next_due_at, coalesce(s.payer, s.customer),
-  d.next_due_at, d.bill_to)
-FROM (SELECT * FROM subscriptions WHERE next_due_at IS NOT NULL) s
+SELECT coalesce(s.seller, d.seller), coalesce(s.id, d.subscription),
+  format('due %s for %s, told as %s for %s', s.next_due_at, s.bill_to, d.next_due_at, d.bill_to)
+FROM (SELECT seller, id, next_due_at, coalesce(payer, customer) AS bill_to FROM subscriptions
+    WHERE next_due_at IS NOT NULL) s
   FULL JOIN due_instants d ON d.seller = s.seller AND d.subscription = s.id
-WHERE (s.next_due_at, coalesce(s.payer, s.customer)) IS DISTINCT FROM (d.next_due_at, d.bill_to)""",
+WHERE (s.next_due_at, s.bill_to) IS DISTINCT FROM (d.next_due_at, d.bill_to)""",
     ),
     Check(
         name="event_batches",

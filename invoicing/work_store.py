@@ -15,7 +15,8 @@ from invoicing.assembly import BilledCustomer
 
 # Besides the work list: of a customer whose only subscription falls due, and of which nothing but
 # its terms decides what is owed, those terms as two hashes. Everything that deriving reads of a
-# subscription is hashed, or else the subscription is told apart here.
+# subscription is hashed, or else the subscription is told apart here. All is joined to what is due
+# from outside, so that the planner's guess of how much that is stays the guess of the whole.
 _DUE: Final = """
 WITH due AS MATERIALIZED (
   SELECT i.bill_to AS customer, min(i.next_due_at) AS due_at,
@@ -23,28 +24,31 @@ WITH due AS MATERIALIZED (
   FROM due_instants i WHERE i.seller = current_seller() AND i.next_due_at <= $1
     AND i.bill_to <> ALL($2::text[]) AND ($3::text[] IS NULL OR i.bill_to = ANY($3::text[]))
   GROUP BY 1
+), held AS (
+  SELECT s.customer, count(*) AS subscriptions
+  FROM due d JOIN subscriptions s ON s.customer = d.customer
+  WHERE s.seller = current_seller() AND $5 GROUP BY 1
 ), told AS (
   SELECT i.subscription, string_agg(i.id, '' ORDER BY i.number) AS intervals,
     bit_xor(hash_record_extended(r, 0)) AS one, bit_xor(hash_record_extended(r, 1)) AS other
-  FROM price_intervals i CROSS JOIN LATERAL (SELECT ROW(i.number, i.price, i.quantity,
-    i.start_at, i.end_at, i.end_is_cancellation, i.credit_unused, i.agreed_end_at,
-    i.closed_at, i.start_is_due, i.anchor_at, i.anchor_day, i.alignment) AS r) x
-  WHERE i.seller = current_seller() AND $5 AND i.subscription IN (SELECT due.only FROM due)
-  GROUP BY 1
+  FROM due d JOIN price_intervals i ON i.subscription = d.only
+    CROSS JOIN LATERAL (SELECT ROW(i.number, i.price, i.quantity,
+      i.start_at, i.end_at, i.end_is_cancellation, i.credit_unused, i.agreed_end_at,
+      i.closed_at, i.start_is_due, i.anchor_at, i.anchor_day, i.alignment) AS r) x
+  WHERE i.seller = current_seller() AND $5 GROUP BY 1
 )
 SELECT c.id, c.key, c.number, c.party, c.net_terms_days, c.po_number, d.due_at,
   s.id AS subscription, s.key AS contract, s.revision, t.intervals,
   hash_record_extended(x.r, t.one) AS one, hash_record_extended(x.r, t.other) AS other
 FROM due d JOIN customers c ON c.seller = current_seller() AND c.id = d.customer
+  LEFT JOIN held h ON h.customer = d.customer
   LEFT JOIN subscriptions s ON s.seller = current_seller() AND s.id = d.only AND $5
-    AND s.payer IS NULL
+    AND h.subscriptions = 1 AND s.payer IS NULL
     AND s.dirty_from_at IS NULL AND s.interim_at IS NULL AND s.spend_thresholds = '{}'
     AND (s.next_change_at IS NULL OR s.next_change_at > d.due_at)
     AND s.cancelled_at IS NULL AND NOT s.refund_unused
     AND s.invoice_group IS NULL AND c.invoice_group IS NULL
     AND (s.derived_through_at IS NULL OR s.derived_through_at < d.due_at)
-    AND NOT EXISTS (SELECT FROM subscriptions o
-      WHERE o.seller = s.seller AND o.customer = c.id AND o.id <> s.id)
     AND NOT EXISTS (SELECT FROM subscriptions o WHERE o.seller = s.seller AND o.payer = c.id)
   LEFT JOIN told t ON t.subscription = s.id
   LEFT JOIN LATERAL (SELECT ROW(s.currency, s.timezone, s.starts_at, s.ends_at,
