@@ -19,10 +19,10 @@ SELECT EXISTS (SELECT FROM billing_runs WHERE seller = current_seller() AND appr
   AND status = 'cancelled' AND customers IS NULL AND finished_at > :since)
 """)
 _DUE: Final = text("""
-SELECT EXISTS (SELECT FROM subscriptions s
-WHERE s.seller = current_seller() AND s.next_due_at <= :due_by AND NOT EXISTS (
-  SELECT FROM parked_accounts p WHERE p.seller = s.seller
-    AND p.customer = coalesce(s.payer, s.customer) AND p.parked_at > :parked_since))
+SELECT EXISTS (SELECT FROM due_instants d
+WHERE d.seller = current_seller() AND d.next_due_at <= :due_by AND NOT EXISTS (
+  SELECT FROM parked_accounts p WHERE p.seller = d.seller
+    AND p.customer = d.bill_to AND p.parked_at > :parked_since))
 """)
 _PROPOSED: Final = text("""
 UPDATE billing_runs SET status = 'awaiting_approval', proposals = proposals + 1
