@@ -152,17 +152,18 @@ END $$;
 CREATE CONSTRAINT TRIGGER gapless AFTER INSERT OR UPDATE OF next_sequence ON number_series
   DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION check_series();
 
--- What falls due follows its subscription, whichever statement moves that: nobody else may write it.
+-- What falls due follows its subscription, whichever statement moves that: nobody else may write it. A session keeps the
+-- plan of a statement in a function, and that of one row would compare each of thousands with each: hence EXECUTE.
 CREATE FUNCTION keep_due_instants() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 BEGIN
   IF TG_OP = 'INSERT' THEN
     INSERT INTO due_instants (seller, next_due_at, subscription, bill_to)
       SELECT seller, next_due_at, id, coalesce(payer, customer) FROM added WHERE next_due_at IS NOT NULL;
   ELSIF TG_OP = 'DELETE' THEN
-    DELETE FROM due_instants d USING gone g
-      WHERE d.seller = g.seller AND d.next_due_at = g.next_due_at AND d.subscription = g.id;
+    EXECUTE 'DELETE FROM due_instants d USING gone g
+      WHERE d.seller = g.seller AND d.next_due_at = g.next_due_at AND d.subscription = g.id';
   ELSE
-    MERGE INTO due_instants d USING (
+    EXECUTE 'MERGE INTO due_instants d USING (
       SELECT g.seller, g.id, g.next_due_at AS was_due_at, a.next_due_at, coalesce(a.payer, a.customer) AS bill_to
       FROM gone g JOIN added a ON a.seller = g.seller AND a.id = g.id
       WHERE a.next_due_at IS DISTINCT FROM g.next_due_at OR a.payer IS DISTINCT FROM g.payer
@@ -170,7 +171,7 @@ BEGIN
     WHEN MATCHED AND m.next_due_at IS NULL THEN DELETE
     WHEN MATCHED THEN UPDATE SET next_due_at = m.next_due_at, bill_to = m.bill_to
     WHEN NOT MATCHED AND m.next_due_at IS NOT NULL THEN
-      INSERT (seller, next_due_at, subscription, bill_to) VALUES (m.seller, m.next_due_at, m.id, m.bill_to);
+      INSERT (seller, next_due_at, subscription, bill_to) VALUES (m.seller, m.next_due_at, m.id, m.bill_to)';
   END IF;
   RETURN NULL;
 END $$;
