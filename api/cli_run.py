@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from api.runtime import Runtime
     from engine.db import Database
     from invoicing.model import BillingRun, ParkedAccount
+    from invoicing.portions import Progress
     from invoicing.rehearsal import RunRehearsal
-    from invoicing.run_billing import Progress
     from invoicing.run_report_store import PostedDocument
 
 SHOWN = 40

@@ -16,7 +16,7 @@ from engine.db import Database
 from engine.errors import BillingError
 from invoicing.control_run import control_run
 from invoicing.model import BillingRun
-from invoicing.run_billing import Progress as Reached
+from invoicing.portions import Progress as Reached
 from invoicing.run_states import RunAct
 from invoicing.run_store import Unfinished, list_runs, unfinished_runs
 

@@ -33,6 +33,7 @@ from sqlalchemy.orm import registry
 
 import invoicing.billing_pass
 import invoicing.derive_alike
+import invoicing.derive_portion
 import invoicing.post_alike
 from engine.db import Database, open_database
 from engine.postgres import start_or_join
@@ -53,13 +54,13 @@ TABLES = {
     "outbox": "object",
 }
 PHASES: list[tuple[ModuleType, str, str]] = [
-    (invoicing.billing_pass, "sweep_usage", "inbox: who has new usage"),
-    (invoicing.billing_pass, "due_with_terms", "work list"),
-    (invoicing.billing_pass, "derive_alike", "derive together"),
+    (invoicing.billing_pass, "mark_usage", "inbox: who has new usage"),
+    (invoicing.derive_portion, "due_with_terms", "work list"),
+    (invoicing.derive_portion, "derive_alike", "derive together"),
     (invoicing.derive_alike, "measure", "  of it measure"),
     (invoicing.derive_alike, "rate", "  of it rate"),
-    (invoicing.billing_pass, "load_work", "agreements of the others"),
-    (invoicing.billing_pass, "derive", "derive one by one"),
+    (invoicing.derive_portion, "load_work", "agreements of the others"),
+    (invoicing.derive_portion, "derive", "derive one by one"),
     (invoicing.billing_pass, "post_alike", "post, without the commit"),
     (invoicing.post_alike, "advance_alike", "  of it progress"),
     (invoicing.post_alike, "rows_of", "  of it rows"),
@@ -68,7 +69,10 @@ PHASES: list[tuple[ModuleType, str, str]] = [
 
 
 class Seconds:
-    """Time spent in named functions, for as long as they are watched."""
+    """Time spent in named functions, for as long as they are watched.
+
+    What comes before posting goes on beside it, so these are more than the run takes.
+    """
 
     def __init__(self) -> None:
         self.spent: dict[str, float] = defaultdict(float)

@@ -14,6 +14,7 @@ import msgspec
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import QueuePool
 
 APP_ROLE: Final = "usance_app"
 LOADER_ROLE: Final = "usance_loader"
@@ -94,6 +95,12 @@ class Database:
                     await connection.exec_driver_sql(_same_snapshot(snapshot))
                 await connection.execute(_SELLER, {"seller": "" if seller is None else str(seller)})
                 yield connection
+
+    @property
+    def spare(self) -> int:
+        """How many connections could be taken at once without waiting for one."""
+        pool = self.engine.pool
+        return pool.size() - pool.checkedout() if isinstance(pool, QueuePool) else 0
 
     async def close(self) -> None:
         """Close every connection."""

@@ -1,70 +1,31 @@
 """One billing run in progress: segments derived together or one by one, posted in chunks."""
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
-from typing import Final
 
-import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from engine.db import Database
 from invoicing.alike import Due, Sheaf, following_of
 from invoicing.ask_taxes import TaxDesk
-from invoicing.blame import is_of_an_account, reason_of
-from invoicing.derive import (
-    Derived,
-    Work,
-    derive,
-    following_due,
-    load_work,
-    up_to_following,
-)
-from invoicing.derive_alike import FEW, derive_alike
+from invoicing.blame import is_of_an_account
+from invoicing.derive import Derived, following_due, load_work, up_to_following
+from invoicing.derive_ahead import DeriveAhead
+from invoicing.derive_alike import derive_alike
+from invoicing.derive_portion import Portion, Stretch, apart, derive_portion, earlier
+from invoicing.park_accounts import Parking
+from invoicing.portions import Portions, Progress
 from invoicing.post import Posted, post
 from invoicing.post_alike import Chunk, NotAlikeError, Written, outlook_of, post_alike
 from invoicing.run_desk import NotAsApprovedError, RunDesk
-from invoicing.run_store import park
-from invoicing.sweep_usage import sweep_usage
+from invoicing.sweep_usage import mark_usage, take_usage
 from invoicing.tax_provider import TaxUnknownError
 from invoicing.work_store import DueCustomer, due_customer, due_with_terms, pending_customers
 from invoicing.write_ahead import Ahead, chunks_of
 from plans.model import Seller
 from plans.subscription_store import PriceBook
-
-MOST: Final = 100_000
-SEGMENT: Final = 20_000
-CHUNK: Final = 5_000
-
-
-class Portions(msgspec.Struct, frozen=True, kw_only=True):
-    """How many customers are derived together, and how many are posted in one transaction.
-
-    `most` at once where many have the same terms, `segment` of those that are derived one by one;
-    `few` sharing the same terms are derived one by one.
-    """
-
-    most: int = MOST
-    segment: int = SEGMENT
-    chunk: int = CHUNK
-    few: int = FEW
-
-
-class Progress(msgspec.Struct, frozen=True, kw_only=True):
-    """How far a run has come; `together` are those of the customers that were derived at once.
-
-    `done` of `total` customers, in all of the run: a customer with several due instants counts
-    once for each, found as the run gets there. `total` is None before they are counted.
-    """
-
-    run: str
-    done: int
-    total: int | None
-    customers: int
-    together: int
-    documents: int
-    lines: int
-    parked: int
 
 
 class BillingPass:
@@ -93,25 +54,48 @@ class BillingPass:
         self.as_of = as_of
         self.now = now
         self.report = report
-        self.parked: dict[str, str] = {}
+        self._parking = Parking(
+            database=database, seller_number=seller_number, seller=seller, desk=desk, now=now
+        )
         self.taxes = TaxDesk(database=database, seller=seller_number)
         self._sweeps: int | None = None
+        self._limit = min(portions.first, portions.most)
+        self.next = DeriveAhead()
         self.ahead = Ahead(seller=seller, run=desk.run)
         self.customers = self.together = self.documents = self.lines = 0
 
-    async def sweep(self) -> int:
+    @property
+    def parked(self) -> dict[str, str]:
+        """Who was set aside: the code of each customer (id)."""
+        return self._parking.parked
+
+    async def sweep(self, *, ahead: bool = False) -> int:
         """Mark what new usage touches, once until facts change; the count that posting must find.
 
-        What comes later is measured all the same, and marked by the next run.
+        What comes later is measured all the same, and marked by the next run. With `ahead` the
+        first portion is derived meanwhile: the usage that is taken lies there already, and if it
+        touches what was billed the portion is thrown away.
         """
         if self._sweeps is None:
             async with self.database.transaction(seller=self.seller_number) as connection:
-                self._sweeps = await sweep_usage(connection=connection)
+                sweep = await take_usage(connection=connection)
+                if ahead and sweep.taken and self.portions.ahead and self.database.spare:
+                    self.next.begin(self._derive_portion(self._stretch()))
+                touched = await mark_usage(connection=connection, sweep=sweep)
+            if touched:
+                await self.next.drop()
+            self._sweeps = sweep.count
         return self._sweeps
 
-    def forget(self) -> None:
-        """Sweep again: facts changed."""
+    async def forget(self) -> None:
+        """Sweep and derive again: facts changed."""
+        await self.next.drop()
         self._sweeps = None
+
+    async def close(self) -> None:
+        """Leave nothing behind that is still being done."""
+        await self.next.drop()
+        await self.ahead.take()
 
     async def bill_pending(self) -> bool:
         """Bill the next customers with a difference waiting; False when none is left."""
@@ -131,14 +115,70 @@ class BillingPass:
         except Exception as error:
             if not due or not is_of_an_account(error):
                 raise
-            await self._park_unreadable(due, error)
+            await self._parking.park_unreadable(due, error)
             return True
-        await self._post_derived(await self._derive(up_to_following(work=work)), sweeps)
+        await self._post_derived(await self._parking.derive(up_to_following(work=work)), sweeps)
         return bool(due)
 
     async def bill_due(self) -> bool:
         """Bill the next customers in the order of due instants; False when none is left."""
-        sweeps = await self.sweep()
+        sweeps = await self.sweep(ahead=True)
+        portion = await self.next.take()
+        if portion is None or (portion.last is None and not portion.is_first):
+            try:
+                portion = await self._derive_portion(self._stretch())
+            except Exception as error:
+                if not is_of_an_account(error):
+                    raise
+                return await self._bill_with_care(sweeps)
+            self.ahead.outlook = None
+        if portion is None or portion.last is None:
+            return False
+        self.ahead.outlook = self.ahead.outlook or portion.outlook
+        self._derive_ahead(portion)
+        if portion.chunks:
+            await self._post_chunks(portion.chunks, sweeps)
+        else:
+            await self._post_derived(portion.derived, sweeps)
+        return True
+
+    def _stretch(self) -> Stretch:
+        """The begin of what is due."""
+        return Stretch(
+            due_by=self.as_of - self.seller.grace,
+            limit=self._limit,
+            parked=[*self.parked, *self.desk.left_out],
+            customers=self.customers_wanted,
+        )
+
+    async def _derive_portion(
+        self, stretch: Stretch, *, alike_only: bool = False
+    ) -> Portion | None:
+        async with self._snapshot() as connection:
+            return await derive_portion(
+                connection=connection,
+                seller=self.seller,
+                stretch=stretch,
+                portions=self.portions,
+                as_of=self.as_of,
+                alike_only=alike_only,
+            )
+
+    def _derive_ahead(self, portion: Portion) -> None:
+        """Begin with what comes after a portion that is about to be posted.
+
+        Only where many have the same terms, of which more can be held, and where a connection is
+        to spare besides the one that posts.
+        """
+        self._limit = min(2 * self._limit, self.portions.most)
+        if not self.portions.ahead or not portion.goes_on or not portion.chunks:
+            return
+        if self.database.spare > 1:
+            stretch = self._stretch().beyond(portion, limit=self._limit)
+            self.next.begin(self._derive_portion(stretch, alike_only=True))
+
+    async def _bill_with_care(self, sweeps: int) -> bool:
+        """Bill the next customers where some cannot be derived, and park these."""
         due, sheaf = await self._derive_alike()
         end, one_by_one = apart(due, sheaf, self.portions.segment)
         try:
@@ -148,16 +188,18 @@ class BillingPass:
         except Exception as error:
             if not one_by_one or not is_of_an_account(error):
                 raise
-            await self._park_unreadable(one_by_one, error)
+            await self._parking.park_unreadable(one_by_one, error)
             return True
         if following is not None:
             end = sum(each.due_at < following for each in due[:end])
             work = [item for item in work if item.due.due_at < following]
-        derived = await self._derive(work)
+        derived = await self._parking.derive(work)
         if sheaf is None:
             await self._post_derived(derived, sweeps)
         else:
-            await self._post_chunks(due[:end], sheaf, derived, sweeps)
+            size = self.portions.chunk
+            chunks = chunks_of(due=due[:end], sheaf=sheaf, derived=derived, size=size)
+            await self._post_chunks(deque(chunks), sweeps)
         return bool(due)
 
     async def look_ahead(self, *, pending: bool) -> None:
@@ -173,22 +215,6 @@ class BillingPass:
     def _snapshot(self) -> AbstractAsyncContextManager[AsyncConnection]:
         return self.database.transaction(seller=self.seller_number, snapshot=True)
 
-    async def _park_unreadable(self, due: Sequence[DueCustomer], error: Exception) -> None:
-        """Park the accounts whose facts cannot even be read: halve until one is left."""
-        if len(due) == 1:
-            await self._park(due[0], error)
-            return
-        middle = len(due) // 2
-        for half in (due[:middle], due[middle:]):
-            try:
-                async with self._snapshot() as connection:
-                    work = await load_work(connection=connection, due=half, book=PriceBook())
-                    following_due(work=work)
-            except Exception as found:
-                if not is_of_an_account(found):
-                    raise
-                await self._park_unreadable(half, found)
-
     async def _derive_alike(self) -> tuple[list[Due], Sheaf | None]:
         """What is due next, and what those owe of it that share their terms.
 
@@ -197,12 +223,13 @@ class BillingPass:
         due: list[Due] = []
         try:
             async with self._snapshot() as connection:
-                due = await due_with_terms(
+                stretch = self._stretch()
+                due, _ = await due_with_terms(
                     connection=connection,
-                    due_by=self.as_of - self.seller.grace,
-                    limit=self.portions.most,
-                    parked=[*self.parked, *self.desk.left_out],
-                    customers=self.customers_wanted,
+                    due_by=stretch.due_by,
+                    limit=stretch.limit,
+                    parked=stretch.parked,
+                    customers=stretch.customers,
                 )
                 sheaf = await derive_alike(
                     connection=connection,
@@ -219,34 +246,20 @@ class BillingPass:
             return due, None
         return due, sheaf
 
-    async def _derive(self, work: Sequence[Work]) -> list[Derived]:
-        """Derive the work at once; halve what fails until one is parked."""
-        if not work:
-            return []
-        try:
-            async with self._snapshot() as connection:
-                return await derive(connection=connection, seller=self.seller, work=work)
-        except Exception as error:
-            if not is_of_an_account(error):
-                raise
-            if len(work) == 1:
-                await self._park(work[0].due, error)
-                return []
-            middle = len(work) // 2
-            return [*await self._derive(work[:middle]), *await self._derive(work[middle:])]
+    async def _post_chunks(self, chunks: deque[Chunk], sweeps: int) -> None:
+        """Post what was derived together and one by one, in the order of the work list.
 
-    async def _post_chunks(
-        self, due: Sequence[Due], sheaf: Sheaf, derived: Sequence[Derived], sweeps: int
-    ) -> None:
-        """Post what was derived together and one by one, in the order of the work list."""
-        chunks = chunks_of(due=due, sheaf=sheaf, derived=derived, size=self.portions.chunk)
+        Each chunk is forgotten when it is posted.
+        """
         try:
-            for place, chunk in enumerate(chunks):
+            while chunks:
+                chunk = chunks.popleft()
                 written = await self.ahead.take()
-                self.ahead.begin(chunk, *chunks[place + 1 : place + 2])
+                self.ahead.begin(chunk, chunks[0] if chunks else self.next.first_chunk())
                 await self._post_chunk(chunk, written, sweeps)
-        finally:
+        except BaseException:
             await self.ahead.take()
+            raise
 
     async def _post_chunk(self, chunk: Chunk, written: Written | None, sweeps: int) -> None:
         customers = len(chunk.sheaf.place) + len(chunk.derived)
@@ -284,6 +297,7 @@ class BillingPass:
 
     async def _post_one_by_one(self, due: Sequence[Due], sweeps: int) -> None:
         """Derive customers again as if no two were alike, and post them."""
+        await self.next.drop()
         every = [due_customer(each) for each in due if each.customer not in self.parked]
         try:
             async with self._snapshot() as connection:
@@ -291,10 +305,10 @@ class BillingPass:
         except Exception as error:
             if not every or not is_of_an_account(error):
                 raise
-            await self._park_unreadable(every, error)
+            await self._parking.park_unreadable(every, error)
             await self._post_one_by_one(due, sweeps)
             return
-        await self._post_derived(await self._derive(work), sweeps)
+        await self._post_derived(await self._parking.derive(work), sweeps)
 
     async def _post_derived(self, derived: Sequence[Derived], sweeps: int) -> None:
         size = self.portions.chunk
@@ -315,13 +329,15 @@ class BillingPass:
                 members = [item.due.customer.id for item in derived]
                 await self.desk.note(connection, customers=members, posted=posted)
         except NotAsApprovedError as error:
+            await self.next.drop()
             for item in derived:
                 if item.due.customer.id in error.customers:
-                    await self._park(item.due, error)
+                    await self._parking.park(item.due, error)
             others = [item for item in derived if item.due.customer.id not in self.parked]
             await self._post(others, sweeps)
             return
         except TaxUnknownError as unknown:
+            await self.next.drop()
             failure = await self.taxes.ask(unknown, now=self.now)
             if failure is None:
                 await self._post(derived, sweeps)
@@ -337,8 +353,9 @@ class BillingPass:
 
     async def _post_halves(self, derived: Sequence[Derived], sweeps: int, error: Exception) -> None:
         """Find the account at fault: halve what failed until one is parked."""
+        await self.next.drop()
         if len(derived) == 1:
-            await self._park(derived[0].due, error)
+            await self._parking.park(derived[0].due, error)
             return
         middle = len(derived) // 2
         await self._post(derived[:middle], sweeps)
@@ -362,36 +379,3 @@ class BillingPass:
                     parked=len(self.parked),
                 )
             )
-
-    async def _park(self, due: DueCustomer, error: Exception) -> None:
-        code, detail = reason_of(error)
-        self.parked[due.customer.id] = code
-        async with self.desk.posting() as connection:
-            await park(
-                connection=connection,
-                run=self.run,
-                customer=due.customer.id,
-                billed_at=due.due_at,
-                code=code,
-                detail=detail,
-                now=self.now,
-            )
-
-
-def apart(due: Sequence[Due], sheaf: Sheaf | None, most: int) -> tuple[int, list[DueCustomer]]:
-    """(end, customers): those up to `end` that are derived one by one, at most so many."""
-    together = frozenset() if sheaf is None else frozenset(sheaf.place.tolist())
-    found: list[DueCustomer] = []
-    for place, each in enumerate(due):
-        if place in together:
-            continue
-        if len(found) == most:
-            return place, found
-        found.append(due_customer(each))
-    return len(due), found
-
-
-def earlier(first: datetime | None, second: datetime | None) -> datetime | None:
-    """The earlier of two instants, either of which may be none."""
-    known = [at for at in (first, second) if at is not None]
-    return min(known, default=None)

@@ -53,10 +53,11 @@ class Derived(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Work(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """One customer's subscriptions that a document is made of."""
+    """One customer's subscriptions that a document is made of, and when others of it fall due."""
 
     due: DueCustomer
     agreements: tuple[Agreement, ...]
+    others_due_at: datetime | None
 
 
 async def load_work(
@@ -70,13 +71,16 @@ async def load_work(
         by_customer.setdefault(agreement.bill_to, []).append(agreement)
     work: list[Work] = []
     for item in due:
-        chosen = [
-            agreement
-            for agreement in by_customer.get(item.customer.id, ())
-            if _is_due(agreement, item.due_at)
-        ]
+        chosen: list[Agreement] = []
+        others: list[datetime] = []
+        for agreement in by_customer.get(item.customer.id, ()):
+            if _is_due(agreement, item.due_at):
+                chosen.append(agreement)
+            elif agreement.next_due_at is not None:
+                others.append(agreement.next_due_at)
         chosen.sort(key=lambda agreement: agreement.key)
-        work.append(Work(due=item, agreements=tuple(chosen)))
+        first = min(others, default=None)
+        work.append(Work(due=item, agreements=tuple(chosen), others_due_at=first))
     return work
 
 
@@ -96,8 +100,10 @@ def following_due(*, work: Sequence[Work]) -> datetime | None:
     """The earliest due instant that any of the customers has after the one being billed."""
     found: datetime | None = None
     for item in work:
-        for agreement in item.agreements:
-            due = next_due_at(agreement=agreement, after=item.due.due_at)
+        upcoming = [
+            next_due_at(agreement=agreement, after=item.due.due_at) for agreement in item.agreements
+        ]
+        for due in (item.others_due_at, *upcoming):
             if due is not None and (found is None or due < found):
                 found = due
     return found

@@ -1,20 +1,17 @@
 """Verb: derive subscriptions that share their terms with others, all at once. Reads only."""
 
 from collections.abc import Sequence
-from typing import Final
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from invoicing.alike import Due, Sheaf, Terms, asked, sheaf_of, terms_of, to_rate
 from invoicing.charges import ProrationTerms
+from invoicing.portions import FEW
 from metering.measure import measure
 from plans.model import Seller
 from plans.store import meters_by_key
 from plans.subscription_store import PriceBook, find_agreements
 from rating.rate import AmountOutOfRangeError, rate
-
-FEW: Final = 4
-"""Terms that fewer subscriptions share on average are quicker derived one by one."""
 
 
 async def derive_alike(

@@ -62,6 +62,7 @@ class Outlook(msgspec.Struct, frozen=True, kw_only=True):
 class Written(msgspec.Struct, frozen=True, kw_only=True):
     """The rows of a chunk's sheaf, written ahead for an outlook that may turn out wrong."""
 
+    chunk: Chunk
     outlook: Outlook
     tables: Sequence[Table]
 
@@ -105,7 +106,8 @@ async def post_alike(
             connection=connection, seller=seller, run=run, drafts=drafts, sequences=mine[0]
         )
     if due:
-        tables = _foretold(written, Outlook(issued_at=issued_at, sequence=mine[1][0]), mine[1])
+        found = Outlook(issued_at=issued_at, sequence=mine[1][0])
+        tables = _foretold(written, chunk, found, mine[1])
         if tables is None:
             issue = issue_of(seller=seller, run=run, issued_at=issued_at)
             tables = rows_of(sheaf=chunk.sheaf, due=members, sequences=mine[1], issue=issue)
@@ -116,10 +118,10 @@ async def post_alike(
 
 
 def _foretold(
-    written: Written | None, found: Outlook, sequences: Sequence[int]
+    written: Written | None, chunk: Chunk, found: Outlook, sequences: Sequence[int]
 ) -> Sequence[Table] | None:
-    """The rows written ahead, if their outlook came true and no number lies between."""
-    if written is None or written.outlook != found:
+    """The chunk's rows written ahead, if their outlook came true and no number lies between."""
+    if written is None or written.chunk is not chunk or written.outlook != found:
         return None
     return written.tables if sequences[-1] - sequences[0] == len(sequences) - 1 else None
 

@@ -15,8 +15,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from engine.db import Database, exclusive
 from engine.errors import BillingError, ErrorKind
 from engine.ids import derived_body, derived_id
-from invoicing.billing_pass import BillingPass, Portions, Progress
+from invoicing.billing_pass import BillingPass
 from invoicing.model import BillingRun
+from invoicing.portions import Portions, Progress
 from invoicing.post import StaleDerivationError
 from invoicing.review_run import Review, review_run
 from invoicing.review_store import not_posted
@@ -240,21 +241,24 @@ async def _review(work: _Work, seller: Seller, begun: Unfinished, desk: RunDesk)
 
 async def _bill_all(billing: BillingPass, *, pending: bool) -> None:
     """Bill segment after segment; what changes in between is derived again, within reason."""
-    billing.forget()
+    await billing.forget()
     stale = 0
-    while True:
-        done = billing.customers
-        try:
-            await billing.look_ahead(pending=pending)
-            if not await (billing.bill_pending() if pending else billing.bill_due()):
-                return
-            stale = 0
-        except StaleDerivationError:
-            billing.forget()
-            stale = 1 if billing.customers > done else stale + 1
-            if stale == ATTEMPTS:
-                message = "another run or a change keeps coming between; try again"
-                raise BillingError("billing_busy", message, kind=ErrorKind.CONFLICT) from None
+    try:
+        while True:
+            done = billing.customers
+            try:
+                await billing.look_ahead(pending=pending)
+                if not await (billing.bill_pending() if pending else billing.bill_due()):
+                    return
+                stale = 0
+            except StaleDerivationError:
+                await billing.forget()
+                stale = 1 if billing.customers > done else stale + 1
+                if stale == ATTEMPTS:
+                    message = "another run or a change keeps coming between; try again"
+                    raise BillingError("billing_busy", message, kind=ErrorKind.CONFLICT) from None
+    finally:
+        await billing.close()
 
 
 async def _begin(

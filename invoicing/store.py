@@ -36,6 +36,9 @@ FROM unnest(CAST(:customers AS bigint[]), CAST(:micros AS bigint[])) AS u (numbe
   JOIN customers c ON c.seller = current_seller() AND c.number = u.number
 WHERE s.seller = current_seller() AND s.customer = c.id AND s.derived_through_at > t.first_at
 """)
+_DERIVED: Final = text("""
+SELECT max(derived_through_at) FROM subscriptions WHERE seller = current_seller()
+""")
 _ORDINALS: Final = text("""
 SELECT customer, billed_at, count(*) AS documents FROM (
   SELECT customer, billed_at FROM invoices
@@ -137,12 +140,25 @@ async def lock_billing(*, connection: AsyncConnection, sweep: bool) -> int:
     return row.scalar_one()
 
 
+async def derived_until(*, connection: AsyncConnection) -> datetime | None:
+    """Up to when the seller's furthest subscription is derived; None where none is.
+
+    Under the posting lock nothing moves it on.
+    """
+    return (await connection.execute(_DERIVED)).scalar_one()
+
+
 async def touch_subscriptions(
     *, connection: AsyncConnection, customers: Sequence[int], micros: Sequence[int]
-) -> None:
-    """Mark subscriptions whose derived past holds new usage: customer numbers, earliest times."""
-    if customers:
-        await connection.execute(_TOUCH, {"customers": list(customers), "micros": list(micros)})
+) -> int:
+    """Mark subscriptions whose derived past holds new usage: customer numbers, earliest times.
+
+    Gives how many.
+    """
+    if not customers:
+        return 0
+    given = {"customers": list(customers), "micros": list(micros)}
+    return (await connection.execute(_TOUCH, given)).rowcount
 
 
 async def document_counts(

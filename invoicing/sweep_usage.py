@@ -1,13 +1,21 @@
 """Verb: take up what usage came since, before anything is derived from it."""
 
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from engine.db import Database, is_free
-from invoicing.spending_store import mark_seen
-from invoicing.store import lock_billing, touch_subscriptions
+from invoicing.spending_store import has_thresholds, mark_seen
+from invoicing.store import derived_until, lock_billing, touch_subscriptions
 from metering.alert_store import has_alerts, mark_customers
-from metering.measure import sweep_inbox
-from metering.store import is_inbox_empty
+from metering.measure import earliest_usage
+from metering.store import is_inbox_empty, take_inbox
+
+NEVER: Final = datetime(1, 1, 1, tzinfo=UTC)
+"""Before all usage: what a seller has derived nothing of is not looked at."""
 
 
 async def sweep_usage(*, connection: AsyncConnection) -> int:
@@ -16,14 +24,48 @@ async def sweep_usage(*, connection: AsyncConnection) -> int:
     Subscriptions whose billed past it changes are derived again, those with spend thresholds and
     customers with usage alerts compared. Gives the count of sweeps that posting must still find.
     """
-    sweeps = await lock_billing(connection=connection, sweep=True)
-    customers, micros = await sweep_inbox(connection=connection)
+    sweep = await take_usage(connection=connection)
+    await mark_usage(connection=connection, sweep=sweep)
+    return sweep.count
+
+
+class Sweep(msgspec.Struct, frozen=True, kw_only=True):
+    """What was taken off the inbox, and the count of sweeps that posting must still find."""
+
+    count: int
+    taken: Sequence[Any]
+
+
+async def take_usage(*, connection: AsyncConnection) -> Sweep:
+    """Take what waits off the inbox, under the posting lock: the first half of a sweep.
+
+    Every snapshot begun from here on has the usage that was taken.
+    """
+    count = await lock_billing(connection=connection, sweep=True)
+    return Sweep(count=count, taken=await take_inbox(connection=connection))
+
+
+async def mark_usage(*, connection: AsyncConnection, sweep: Sweep) -> int:
+    """Mark what it touches, in the same transaction; how many subscriptions are derived again.
+
+    Where nothing is watched, usage of after all that is billed touches nothing and is not read.
+    """
+    if not sweep.taken:
+        return 0
+    # Asked after the inbox was taken: who begins to watch later looks at what is there by himself.
+    alerts = await has_alerts(connection=connection)
+    watched = alerts or await has_thresholds(connection=connection)
+    before = None if watched else await derived_until(connection=connection) or NEVER
+    customers, micros = await earliest_usage(
+        connection=connection, taken=sweep.taken, before=before
+    )
     numbers, first = customers.tolist(), micros.tolist()
-    await touch_subscriptions(connection=connection, customers=numbers, micros=first)
-    await mark_seen(connection=connection, customers=numbers)
-    if numbers and await has_alerts(connection=connection):
+    touched = await touch_subscriptions(connection=connection, customers=numbers, micros=first)
+    if watched:
+        await mark_seen(connection=connection, customers=numbers)
+    if alerts and numbers:
         await mark_customers(connection=connection, customers=numbers, micros=first)
-    return sweeps
+    return touched
 
 
 def billing_lock(seller: int) -> str:

@@ -18,15 +18,21 @@ from invoicing.assembly import BilledCustomer
 # subscription is hashed, or else the subscription is told apart here. All is joined to what is due
 # from outside, so that the planner's guess of how much that is stays the guess of the whole.
 _DUE: Final = """
-WITH due AS MATERIALIZED (
+WITH listed AS (
   SELECT i.bill_to AS customer, min(i.next_due_at) AS due_at,
     CASE WHEN count(*) = 1 THEN min(i.subscription) END AS only
   FROM due_instants i WHERE i.seller = current_seller() AND i.next_due_at <= $1
     AND i.bill_to <> ALL($2::text[]) AND ($3::text[] IS NULL OR i.bill_to = ANY($3::text[]))
   GROUP BY 1
+), due AS MATERIALIZED (
+  SELECT l.due_at, l.only, c.id, c.key, c.number, c.party, c.net_terms_days, c.po_number,
+    c.invoice_group
+  FROM listed l JOIN customers c ON c.seller = current_seller() AND c.id = l.customer
+  WHERE $6::timestamptz IS NULL OR (l.due_at, c.key COLLATE "C") > ($6, $7::text)
+  ORDER BY l.due_at, c.key COLLATE "C" LIMIT $4
 ), held AS (
   SELECT s.customer, count(*) AS subscriptions
-  FROM due d JOIN subscriptions s ON s.customer = d.customer
+  FROM due d JOIN subscriptions s ON s.customer = d.id
   WHERE s.seller = current_seller() AND $5 GROUP BY 1
 ), told AS (
   SELECT i.subscription, string_agg(i.id, '' ORDER BY i.number) AS intervals,
@@ -37,24 +43,28 @@ WITH due AS MATERIALIZED (
       i.closed_at, i.start_is_due, i.anchor_at, i.anchor_day, i.alignment) AS r) x
   WHERE i.seller = current_seller() AND $5 GROUP BY 1
 )
-SELECT c.id, c.key, c.number, c.party, c.net_terms_days, c.po_number, d.due_at,
+SELECT d.id, d.key, d.number, d.party, d.net_terms_days, d.po_number, d.due_at,
   s.id AS subscription, s.key AS contract, s.revision, t.intervals,
   hash_record_extended(x.r, t.one) AS one, hash_record_extended(x.r, t.other) AS other
-FROM due d JOIN customers c ON c.seller = current_seller() AND c.id = d.customer
-  LEFT JOIN held h ON h.customer = d.customer
+FROM due d LEFT JOIN held h ON h.customer = d.id
   LEFT JOIN subscriptions s ON s.seller = current_seller() AND s.id = d.only AND $5
     AND h.subscriptions = 1 AND s.payer IS NULL
     AND s.dirty_from_at IS NULL AND s.interim_at IS NULL AND s.spend_thresholds = '{}'
     AND (s.next_change_at IS NULL OR s.next_change_at > d.due_at)
     AND s.cancelled_at IS NULL AND NOT s.refund_unused
-    AND s.invoice_group IS NULL AND c.invoice_group IS NULL
+    AND s.invoice_group IS NULL AND d.invoice_group IS NULL
     AND (s.derived_through_at IS NULL OR s.derived_through_at < d.due_at)
-    AND NOT EXISTS (SELECT FROM subscriptions o WHERE o.seller = s.seller AND o.payer = c.id)
+    AND NOT EXISTS (SELECT FROM subscriptions o WHERE o.seller = s.seller AND o.payer = d.id)
   LEFT JOIN told t ON t.subscription = s.id
   LEFT JOIN LATERAL (SELECT ROW(s.currency, s.timezone, s.starts_at, s.ends_at,
     s.anchor_at, s.anchor_day, s.alignment, s.net_terms_days, s.next_due_at,
     s.derived_through_at, s.next_change_at) AS r) x ON s.id IS NOT NULL
-ORDER BY d.due_at, c.key COLLATE "C" LIMIT $4
+ORDER BY d.due_at, d.key COLLATE "C"
+"""
+# Beyond that instant lie only others than the first so many.
+_NEAR: Final = """
+SELECT next_due_at FROM due_instants
+WHERE seller = current_seller() AND next_due_at <= $1 ORDER BY next_due_at OFFSET $2 LIMIT 1
 """
 _PENDING: Final = text("""
 SELECT c.id, c.key, c.number, c.party, c.net_terms_days, c.po_number,
@@ -79,6 +89,13 @@ class DueCustomer(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     due_at: datetime
 
 
+class Place(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a customer (by its key) stands in the work list."""
+
+    due_at: datetime
+    key: str
+
+
 async def due_with_terms(
     *,
     connection: AsyncConnection,
@@ -86,10 +103,26 @@ async def due_with_terms(
     limit: int,
     parked: Sequence[str],
     customers: Sequence[str] | None,
-) -> list[Due]:
-    """Customers with something due by `due_by`, in the order of (due instant, key)."""
+    after: Place | None = None,
+) -> tuple[list[Due], bool]:
+    """Customers with something due by `due_by`, in the order of (due instant, key).
+
+    Those beyond the place `after`, and at least one where there is any; and whether there may be
+    more. Of a long list only the begin is looked at: twice the limit, because those up to `after`
+    may still be due.
+    """
     plain = await are_plain(connection=connection)
-    return await _find_due(connection, due_by, limit, parked, customers, terms=plain)
+    raw = await driver(connection)
+    near = None if customers else await raw.fetchval(_NEAR, due_by, 2 * limit)
+    for until in (near, due_by):
+        if until is None:
+            continue
+        found = await _find_due(
+            connection, until, limit, parked, customers, terms=plain, after=after
+        )
+        if found:
+            return found, until < due_by or len(found) == limit
+    return [], False
 
 
 async def due_customers(
@@ -163,10 +196,15 @@ async def _find_due(
     customers: Sequence[str] | None,
     *,
     terms: bool,
+    after: Place | None = None,
 ) -> list[Due]:
     raw = await driver(connection)
     wanted = None if customers is None else list(customers)
-    rows = await raw.fetch(_DUE, due_by, list(parked), wanted, limit, terms)
+    place = (None, None) if after is None else (after.due_at, after.key)
+    rows = await raw.fetch(_DUE, due_by, list(parked), wanted, limit, terms, *place)
+    # Few instants and terms are those of many.
+    instants: dict[datetime, datetime] = {}
+    known: dict[tuple[int, int], tuple[int, int]] = {}
     return [
         Due(
             customer=row[0],
@@ -175,12 +213,12 @@ async def _find_due(
             party=row[3],
             net_terms_days=row[4],
             po_number=row[5],
-            due_at=row[6],
+            due_at=instants.setdefault(row[6], row[6]),
             subscription=row[7],
             contract=row[8],
             revision=row[9],
             intervals=row[10],
-            terms=None if row[11] is None else (row[11], row[12]),
+            terms=None if row[11] is None else known.setdefault(row[11:], row[11:]),
         )
         for row in rows
     ]

@@ -46,7 +46,7 @@ def write(*, seller: Seller, run: str, chunk: Chunk, outlook: Outlook) -> Writte
     sequences = range(outlook.sequence, outlook.sequence + chunk.documents)
     issue = issue_of(seller=seller, run=run, issued_at=outlook.issued_at)
     tables = rows_of(sheaf=chunk.sheaf, due=chunk.members, sequences=sequences, issue=issue)
-    return Written(outlook=outlook, tables=tables)
+    return Written(chunk=chunk, outlook=outlook, tables=tables)
 
 
 def chunks_of(

@@ -1,7 +1,8 @@
 """Verb: measure what meters counted, exactly, from the columns of stored batches."""
 
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from typing import Final
+from datetime import datetime
+from typing import Any, Final
 
 import msgspec
 import numpy as np
@@ -296,9 +297,17 @@ async def sweep_inbox(
     The batches are taken off the inbox in the caller's transaction: when it rolls back, the next
     run finds them again. Without `take` they stay. Subjects that are no customer are left out.
     """
+    taken = await store.take_inbox(connection=connection, take=take)
+    return await earliest_usage(connection=connection, taken=taken)
+
+
+async def earliest_usage(
+    *, connection: AsyncConnection, taken: Sequence[Any], before: datetime | None = None
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The same of batches that were taken; of events `before` an instant, if one is given."""
     parts: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []
     waiting = 0
-    async for part in store.stream_inbox(connection=connection, take=take):
+    async for part in store.stream_inbox(connection=connection, taken=taken, before=before):
         parts.append(part)
         waiting += len(part[0])
         if waiting >= _SWEPT_AT_ONCE:

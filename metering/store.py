@@ -25,18 +25,19 @@ _FETCH_ROWS: Final = 2_000
 _FIRST_ROWS: Final = 16
 _EARLIEST: Final = datetime(1, 1, 1, tzinfo=UTC)
 _LATEST: Final = datetime(9999, 12, 31, tzinfo=UTC)
+_BEYOND: Final = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
 _payload: Final = msgspec.json.Decoder(list[StoredEvent])
 _unknown: Final = msgspec.json.Decoder(list[tuple[int, str]])
 _Ints = NDArray[np.int64]
 
 _INBOX_MEASURES: Final = """
 SELECT customers, times, unknown FROM event_measures
-WHERE seller = current_seller() AND batch = ANY($1::bigint[])
+WHERE seller = current_seller() AND batch = ANY($1::bigint[]) AND first_at < $2
 """
 # What was corrected after it was folded: of a reversed backfill the chunks, else the batch itself.
 _INBOX_UNMEASURED: Final = """
 SELECT batch, payload FROM event_batches b
-WHERE seller = current_seller() AND (
+WHERE seller = current_seller() AND first_at < $3 AND (
   (batch = ANY($1::bigint[])
     AND NOT meters @> ARRAY(SELECT number FROM meters WHERE seller = current_seller()))
   OR (batch = ANY($2::bigint[])
@@ -46,7 +47,8 @@ WHERE seller = current_seller() AND (
 """
 _INBOX_REVERSED: Final = """
 SELECT customers, times, unknown FROM event_chunks
-WHERE seller = current_seller() AND backfill IN (SELECT f.id FROM backfill_batches x
+WHERE seller = current_seller() AND first_at < $2 AND backfill IN (
+  SELECT f.id FROM backfill_batches x
   JOIN backfills f ON f.seller = x.seller AND f.id = x.backfill
   WHERE x.seller = current_seller() AND x.batch = ANY($1::bigint[]) AND f.status = 'reversed')
 """
@@ -205,35 +207,54 @@ async def seller_of(raw: Any) -> int:
     return seller
 
 
-async def stream_inbox(
-    *, connection: AsyncConnection, take: bool
-) -> AsyncIterator[tuple[_Ints, _Ints]]:
-    """(customer numbers, times) of the events in every batch of the inbox, by the page.
+async def take_inbox(*, connection: AsyncConnection, take: bool = True) -> Sequence[Any]:
+    """What waits in the inbox, and leaves it with `take`. Nothing is folded meanwhile."""
+    await connection.execute(_HOLD_INBOX)
+    return (await connection.execute(_TAKE_INBOX if take else _READ_INBOX)).all()
 
-    With `take` the batches leave the inbox.
+
+async def stream_inbox(
+    *, connection: AsyncConnection, taken: Sequence[Any], before: datetime | None = None
+) -> AsyncIterator[tuple[_Ints, _Ints]]:
+    """(customer numbers, times) of the events in every batch `taken` off the inbox, by the page.
+
+    With `before` those of that instant and later are left out, and batches of nothing else are not
+    read.
     """
     raw = await driver(connection)
     subjects = SubjectNumbers(connection=connection)
-    await connection.execute(_HOLD_INBOX)
-    taken = (await connection.execute(_TAKE_INBOX if take else _READ_INBOX)).all()
+    until = None if before is None else micros_of(before)
     for row in taken:
         if row.customers is not None:
-            yield np.frombuffer(row.customers, dtype="<i8"), np.frombuffer(row.times, dtype="<i8")
+            yield _early(
+                np.frombuffer(row.customers, dtype="<i8"),
+                np.frombuffer(row.times, dtype="<i8"),
+                until,
+            )
     batches = [row.batch for row in taken if row.customers is None or row.again]
     again = [row.batch for row in taken if row.again]
     if not batches:
         return
+    first = before or _BEYOND
     for statement, among in ((_INBOX_MEASURES, batches), (_INBOX_REVERSED, again)):
-        async for rows in pages(raw, statement, among, weigh=weigh_columns):
+        async for rows in pages(raw, statement, among, first, weigh=weigh_columns):
             parts = [(row["customers"], row["unknown"]) for row in rows]
             customers = await customers_of(parts, subjects=subjects)
             times = np.frombuffer(b"".join(row["times"] for row in rows), dtype="<i8")
-            known = np.flatnonzero(customers)
-            yield customers[known], times[known]
-    async for rows in pages(raw, _INBOX_UNMEASURED, batches, again, weigh=weigh_payload):
+            yield _early(customers, times, until)
+    async for rows in pages(raw, _INBOX_UNMEASURED, batches, again, first, weigh=weigh_payload):
         for events in (await events_of(rows, connection=connection)).values():
             numbers = await subjects.find(each.subject for each in events)
             customers = np.array([numbers[each.subject] for each in events], dtype=np.int64)
             times = np.array([micros_of(each.time) for each in events], dtype=np.int64)
-            known = np.flatnonzero(customers)
-            yield customers[known], times[known]
+            yield _early(customers, times, until)
+
+
+def _early(customers: _Ints, times: _Ints, until: int | None) -> tuple[_Ints, _Ints]:
+    """The entries of known customers, from before an instant if one is given."""
+    wanted = customers != 0
+    if until is not None:
+        wanted &= times < until
+    if bool(wanted.all()):
+        return customers, times
+    return customers[wanted], times[wanted]

@@ -6,7 +6,8 @@ import msgspec
 import pytest
 
 from engine.db import PATIENT, open_database
-from invoicing.run_billing import Portions, run_billing
+from invoicing.portions import Portions
+from invoicing.run_billing import run_billing
 from plans.model import CustomerDraft
 from plans.register_customer import register_customer
 from tests.billing_world import OPENED, SEATS, TIERS, at, open_shop, plan, violations

@@ -8,8 +8,9 @@ import pytest
 from engine.db import PATIENT, open_database
 from engine.errors import BillingError
 from invoicing.derive import derive, load_work
+from invoicing.portions import Portions
 from invoicing.post import StaleDerivationError, post
-from invoicing.run_billing import Portions, run_billing
+from invoicing.run_billing import run_billing
 from invoicing.run_store import Unfinished, begin_run
 from invoicing.store import lock_billing
 from invoicing.sweep_usage import sweep_usage

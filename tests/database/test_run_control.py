@@ -10,7 +10,8 @@ from api.worker import tick
 from engine.db import PATIENT, open_database
 from engine.errors import BillingError
 from invoicing.control_run import control_run
-from invoicing.run_billing import Portions, run_billing, take_up_run
+from invoicing.portions import Portions
+from invoicing.run_billing import run_billing, take_up_run
 from invoicing.run_states import RunAct
 from invoicing.run_store import list_runs
 from tests.billing_world import Shop, at, shop, violations

@@ -32,7 +32,8 @@ SMALL = "Portions(segment=40, chunk=9, few=0)"
 RUN = f"""
 import asyncio, sys
 from datetime import datetime
-from invoicing.run_billing import Portions, run_billing
+from invoicing.portions import Portions
+from invoicing.run_billing import run_billing
 from tests.faults.billing_kills import mortal, stands_still
 
 async def main():

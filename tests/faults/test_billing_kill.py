@@ -13,7 +13,8 @@ from sqlalchemy.exc import DBAPIError
 
 from engine.db import PATIENT, open_database
 from engine.postgres import start_or_join
-from invoicing.run_billing import Portions, run_billing
+from invoicing.portions import Portions
+from invoicing.run_billing import run_billing
 from tests.billing_world import SEATS, TIERS, at, open_shop, plan, violations
 from tests.faults import billing_kills as kills
 from tests.faults.embedded_homes import pid_of

@@ -44,7 +44,8 @@ SCRIPT = f"""
 import asyncio, sys
 from datetime import datetime
 from engine.db import PATIENT, open_database
-from invoicing.run_billing import Portions, run_billing
+from invoicing.portions import Portions
+from invoicing.run_billing import run_billing
 
 async def main():
     database = open_database(dsn=sys.argv[1], role="usance_app", pool_size=3, waiting=PATIENT)

@@ -9,7 +9,8 @@ import pytest
 from engine.db import PATIENT, open_database
 from engine.errors import BillingError
 from invoicing.control_run import control_run
-from invoicing.run_billing import Portions, take_up_run
+from invoicing.portions import Portions
+from invoicing.run_billing import take_up_run
 from invoicing.run_states import RunAct
 from tests.billing_world import violations
 from tests.faults import billing_kills as kills

@@ -1,0 +1,131 @@
+"""Verb: derive the next stretch of a billing run's work list, in one snapshot. Reads only."""
+
+from collections import deque
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+import msgspec
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from invoicing.alike import Due, Sheaf, following_of
+from invoicing.derive import Derived, derive, following_due, load_work
+from invoicing.derive_alike import derive_alike
+from invoicing.portions import Portions
+from invoicing.post_alike import Chunk, Outlook, outlook_of
+from invoicing.work_store import DueCustomer, Place, due_customer, due_with_terms
+from invoicing.write_ahead import chunks_of
+from plans.model import Seller
+from plans.subscription_store import PriceBook
+
+INSTANT = timedelta(microseconds=1)
+
+
+class Stretch(msgspec.Struct, frozen=True, kw_only=True):
+    """What of the work list is wanted: at most so many due by an instant, beyond a place.
+
+    `parked` and `customers` (ids) are left out and the only ones wanted.
+    """
+
+    due_by: datetime
+    limit: int
+    parked: Sequence[str]
+    customers: Sequence[str] | None
+    after: Place | None = None
+
+    def beyond(self, portion: "Portion", *, limit: int) -> "Stretch":
+        """What comes after a portion, before any of its customers is due again."""
+        due_by = self.due_by
+        if portion.following is not None:
+            due_by = min(due_by, portion.following - INSTANT)
+        return msgspec.structs.replace(self, due_by=due_by, limit=limit, after=portion.last)
+
+
+class Portion(msgspec.Struct, frozen=True, kw_only=True):
+    """A stretch of the work list and what its customers owe.
+
+    `chunks` where some of them were derived together, else `derived`. `last` is the place at which
+    it ends, None where there is nothing; with `is_first` nothing is due before it. None of its
+    customers is due again before `following`; with `goes_on` others may be due until then.
+    `outlook` is what it was when this was derived.
+    """
+
+    chunks: deque[Chunk]
+    derived: Sequence[Derived]
+    last: Place | None
+    is_first: bool
+    following: datetime | None
+    goes_on: bool
+    outlook: Outlook
+
+
+async def derive_portion(
+    *,
+    connection: AsyncConnection,
+    seller: Seller,
+    stretch: Stretch,
+    portions: Portions,
+    as_of: datetime,
+    alike_only: bool = False,
+) -> Portion | None:
+    """Derive what comes first of a stretch; documents are numbered in the order of due instants.
+
+    So it ends before any of its customers falls due again. With `alike_only` None where no two have
+    the same terms. Raises BillingError, and whatever else is wrong with an account.
+    """
+    book = PriceBook()
+    due, goes_on = await due_with_terms(
+        connection=connection,
+        due_by=stretch.due_by,
+        limit=stretch.limit,
+        parked=stretch.parked,
+        customers=stretch.customers,
+        after=stretch.after,
+    )
+    sheaf = await derive_alike(
+        connection=connection, seller=seller, due=due, book=book, few=portions.few
+    )
+    if sheaf is None and alike_only:
+        return None
+    end, one_by_one = apart(due, sheaf, portions.segment)
+    work = await load_work(connection=connection, due=one_by_one, book=book)
+    following = earlier(following_due(work=work), following_of(sheaf, end))
+    goes_on = goes_on or end < len(due)
+    if following is not None:
+        reached = sum(each.due_at < following for each in due[:end])
+        goes_on = goes_on and reached == end
+        work = [item for item in work if item.due.due_at < following]
+        end = reached
+    derived = await derive(connection=connection, seller=seller, work=work) if work else []
+    chunks = (
+        []
+        if sheaf is None
+        else chunks_of(due=due[:end], sheaf=sheaf, derived=derived, size=portions.chunk)
+    )
+    return Portion(
+        chunks=deque(chunks),
+        derived=derived if sheaf is None else (),
+        last=Place(due_at=due[end - 1].due_at, key=due[end - 1].key) if end else None,
+        is_first=stretch.after is None,
+        following=following,
+        goes_on=goes_on,
+        outlook=await outlook_of(connection=connection, seller=seller, as_of=as_of),
+    )
+
+
+def apart(due: Sequence[Due], sheaf: Sheaf | None, most: int) -> tuple[int, list[DueCustomer]]:
+    """(end, customers): those up to `end` that are derived one by one, at most so many."""
+    together = frozenset[int]() if sheaf is None else frozenset(sheaf.place.tolist())
+    found: list[DueCustomer] = []
+    for place, each in enumerate(due):
+        if place in together:
+            continue
+        if len(found) == most:
+            return place, found
+        found.append(due_customer(each))
+    return len(due), found
+
+
+def earlier(first: datetime | None, second: datetime | None) -> datetime | None:
+    """The earlier of two instants, either of which may be none."""
+    known = [at for at in (first, second) if at is not None]
+    return min(known, default=None)

@@ -1,0 +1,46 @@
+"""How much of a billing run is taken at once, and how far it is. Pure."""
+
+from typing import Final
+
+import msgspec
+
+FIRST: Final = 16_000
+MOST: Final = 50_000
+SEGMENT: Final = 20_000
+CHUNK: Final = 5_000
+FEW: Final = 4
+"""Terms that fewer subscriptions share on average are quicker derived one by one."""
+
+
+class Portions(msgspec.Struct, frozen=True, kw_only=True):
+    """How many customers are derived together, and how many are posted in one transaction.
+
+    Where many have the same terms `first` at once, then twice as many each time, up to `most`:
+    posting begins early, and usage is not read anew for each few. `segment` of those that are
+    derived one by one; `few` sharing the same terms are derived one by one. With `ahead` a portion
+    is derived while the one before it is posted.
+    """
+
+    first: int = FIRST
+    most: int = MOST
+    segment: int = SEGMENT
+    chunk: int = CHUNK
+    few: int = FEW
+    ahead: bool = True
+
+
+class Progress(msgspec.Struct, frozen=True, kw_only=True):
+    """How far a run has come; `together` are those of the customers that were derived at once.
+
+    `done` of `total` customers, in all of the run: a customer with several due instants counts
+    once for each, found as the run gets there. `total` is None before they are counted.
+    """
+
+    run: str
+    done: int
+    total: int | None
+    customers: int
+    together: int
+    documents: int
+    lines: int
+    parked: int
