@@ -3,7 +3,7 @@
 import logging
 
 from api.run_metrics import run_metrics
-from invoicing.run_billing import Portions
+from invoicing.portions import Portions
 from tests.billing_world import at, shop, violations
 
 __all__ = ["shop"]

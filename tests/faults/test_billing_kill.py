@@ -170,7 +170,8 @@ def test_a_run_that_fails_at_every_statement_ends_in_the_same_books(small):
         event.listen(engine, "before_cursor_execute", count)
         event.listen(engine, "commit", count)
         try:
-            await bill_small(database)
+            # What is derived ahead and thrown away would swallow the cut.
+            await bill_small(database, portions=Portions(ahead=False))
         except CutError:
             return False
         finally:
@@ -183,7 +184,7 @@ def test_a_run_that_fails_at_every_statement_ends_in_the_same_books(small):
     cut_at = 1
     while not asyncio.run(attempt(disturbed, cut_at)):
         cut_at += 1
-    assert cut_at > 25
+    assert cut_at > 20
     assert_same(disturbed, asyncio.run(kills.everything(calm)))
 
 

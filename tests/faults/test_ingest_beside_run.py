@@ -38,7 +38,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(10 * SECONDS)]
 RUN = f"""
 import asyncio, sys
 from datetime import datetime
-from invoicing.run_billing import Portions, run_billing
+from invoicing.portions import Portions
+from invoicing.run_billing import run_billing
 from tests.faults.billing_kills import mortal
 
 async def main():
