@@ -42,6 +42,9 @@ class Postman:
                 client = await self._connected()
                 connected = True
                 refused, _ = await client.sendmail(self.server.sender, list(sent_as), content)
+        except asyncio.CancelledError:
+            await self._drop()  # in the middle of a message there is no leave to take
+            raise
         except aiosmtplib.SMTPRecipientsRefused as error:
             return Delivery(refused=_refusals(error.recipients, sent_as))
         except aiosmtplib.SMTPAuthenticationError as error:

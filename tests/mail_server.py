@@ -88,7 +88,7 @@ async def mail_server(
         server: SMTP, session: Session, envelope: Envelope, mechanism: str, data: Any
     ) -> AuthResult:
         mailbox.logins.append((data.login, data.password))
-        return AuthResult(success=data.password == b"right")
+        return AuthResult(success=data.password == b"right", handled=False)
 
     def protocol() -> SMTP:
         return SMTP(

@@ -294,6 +294,7 @@ async def test_a_login_is_made_and_a_wrong_one_is_told_without_the_password(offi
         assert await office.work(wrong) == 1
         (email,) = await office.emails()
         assert email["status"] == "queued" and "wrong-secret" not in email["error"]
+        assert email["error"].startswith("535 ")
         office.now += timedelta(minutes=1)
         server = msgspec.structs.replace(server, password="right")
         assert await office.work(Served(server=server, mailbox=served.mailbox)) == 1
