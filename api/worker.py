@@ -8,7 +8,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
@@ -24,6 +24,7 @@ from invoicing.email_store import list_mailing_sellers
 from invoicing.end_due_credits import end_due_credits
 from invoicing.enter_held import enter_due
 from invoicing.model import BillingRun
+from invoicing.proposal_store import is_any_due
 from invoicing.propose_run import propose_run
 from invoicing.queue_emails import queue_emails
 from invoicing.run_billing import run_billing
@@ -40,6 +41,8 @@ from plans.seller_directory_store import (
 from plans.seller_store import load_seller
 
 TICK_SECONDS: Final = 5
+TRIED_AGAIN_AFTER: Final = timedelta(minutes=10)
+"""Whoever is parked is no reason for another run for so long; a run for others tries them too."""
 WATCH_SECONDS: Final = 1
 REST: Final = 4
 """How many times as long as it took does a look at usage alerts wait for the next one."""
@@ -75,7 +78,7 @@ async def tick(*, database: Database, now: datetime) -> int:
 
 
 async def _bill(database: Database, seller: int, now: datetime) -> BillingRun | None:
-    """Do what is due of one seller; None where it is proposed, or was, instead."""
+    """Do what is due of one seller; None where no run posted: nothing is due, or it is proposed."""
     async with database.transaction(seller=seller) as connection:
         found = await load_seller(connection=connection)
     await watch_spending(database=database, seller=seller, now=now)
@@ -85,7 +88,13 @@ async def _bill(database: Database, seller: int, now: datetime) -> BillingRun | 
             await top_up_credits(database=database, seller=seller, now=now)
         return None
     await _end_credits(database, seller, now)
-    run = await run_billing(database=database, seller=seller, as_of=now, now=now, pending=False)
+    async with database.transaction(seller=seller) as connection:
+        due = await is_any_due(
+            connection=connection, due_by=now - found.grace, now=now, rest=TRIED_AGAIN_AFTER
+        )
+    run: BillingRun | None = None
+    if due:
+        run = await run_billing(database=database, seller=seller, as_of=now, now=now, pending=False)
     await top_up_credits(database=database, seller=seller, now=now)
     return run
 

@@ -131,6 +131,25 @@ async def test_whoever_is_parked_is_no_reason_for_a_run_every_tick(shop, superus
     assert status == "awaiting_approval"
 
 
+async def test_whoever_is_parked_is_no_reason_for_a_run_that_nobody_approves_either(
+    shop, superuser
+):
+    for customer in ("c0", "c1"):
+        await shop.customer(customer)
+    await shop.subscribe("s0", "c0", starts_at="2026-01-31T00:00:00Z")
+    await superuser.execute("ALTER TABLE invoices ADD CONSTRAINT spoilt CHECK (total_minor < 0)")
+    for minutes, runs in ((0, 1), (1, 1), (9, 1), (11, 2), (12, 2)):
+        await work(shop, FEBRUARY + timedelta(minutes=minutes))
+        assert await shop.one("SELECT count(*) FROM billing_runs") == runs
+    await superuser.execute("ALTER TABLE invoices DROP CONSTRAINT spoilt")
+    await shop.subscribe(
+        "s1", "c1", starts_at="2026-01-31T00:00:00Z"
+    )  # for whom a run begins, which tries the other one too
+    await work(shop, FEBRUARY + timedelta(minutes=13))
+    assert await shop.one(INVOICES) == 2
+    assert await shop.one("SELECT count(*) FROM billing_runs") == 3
+
+
 async def grant(shop, customer, **fields):
     body = {"key": f"g-{customer}", "customer": customer, "amount": "500.00", "kind": "promotional",
             "effective_at": "2026-01-01T00:00:00Z"}  # fmt: skip
