@@ -39,7 +39,9 @@ class Nodes:
         listed = ", ".join(f'"nats-route://127.0.0.1:{port}"' for port in routes)
         for name, port, route in zip(self.names, self.ports, routes, strict=True):
             text = f'server_name: {name}\nlisten: "127.0.0.1:{port}"\n'
-            text += f'jetstream {{ store_dir: "{folder / name}", sync_interval: always }}\n'
+            # Streams reserve what they may hold; without a limit named, three quarters of the disk.
+            text += f'jetstream {{ store_dir: "{folder / name}", max_file_store: 1TB, '
+            text += "sync_interval: always }\n"
             if count > 1:
                 text += (
                     f'cluster {{ name: tests, listen: "127.0.0.1:{route}", routes: [{listed}] }}\n'

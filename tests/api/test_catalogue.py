@@ -35,6 +35,7 @@ async def test_the_seller_and_its_defaults(world: World) -> None:
         "tax_provider": None,
         "emails": None,
         "grace_hours": 0,
+        "run_approval": False,
         "created_at": "2026-03-01T12:00:00Z",
         "clock_at": "2026-03-01T12:00:00Z",
     }
