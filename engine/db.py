@@ -32,7 +32,9 @@ SELECT set_config('statement_timeout', '0', true),
 """)
 _LOCK: Final = text("SELECT pg_advisory_lock(hashtextextended(:key, 0))")
 _TRY_LOCK: Final = text("SELECT pg_try_advisory_xact_lock(hashtextextended(:key, 0))")
-_LOCK_WAIT: Final = text("SELECT set_config('lock_timeout', :wait, false)")
+_LOCK_WAIT: Final = text("""
+SELECT set_config('lock_timeout', :wait, false), set_config('statement_timeout', '0', false)
+""")
 _SELLER: Final = text("SELECT set_config('app.seller', :seller, true)")
 
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from api.background_runs import BackgroundRuns
-from engine.db import exclusive
+from engine.db import APP_ROLE, exclusive, open_database
 from invoicing.sweep_usage import billing_lock
-from tests.api.world import START, World
+from tests.api.world import START, World, make_seller
 from tests.processes import SECONDS
 
 pytestmark = pytest.mark.anyio
@@ -191,3 +191,79 @@ async def test_a_queued_run_comes_after_one_that_died_at_its_instant(
     await background(world)
     found = (await world.send("GET", "/v1/billing_runs")).json()["data"]
     assert {each["id"]: each["status"] for each in found} == {run: "finished", died: "finished"}
+
+
+RUNS = """
+INSERT INTO billing_runs (seller, id, as_of, customers, background, status, started_at)
+VALUES ($1, $2, $3, $4, true, $5, $3)
+"""
+STATUSES = "SELECT id, status FROM billing_runs ORDER BY id"
+
+
+async def test_sellers_whose_runs_have_to_wait_hold_no_other_seller_up(
+    world: World, superuser: Any
+) -> None:
+    others = [await make_seller(world.database, name=f"Seller {n}") for n in range(2)]
+    *held, free = (seller.number for seller in (world.ours, world.theirs, *others))
+    for number in held:
+        await superuser.execute(RUNS, number, f"run_held{number}", START, None, "paused")
+        await superuser.execute(RUNS, number, f"run_later{number}", START, None, "queued")
+    await superuser.execute(RUNS, free, "run_free", START, None, "queued")
+    runs = BackgroundRuns(database=world.database, clock=world.clock)
+    for _ in range(2):
+        await runs.look()
+        await runs.wait()
+    found = {row["id"]: row["status"] for row in await superuser.fetch(STATUSES)}
+    assert found.pop("run_free") == "finished"
+    assert sorted(found.values()) == ["paused"] * 3 + ["queued"] * 3
+
+
+async def test_a_run_that_has_to_wait_holds_no_other_of_its_seller_up(
+    world: World, superuser: Any
+) -> None:
+    ours, acme = world.ours.number, [world.ours.ids["customer"]]
+    made = await world.send("POST", "/v1/customers", json={"key": "beta", "name": "Beta"})
+    await superuser.execute(RUNS, ours, "run_1", START, acme, "paused")
+    await superuser.execute(RUNS, ours, "run_2", START, acme, "queued")
+    await superuser.execute(RUNS, ours, "run_3", START, [made.json()["id"]], "queued")
+    runs = BackgroundRuns(database=world.database, clock=world.clock)
+    for _ in range(2):
+        await runs.look()
+        await runs.wait()
+    found = {row["id"]: row["status"] for row in await superuser.fetch(STATUSES)}
+    assert found == {"run_1": "paused", "run_2": "queued", "run_3": "finished"}
+    assert (await world.send("POST", "/v1/billing_runs/run_1/cancel", json={})).is_success
+    await runs.look()
+    await runs.wait()
+    assert await superuser.fetchval("SELECT status FROM billing_runs WHERE id = 'run_2'") == (
+        "finished"
+    )
+
+
+async def test_a_worker_that_is_stopped_as_it_begins_with_a_run_ends(
+    world: World, superuser: Any
+) -> None:
+    await superuser.execute(RUNS, world.ours.number, "run_1", START, None, "queued")
+    runs = BackgroundRuns(database=world.database, clock=world.clock)
+    async with asyncio.timeout(SECONDS):
+        await runs.look()
+        await runs.stop()
+    await runs.look()
+    await runs.wait()
+    assert await superuser.fetchval("SELECT status FROM billing_runs") == "queued"
+
+
+async def test_whoever_waits_for_a_run_longer_than_a_statement_may_take_is_told(
+    world: World, database_url: str
+) -> None:
+    brisk = open_database(dsn=database_url, role=APP_ROLE, statement_timeout_seconds=1)
+    try:
+        async with (
+            busy(world),
+            exclusive(
+                database=brisk, name=billing_lock(world.ours.number), wait_seconds=2
+            ) as alone,
+        ):
+            assert not alone
+    finally:
+        await brisk.close()
