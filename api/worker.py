@@ -24,7 +24,7 @@ from invoicing.email_store import list_mailing_sellers
 from invoicing.end_due_credits import end_due_credits
 from invoicing.enter_held import enter_due
 from invoicing.model import BillingRun
-from invoicing.proposal_store import is_any_due
+from invoicing.proposal_store import is_any_due, leave_to_worker
 from invoicing.propose_run import propose_run
 from invoicing.queue_emails import queue_emails
 from invoicing.run_billing import run_billing
@@ -81,6 +81,7 @@ async def _bill(database: Database, seller: int, now: datetime) -> BillingRun | 
     """Do what is due of one seller; None where no run posted: nothing is due, or it is proposed."""
     async with database.transaction(seller=seller) as connection:
         found = await load_seller(connection=connection)
+        await leave_to_worker(connection=connection)
     await watch_spending(database=database, seller=seller, now=now)
     await enter_due(database=database, seller=seller, now=now)
     if found.run_approval:

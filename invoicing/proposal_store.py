@@ -30,9 +30,14 @@ WHERE seller = current_seller() AND id = :run RETURNING proposals
 """)
 
 
+async def leave_to_worker(*, connection: AsyncConnection) -> None:
+    """Have a worker go on with runs that are not over, whoever began with them and died."""
+    await connection.execute(_TAKE_UP)
+
+
 async def is_any_open(*, connection: AsyncConnection) -> bool:
     """Whether a run is not over. One whose process died is left to a worker from now on."""
-    await connection.execute(_TAKE_UP)
+    await leave_to_worker(connection=connection)
     return bool((await connection.execute(_STANDING)).scalar_one())
 
 

@@ -150,6 +150,17 @@ async def test_whoever_is_parked_is_no_reason_for_a_run_that_nobody_approves_eit
     assert await shop.one("SELECT count(*) FROM billing_runs") == 3
 
 
+async def test_a_run_that_died_when_nothing_was_due_any_more_is_taken_up(shop, superuser):
+    await shop.customer("c0")
+    await shop.subscribe("s0", "c0", starts_at="2026-01-31T00:00:00Z")
+    await work(shop, FEBRUARY)
+    died = "UPDATE billing_runs SET status = 'running', finished_at = NULL"
+    await superuser.execute(died)
+    await work(shop, FEBRUARY + timedelta(minutes=1))
+    assert await shop.rows("SELECT status FROM billing_runs") == [("finished",)]
+    assert await shop.one(INVOICES) == 1
+
+
 async def grant(shop, customer, **fields):
     body = {"key": f"g-{customer}", "customer": customer, "amount": "500.00", "kind": "promotional",
             "effective_at": "2026-01-01T00:00:00Z"}  # fmt: skip

@@ -214,7 +214,9 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     SELECT 1 FROM credit_grants g WHERE g.seller = s.seller AND g.ended_at IS NULL
       AND (g.expires_at <= now_at OR g.top_up IS NOT NULL)
     UNION ALL
-    SELECT 1 FROM held_entries h WHERE h.seller = s.seller AND h.ended_at IS NULL AND h.enter_by_at <= now_at)
+    SELECT 1 FROM held_entries h WHERE h.seller = s.seller AND h.ended_at IS NULL AND h.enter_by_at <= now_at
+    UNION ALL
+    SELECT 1 FROM billing_runs r WHERE r.seller = s.seller AND r.status IN ('running', 'reviewing') AND NOT r.background)
 $$;
 
 -- Sellers whose alerts have something to be compared with.
