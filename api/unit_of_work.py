@@ -33,6 +33,8 @@ STATE: Final = "unit_of_work"
 TAX_UNKNOWN: Final = "tax_unknown"
 KEY_WAIT_SECONDS: Final = 2
 """For whoever works under the same key; then the repetition is told to come again."""
+ROOM_WAIT_SECONDS: Final = 10
+"""For one of the keys held at a time to be let go; nothing else waits for whoever waits here."""
 _log: Final = logging.getLogger("usance.api")
 
 
@@ -48,9 +50,10 @@ class Remembered(msgspec.Struct, frozen=True, kw_only=True):
 class UnitOfWork:
     """The transaction of one request, opened when something first asks for it."""
 
-    def __init__(self, *, database: Database) -> None:
-        """Nothing is opened yet."""
+    def __init__(self, *, database: Database, room: asyncio.Semaphore) -> None:
+        """Nothing is opened yet; `room` is for so many keys held at once."""
         self._database = database
+        self._room = room
         self._stack = AsyncExitStack()
         self._connection: AsyncConnection | None = None
         self._claimed_by: int | None = None
@@ -73,8 +76,10 @@ class UnitOfWork:
         """Hold the key while a request works that has transactions of its own.
 
         None for a new key. The lock ends with this process, so a claim whose holder died is taken
-        over: `begun` is what that one had begun. Errors: `idempotency_in_progress`.
+        over: `begun` is what that one had begun. Errors: `idempotency_in_progress`, and
+        `unavailable` while as many keys are held as leave the work its connections.
         """
+        await self._find_room()
         name = f"idempotency {seller} {remembered.key}"
         held = await self._stack.enter_async_context(
             exclusive(database=self._database, name=name, wait_seconds=KEY_WAIT_SECONDS)
@@ -98,6 +103,15 @@ class UnitOfWork:
             self.begun = None if found is None else found.object
             return None
         return found
+
+    async def _find_room(self) -> None:
+        try:
+            async with asyncio.timeout(ROOM_WAIT_SECONDS):
+                await self._room.acquire()
+        except TimeoutError as error:
+            detail = "other long requests are being worked on; send the same request again"
+            raise BillingError("unavailable", detail, kind=ErrorKind.UNAVAILABLE) from error
+        self._stack.callback(self._room.release)
 
     async def note(self, connection: AsyncConnection, begun: str) -> None:
         """Write down what was begun (an id): a repetition of the request goes on with it."""
@@ -182,6 +196,8 @@ class CommitBeforeAnswer(ASGIMiddleware):
     ) -> None:
         """Every request gets a unit of work on `database`, and so long to send its body."""
         self._database = database
+        # Who holds a key works with a connection or two more: if keys held them all, nobody could.
+        self._room = asyncio.Semaphore(max(1, database.size // 2 - 1))
         self._clock = clock
         self._body_timeout_seconds = body_timeout_seconds
 
@@ -216,7 +232,7 @@ class CommitBeforeAnswer(ASGIMiddleware):
     async def _run(
         self, scope: ConnectionScope, receive: Receive, send: Send, next_app: ASGIApp
     ) -> None:
-        unit = UnitOfWork(database=self._database)
+        unit = UnitOfWork(database=self._database, room=self._room)
         state = scope["state"]
         state[STATE] = unit
         held: list[Message] = []

@@ -99,6 +99,12 @@ class Database:
                 yield connection
 
     @property
+    def size(self) -> int:
+        """How many connections there may be at once."""
+        pool = self.engine.pool
+        return pool.size() if isinstance(pool, QueuePool) else 1
+
+    @property
     def spare(self) -> int:
         """How many connections could be taken at once without waiting for one."""
         pool = self.engine.pool

@@ -267,3 +267,23 @@ async def test_whoever_waits_for_a_run_longer_than_a_statement_may_take_is_told(
             assert not alone
     finally:
         await brisk.close()
+
+
+async def test_more_keys_than_there_are_connections_keep_nobody_from_working(world: World) -> None:
+    await subscribe(world)
+    left = {f"many-{number}" for number in range(2 * world.database.size)}
+
+    async def ask(key: str) -> None:
+        answer = await world.send(
+            "POST", "/v1/billing_runs", json=RUN, headers={"idempotency-key": key}
+        )
+        assert answer.status_code in {201, 409, 503}, answer.text
+        if answer.status_code == 201:
+            left.discard(key)
+
+    async with asyncio.timeout(SECONDS):
+        while left:
+            before = len(left)
+            await asyncio.gather(*map(ask, left))
+            assert len(left) < before
+    assert len((await world.send("GET", "/v1/invoices")).json()["data"]) == 1
