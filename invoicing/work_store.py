@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from sqlalchemy import text
@@ -17,7 +17,7 @@ from invoicing.assembly import BilledCustomer
 # its terms decides what is owed, those terms as two hashes. Everything that deriving reads of a
 # subscription is hashed, or else the subscription is told apart here. All is joined to what is due
 # from outside, so that the planner's guess of how much that is stays the guess of the whole.
-_DUE: Final = """
+DUE: Final = """
 WITH listed AS (
   SELECT i.bill_to AS customer, min(i.next_due_at) AS due_at,
     CASE WHEN count(*) = 1 THEN min(i.subscription) END AS only
@@ -30,11 +30,11 @@ WITH listed AS (
   FROM listed l JOIN customers c ON c.seller = current_seller() AND c.id = l.customer
   WHERE $6::timestamptz IS NULL OR (l.due_at, c.key COLLATE "C") > ($6, $7::text)
   ORDER BY l.due_at, c.key COLLATE "C" LIMIT $4
-), held AS (
+), held AS MATERIALIZED (
   SELECT s.customer, count(*) AS subscriptions
   FROM due d JOIN subscriptions s ON s.customer = d.id
   WHERE s.seller = current_seller() AND $5 GROUP BY 1
-), told AS (
+), told AS MATERIALIZED (
   SELECT i.subscription, string_agg(i.id, '' ORDER BY i.number) AS intervals,
     bit_xor(hash_record_extended(r, 0)) AS one, bit_xor(hash_record_extended(r, 1)) AS other
   FROM due d JOIN price_intervals i ON i.subscription = d.only
@@ -61,6 +61,16 @@ FROM due d LEFT JOIN held h ON h.customer = d.id
     s.derived_through_at, s.next_change_at) AS r) x ON s.id IS NOT NULL
 ORDER BY d.due_at, d.key COLLATE "C"
 """
+# What is due is not known before it is read: of a seller who is new, or of whom much is new, the
+# planner may expect one row, and join each of many thousands with each of the others.
+JOIN_AT_ONCE: Final = (
+    "SET LOCAL enable_nestloop = off; SET LOCAL plan_cache_mode = force_custom_plan"
+)
+_JOIN_AS_BEFORE: Final = (
+    "SET LOCAL enable_nestloop TO DEFAULT; SET LOCAL plan_cache_mode TO DEFAULT"
+)
+_MANY: Final = 5_000
+"""So many are not looked up one by one."""
 # Beyond that instant lie only others than the first so many.
 _NEAR: Final = """
 SELECT next_due_at FROM due_instants
@@ -201,7 +211,12 @@ async def _find_due(
     raw = await driver(connection)
     wanted = None if customers is None else list(customers)
     place = (None, None) if after is None else (after.due_at, after.key)
-    rows = await raw.fetch(_DUE, due_by, list(parked), wanted, limit, terms, *place)
+    many = await _are_many(raw, due_by, wanted)
+    if many:
+        await raw.execute(JOIN_AT_ONCE)
+    rows = await raw.fetch(DUE, due_by, list(parked), wanted, limit, terms, *place)
+    if many:
+        await raw.execute(_JOIN_AS_BEFORE)
     # Few instants and terms are those of many.
     instants: dict[datetime, datetime] = {}
     known: dict[tuple[int, int], tuple[int, int]] = {}
@@ -222,3 +237,9 @@ async def _find_due(
         )
         for row in rows
     ]
+
+
+async def _are_many(raw: Any, due_by: datetime, customers: Sequence[str] | None) -> bool:
+    if customers is not None and len(customers) <= _MANY:
+        return False
+    return await raw.fetchval(_NEAR, due_by, _MANY) is not None
