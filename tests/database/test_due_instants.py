@@ -33,6 +33,7 @@ STATEMENTS = {
         "UPDATE subscriptions SET next_due_at = CASE WHEN next_due_at IS NULL THEN now() END"
     ),
     "another pays": "UPDATE subscriptions SET payer = 'cus_z' WHERE id <> 'sub_a'",
+    "another customer": "UPDATE subscriptions SET customer = 'cus_b' WHERE id = 'sub_b'",
     "both": "UPDATE subscriptions SET payer = 'cus_z', next_due_at = now()",
     "nothing": "UPDATE subscriptions SET next_due_at = now() WHERE id = 'sub_nobody'",
     "gone": "DELETE FROM subscriptions WHERE id IN ('sub_b', 'sub_c')",
@@ -47,7 +48,11 @@ async def expected(raw):
     return [tuple(row) for row in await raw.fetch(EXPECTED)]
 
 
+OTHER = {"id": "cus_b", "key": "beta", "name": "Beta", "emails": [], "tax_ids": []}
+
+
 async def add(raw):
+    await insert(raw, "customers", OTHER | {"party": "party_a", "created_at": START})
     rows = [
         {"id": "sub_b", "key": "b", "next_due_at": AT, "payer": None},
         {"id": "sub_c", "key": "c", "next_due_at": None, "payer": None},

@@ -166,7 +166,8 @@ BEGIN
     EXECUTE 'MERGE INTO due_instants d USING (
       SELECT g.seller, g.id, g.next_due_at AS was_due_at, a.next_due_at, coalesce(a.payer, a.customer) AS bill_to
       FROM gone g JOIN added a ON a.seller = g.seller AND a.id = g.id
-      WHERE a.next_due_at IS DISTINCT FROM g.next_due_at OR a.payer IS DISTINCT FROM g.payer
+      WHERE a.next_due_at IS DISTINCT FROM g.next_due_at
+        OR coalesce(a.payer, a.customer) <> coalesce(g.payer, g.customer)
     ) m ON d.seller = m.seller AND d.next_due_at = m.was_due_at AND d.subscription = m.id
     WHEN MATCHED AND m.next_due_at IS NULL THEN DELETE
     WHEN MATCHED THEN UPDATE SET next_due_at = m.next_due_at, bill_to = m.bill_to
