@@ -9,6 +9,7 @@ import asyncio
 import os
 from datetime import timedelta
 
+import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -276,6 +277,7 @@ class Lives(RuleBasedStateMachine):
         assert self.do(self.play.documents()) == self.do(other.documents())
 
 
+@pytest.mark.timeout(1800)
 def test_random_lives(database_url):
     with asyncio.Runner() as runner:
         world = World(database_url)
