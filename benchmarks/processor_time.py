@@ -19,6 +19,23 @@ def seconds_of(pids: Iterable[int]) -> float:
     return sum(int(user) + int(system) for user, system in map(_times, pids)) / TICKS
 
 
+def family_seconds(pid: int) -> float:
+    """What a process, its children and those of them that ended have used so far."""
+    fields = _fields(pid)
+    ended = sum(int(each) for each in fields[11:15]) / TICKS if fields else 0
+    return ended + seconds_of(
+        int(folder.name)
+        for folder in Path("/proc").iterdir()
+        if folder.name.isdigit() and _fields(int(folder.name))[1:2] == [str(pid)]
+    )
+
+
+def parent_of(pid: int) -> int | None:
+    """The process that started it; None where that cannot be told."""
+    fields = _fields(pid)
+    return int(fields[1]) if fields else None
+
+
 def children_named(name: str) -> list[int]:
     """The child process of that name, and all that it started."""
     parents: defaultdict[int, list[int]] = defaultdict(list)
