@@ -67,9 +67,12 @@ async def create_billing_run(
     database: Database = request.app.state.database
     now = await business_now(database=database, seller=principal.seller, wall_now=wall_now)
     unit = unit_of(request)
+    if unit.begun is None:
+        _refuse(data, now)
+    if data.wait:
+        await unit.find_place(seller=principal.seller)
     if unit.begun is not None:
         return await _again(database, principal.seller, unit.begun, data, now)
-    _refuse(data, now)
     async with database.transaction(seller=principal.seller, snapshot=True) as connection:
         approve = data.approve
         if approve is None:
@@ -197,6 +200,7 @@ async def advance_test_clock(
     principal: NamedDependency[Principal],
 ) -> ClockAnswer:
     """Do all work due up to `to`, in order, then stand there. Only test sellers have a clock."""
+    await unit_of(request).find_place(seller=principal.seller)
     return await advance_clock(
         database=request.app.state.database, seller=principal.seller, to=data.to
     )

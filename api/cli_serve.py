@@ -55,7 +55,8 @@ async def _serve(*, running: "Runtime", role: str, address: tuple[str, int]) -> 
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    database = running.open_to_serve()
+    # The worker has connections of its own: what it does at once must not keep requests waiting.
+    database, workers = running.open_to_serve(), running.open_to_serve()
     try:
         async with contextlib.AsyncExitStack() as stack:
             if role in {"all", "worker"}:
@@ -64,7 +65,7 @@ async def _serve(*, running: "Runtime", role: str, address: tuple[str, int]) -> 
                 smtp = running.settings.smtp
                 if smtp is None:
                     click.echo("USANCE_SMTP_URL is not set: mails are held, not sent.", err=True)
-                await stack.enter_async_context(working(database=database, clock=_now, smtp=smtp))
+                await stack.enter_async_context(working(database=workers, clock=_now, smtp=smtp))
             await stack.enter_async_context(watch_server(running=running))
             if role in {"all", "api"}:
                 await _listen(running=running, database=database, address=address, stop=stop)
@@ -72,6 +73,7 @@ async def _serve(*, running: "Runtime", role: str, address: tuple[str, int]) -> 
                 click.echo("Usance works; it serves no requests.", err=True)
                 await stop.wait()
     finally:
+        await workers.close()
         await database.close()
 
 

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api.auth import Principal
 from api.business_time import business_now
-from api.idempotency import OWN_TRANSACTIONS
+from api.idempotency import OWN_TRANSACTIONS, unit_of
 from api.pagination import Page, PageRequest
 from engine.db import Database
 from engine.errors import not_found
@@ -91,6 +91,7 @@ async def migrate_subscriptions(
     wall_now: NamedDependency[datetime],
 ) -> Migration:
     """Move subscriptions in transactions of their own, many at a time."""
+    await unit_of(request).find_place(seller=principal.seller)
     database: Database = request.app.state.database
     return await migrate_plan(
         database=database,

@@ -182,6 +182,8 @@ async def _go_on(
     database: Database = request.app.state.database
     now = await business_now(database=database, seller=seller, wall_now=wall_now)
     unit = unit_of(request)
+    if asked.wait:
+        await unit.find_place(seller=seller)
     if unit.begun is None:
         async with database.transaction(seller=seller) as connection:
             await _control(connection, asked, now, wall_now)

@@ -24,6 +24,7 @@ from api.idempotency_store import (
     note_begun,
     save_answer,
 )
+from api.places import Places
 from api.problems import MEDIA_TYPE, RenderedProblem, render_any
 from engine.db import Database, exclusive
 from engine.errors import BillingError, ErrorKind
@@ -33,8 +34,6 @@ STATE: Final = "unit_of_work"
 TAX_UNKNOWN: Final = "tax_unknown"
 KEY_WAIT_SECONDS: Final = 2
 """For whoever works under the same key; then the repetition is told to come again."""
-ROOM_WAIT_SECONDS: Final = 10
-"""For one of the keys held at a time to be let go; nothing else waits for whoever waits here."""
 _log: Final = logging.getLogger("usance.api")
 
 
@@ -50,10 +49,10 @@ class Remembered(msgspec.Struct, frozen=True, kw_only=True):
 class UnitOfWork:
     """The transaction of one request, opened when something first asks for it."""
 
-    def __init__(self, *, database: Database, room: asyncio.Semaphore) -> None:
-        """Nothing is opened yet; `room` is for so many keys held at once."""
+    def __init__(self, *, database: Database, places: Places) -> None:
+        """Nothing is opened yet; `places` are for requests that work for long."""
         self._database = database
-        self._room = room
+        self._places = places
         self._stack = AsyncExitStack()
         self._connection: AsyncConnection | None = None
         self._claimed_by: int | None = None
@@ -72,6 +71,13 @@ class UnitOfWork:
             self._connection = await self._stack.enter_async_context(transaction)
         return self._connection
 
+    async def find_place(self, *, seller: int) -> None:
+        """Wait for a place to work for long in, and keep it until the request is over.
+
+        Errors: `unavailable` when none is free in time.
+        """
+        await self._stack.enter_async_context(self._places.for_work(seller=seller))
+
     async def claim(self, *, seller: int, remembered: Remembered) -> Kept | None:
         """Hold the key while a request works that has transactions of its own.
 
@@ -79,7 +85,7 @@ class UnitOfWork:
         over: `begun` is what that one had begun. Errors: `idempotency_in_progress`, and
         `unavailable` while as many keys are held as leave the work its connections.
         """
-        await self._find_room()
+        await self._stack.enter_async_context(self._places.for_a_key())
         name = f"idempotency {seller} {remembered.key}"
         held = await self._stack.enter_async_context(
             exclusive(database=self._database, name=name, wait_seconds=KEY_WAIT_SECONDS)
@@ -103,15 +109,6 @@ class UnitOfWork:
             self.begun = None if found is None else found.object
             return None
         return found
-
-    async def _find_room(self) -> None:
-        try:
-            async with asyncio.timeout(ROOM_WAIT_SECONDS):
-                await self._room.acquire()
-        except TimeoutError as error:
-            detail = "other long requests are being worked on; send the same request again"
-            raise BillingError("unavailable", detail, kind=ErrorKind.UNAVAILABLE) from error
-        self._stack.callback(self._room.release)
 
     async def note(self, connection: AsyncConnection, begun: str) -> None:
         """Write down what was begun (an id): a repetition of the request goes on with it."""
@@ -196,8 +193,7 @@ class CommitBeforeAnswer(ASGIMiddleware):
     ) -> None:
         """Every request gets a unit of work on `database`, and so long to send its body."""
         self._database = database
-        # Who holds a key works with a connection or two more: if keys held them all, nobody could.
-        self._room = asyncio.Semaphore(max(1, database.size // 2 - 1))
+        self._places = Places(connections=database.size)
         self._clock = clock
         self._body_timeout_seconds = body_timeout_seconds
 
@@ -232,7 +228,7 @@ class CommitBeforeAnswer(ASGIMiddleware):
     async def _run(
         self, scope: ConnectionScope, receive: Receive, send: Send, next_app: ASGIApp
     ) -> None:
-        unit = UnitOfWork(database=self._database, room=self._room)
+        unit = UnitOfWork(database=self._database, places=self._places)
         state = scope["state"]
         state[STATE] = unit
         held: list[Message] = []
