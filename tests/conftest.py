@@ -52,3 +52,9 @@ def pytest_configure(config: pytest.Config) -> None:
         inside = contextlib.ExitStack()
         inside.enter_context(files_in_memory())
         config.add_cleanup(inside.close)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with a slow test come first, so that no worker begins one when the others end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)

@@ -11,6 +11,7 @@ import pytest
 from tests.api.command_line import USANCE, environment
 from tests.processes import SECONDS, end_all_in
 
+pytestmark = pytest.mark.slow
 ROWS = 40
 
 

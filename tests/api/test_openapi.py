@@ -27,6 +27,7 @@ from tests.api.routes import PUBLIC, ROWS, address, filled
 from tests.api.world import World, bill, open_world
 from tests.processes import SECONDS
 
+pytestmark = pytest.mark.slow
 CHECKS = [
     not_a_server_error,
     status_code_conformance,

@@ -6,6 +6,7 @@ import random
 from datetime import timedelta
 
 import numpy as np
+import pytest
 
 from engine.db import driver
 from metering.backfill import close_backfill, open_backfill, reverse_backfill
@@ -21,6 +22,7 @@ from tests.metering_world import NOW, event, world
 from tests.processes import SECONDS
 
 __all__ = ["world"]
+pytestmark = pytest.mark.slow
 SMALL = FoldLimits(
     least_batches=1,
     most_rows=40,

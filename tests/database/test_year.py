@@ -21,6 +21,7 @@ from tests.year_ledger import Owner
 from tests.year_money import MoneyActs
 from tests.year_seller import CUSTOMERS, ZONE, Seller, minor, open_seller
 
+pytestmark = pytest.mark.slow
 WEIGHTS = {
     "use": 14,
     "subscribe": 5,

@@ -7,6 +7,7 @@ import pytest
 
 from tests.processes import ROOT, SECONDS
 
+pytestmark = pytest.mark.slow
 SMALLEST: dict[str, list[str]] = {
     "bench_audit": ["--subscriptions", "120", "--events", "12000"],
     "bench_clickhouse": ["--events", "4000", "--customers", "50"],

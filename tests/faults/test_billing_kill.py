@@ -22,7 +22,7 @@ from tests.fixtures_database import SMALL, make_template
 from tests.processes import wait_until
 
 CUSTOMERS = 200
-pytestmark = pytest.mark.timeout(4 * kills.PATIENCE_SECONDS)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(4 * kills.PATIENCE_SECONDS)]
 DOCUMENT_TABLES = (
     "invoices",
     "credit_notes",

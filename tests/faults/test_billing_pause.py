@@ -88,6 +88,7 @@ async def pause_it(dsn):
         await database.close()
 
 
+@pytest.mark.slow
 def test_paused_and_killed_it_ends_in_the_same_books(copies, tmp_path):
     calm, paused, killed = copies
     kills.finish(kills.RUN_ONE_BY_ONE, calm)

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 
 import msgspec
 import nats.errors
+import pytest
 from nats.js import api
 from sqlalchemy import text
 
@@ -20,6 +21,7 @@ from tests.nats_nodes import client, nodes, until
 from tests.processes import SECONDS, program
 
 __all__ = ["world"]
+pytestmark = pytest.mark.slow
 SENDERS = 4
 
 

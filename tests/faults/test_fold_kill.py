@@ -4,6 +4,8 @@ import asyncio
 import random
 import signal
 
+import pytest
+
 from metering.fold_usage import fold_usage
 from tests.database.test_fold_usage import (
     CUSTOMERS,
@@ -18,6 +20,7 @@ from tests.metering_world import world
 from tests.processes import SECONDS, program, python
 
 __all__ = ["world"]
+pytestmark = pytest.mark.slow
 FOLD = """
 import asyncio, sys
 from metering.fold_usage import FoldLimits, fold_usage

@@ -17,6 +17,7 @@ from tests.billing_world import OPENED, SEATS, TIERS, at, open_shop, plan, viola
 from tests.faults.billing_kills import copy_database, open_books
 from tests.property import oracle
 
+pytestmark = pytest.mark.slow
 END = at("2026-06-01")
 WEEKLY = {"unit": "week", "count": 1}
 PLANS = {

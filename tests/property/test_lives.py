@@ -277,6 +277,7 @@ class Lives(RuleBasedStateMachine):
         assert self.do(self.play.documents()) == self.do(other.documents())
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_random_lives(database_url):
     with asyncio.Runner() as runner:

@@ -14,6 +14,7 @@ from engine.postgres import ExternalDatabase
 from engine.settings import Settings
 from tests.fixtures_database import Cluster
 
+pytestmark = pytest.mark.slow
 HERE = Path(__file__).parent
 ENDING = ".scenario.yaml"
 OURS = sorted(path.relative_to(HERE) for path in HERE.rglob(f"*{ENDING}"))

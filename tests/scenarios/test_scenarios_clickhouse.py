@@ -35,7 +35,8 @@ PATHS = [
     for path in sorted((HERE / room).rglob("*.scenario.yaml"))
     if any(step.verb == "usage" for step in read_scenario(path=path).steps)
 ]
-pytestmark = pytest.mark.timeout(1800)  # all are played before the first is told
+# All are played before the first is told.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 # Where events lie and which keys open the door is not what must be the same.
 APART = ("event_", "backfill_batches", "api_keys", "alembic_version")
 
