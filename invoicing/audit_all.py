@@ -17,7 +17,7 @@ from engine.db import Database, be_patient, share_snapshot
 from invoicing.blame import is_of_what_is_stored, reason_of
 from invoicing.rederive import Doubt, Mismatch, rederive
 from metering.verify_events import DifferingCommit, differing_commits
-from metering.verify_usage import DifferingUsage, verify_usage
+from metering.verify_usage import DifferingBatches, DifferingUsage, verify_usage
 from plans.seller_store import load_seller
 
 FOUND_AT_MOST = 100
@@ -187,10 +187,12 @@ def _of_mismatch(one: Mismatch | Doubt, seller: str) -> Broken:
     )
 
 
-def _of_usage(one: DifferingUsage, seller: str) -> Broken:
+def _of_usage(one: DifferingUsage | DifferingBatches, seller: str) -> Broken:
     batches = f"batch {one.first_batch}"
     if one.last_batch != one.first_batch:
         batches = f"batches {one.first_batch} to {one.last_batch}"
+    if isinstance(one, DifferingBatches):
+        return Broken(check=MEASURED, seller=seller, object=batches, detail=one.detail)
     if not one.meter:
         detail = f"{one.measured} events stored, {one.events} can be read"
     elif one.events == one.measured:

@@ -1,6 +1,6 @@
 """The event store, as it is measured: chunks, batches that wait to be folded, raw batches."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -32,7 +32,7 @@ _Ints = NDArray[np.int64]
 
 # One statement, so that one look at the tables finds an event in exactly one of them. The voids of
 # what is in chunks come with the first of these.
-_BLOCKS: Final = """
+_TEMPLATE: Final = """
 WITH RECURSIVE kinds AS (
   (SELECT meters FROM event_batches WHERE seller = current_seller() ORDER BY meters LIMIT 1)
   UNION ALL
@@ -55,7 +55,7 @@ SELECT 'chunk' AS kind, CAST(0 AS bigint) AS batch, events, digits, wide, custom
   CASE WHEN row_number() OVER () = 1 THEN ARRAY(SELECT v.position FROM event_void_positions v
     WHERE v.seller = current_seller() AND v.meter = $1 ORDER BY v.batch, v.position)
   END AS void_positions,
-  CAST(NULL AS bytea) AS payload
+  CAST(NULL AS bytea) AS payload{of_chunk}
 FROM event_chunks c
 WHERE seller = current_seller() AND meter = $1 AND first_at < $2 AND last_at >= $3
   AND ((last_customer >= $6 AND first_customer <= $7) OR last_customer = 0)
@@ -67,7 +67,7 @@ SELECT 'batch', batch, events, digits, wide, customers, times, quantities, unkno
     WHERE v.seller = m.seller AND v.meter = m.meter AND v.batch = m.batch),
   CASE WHEN $5 THEN (SELECT b.received_at FROM event_batches b
     WHERE b.seller = m.seller AND b.batch = m.batch) END,
-  NULL, NULL, NULL, NULL, NULL, NULL
+  NULL, NULL, NULL, NULL, NULL, NULL{of_batch}
 FROM event_measures m
 WHERE seller = current_seller() AND meter = $1 AND first_at < $2 AND last_at >= $3
   AND NOT EXISTS (SELECT FROM backfill_batches x
@@ -76,12 +76,19 @@ UNION ALL
 SELECT 'payload', batch, events, CAST(0 AS smallint), false, NULL, NULL, NULL, NULL, NULL, NULL,
   ARRAY(SELECT v.ordinal FROM event_voids v
     WHERE v.seller = b.seller AND v.batch = b.batch),
-  received_at, NULL, NULL, NULL, NULL, NULL, payload
+  received_at, NULL, NULL, NULL, NULL, NULL, payload{of_payload}
 FROM kinds k JOIN event_batches b ON b.seller = current_seller() AND b.meters = k.meters
 WHERE NOT k.meters @> ARRAY[$1::integer] AND first_at < $2 AND last_at >= $3
   AND NOT EXISTS (SELECT FROM backfill_batches x
     WHERE x.seller = b.seller AND x.batch = b.batch AND x.backfill NOT IN (SELECT id FROM counted))
 """
+
+_BLOCKS: Final = _TEMPLATE.format(of_chunk="", of_batch="", of_payload="")
+_BOUNDED: Final = _TEMPLATE.format(
+    of_chunk=", first_at, last_at, first_customer, last_customer, low_micros, high_micros",
+    of_batch=", first_at, last_at, NULL, NULL, NULL, NULL",
+    of_payload=", NULL, NULL, NULL, NULL, NULL, NULL",
+)
 
 
 class _Reading(msgspec.Struct, kw_only=True):
@@ -94,6 +101,13 @@ class _Reading(msgspec.Struct, kw_only=True):
     members: Combinations | None
     void_batches: Sequence[int] = ()
     void_positions: Sequence[int] = ()
+
+    def leave_out(self, rows: Sequence[Any]) -> None:
+        """Note what was taken back, once the rows tell it."""
+        for row in rows:
+            if row["void_batches"]:
+                self.void_batches = row["void_batches"]
+                self.void_positions = row["void_positions"]
 
     async def of_columns(self, columns: Sequence[tuple[int, MeterColumns]]) -> Block:
         """(batch, columns) of the same digits and width, as one block."""
@@ -268,6 +282,7 @@ async def stream_blocks(
     subjects: SubjectNumbers,
     combinations: Combinations | None = None,
     everywhere: bool = True,
+    look: Callable[[str, Sequence[Any]], None] | None = None,
 ) -> AsyncIterator[Block]:
     """The events of a meter in [start, end) and others, a few megabytes at a time.
 
@@ -275,7 +290,8 @@ async def stream_blocks(
     the meter was not known to who stored it is measured from its payload. With `combinations` the
     blocks tell each event's, numbered there. What was taken back is left out; a meter that ignores
     late usage is told when each event was received. Unless `everywhere`, events that lie outside
-    PostgreSQL are left out.
+    PostgreSQL are left out. `look` is shown the rows of a kind (`chunk`, `batch`, `payload`), which
+    then say where they lie.
     """
     raw = await driver(connection)
     texts = kept_dimensions(meter)
@@ -293,12 +309,12 @@ async def stream_blocks(
     commits = Commits()
     bounds = (meter.number, at_micros(end_micros), at_micros(start_micros))
     asked = (*bounds, kept, meter.late_usage is LateUsage.IGNORE, *customers)
-    async for rows in pages(raw, _BLOCKS, *asked, weigh=_weigh):
-        for row in rows:
-            if row["void_batches"]:
-                reading.void_batches = row["void_batches"]
-                reading.void_positions = row["void_positions"]
+    statement = _BLOCKS if look is None else _BOUNDED
+    async for rows in pages(raw, statement, *asked, weigh=_weigh):
+        reading.leave_out(rows)
         for kind, group in _alike(rows):
+            if look is not None:
+                look(kind, group)
             if kind == "payload":
                 for row in group:
                     if row["payload"] is None:

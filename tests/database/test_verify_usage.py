@@ -6,8 +6,8 @@ from engine.db import driver
 from metering.backfill import close_backfill, open_backfill, reverse_backfill
 from metering.fold_usage import fold_usage
 from metering.model import BackfillDraft
-from metering.verify_usage import verify_usage
-from tests.database.test_correct_event import void
+from metering.verify_usage import DifferingUsage, verify_usage
+from tests.database.test_correct_event import amend, void
 from tests.database.test_fold_usage import SMALL, some_events, some_meters
 from tests.database.test_rederive_alike import planted
 from tests.metering_world import NOW, event, world
@@ -40,6 +40,83 @@ DAMAGE = [
     "DELETE FROM event_voids",
 ]
 FIRST = "(SELECT min(batch) FROM event_batches)"
+ROOM = "(SELECT min(batch) FROM event_batches WHERE events > 2)"
+# What is done beside the columns and the payloads | what is told of it.
+BESIDE = [
+    (
+        f"UPDATE event_keys SET key = gen_random_uuid() WHERE batch = {ROOM} AND ordinal = 1",
+        "identities, other than",
+    ),
+    (
+        f"UPDATE event_keys SET ordinal = 1 - ordinal WHERE batch = {ROOM} AND ordinal < 2",
+        "identities, other than",
+    ),
+    (
+        f"UPDATE event_keys SET stream = stream + 1000 WHERE batch = {ROOM} AND ordinal = 1",
+        "identities, other than",
+    ),
+    (
+        (
+            "UPDATE event_keys k SET batch = o.batch, ordinal = o.ordinal FROM event_keys o"
+            f" WHERE k.ordinal = 0 AND o.ordinal = 0 AND k.batch <> o.batch"
+            f" AND k.batch IN ({FIRST}, {ROOM} + 1) AND o.batch IN ({FIRST}, {ROOM} + 1)"
+        ),
+        "identities, other than",
+    ),
+    (
+        (
+            "UPDATE event_voids SET replacement = (SELECT min(replacement) + max(replacement)"
+            " FROM event_voids) - replacement WHERE replacement IN ((SELECT min(replacement)"
+            " FROM event_voids), (SELECT max(replacement) FROM event_voids))"
+        ),
+        "takes the place of another event",
+    ),
+    (
+        "UPDATE event_voids SET replacement = NULL WHERE replacement IS NOT NULL",
+        "identities, other than",
+    ),
+    (
+        f"UPDATE event_batches SET first_at = first_at - interval '1 us' WHERE batch = {ROOM}",
+        "first or last time",
+    ),
+    (
+        f"UPDATE event_batches SET last_at = last_at + interval '1 us' WHERE batch = {ROOM}",
+        "first or last time",
+    ),
+    (
+        (
+            "UPDATE event_batches SET ends = set_byte(ends, 0, get_byte(ends, 0) # 1)"
+            f" WHERE batch = {ROOM}"
+        ),
+        "where its events end",
+    ),
+    (
+        (
+            "UPDATE event_batches SET ends = overlay(ends PLACING substring(ends FROM 5 FOR 4)"
+            f" FROM 1) WHERE batch = {ROOM}"
+        ),
+        "where its events end",
+    ),
+    (
+        "UPDATE event_measures SET first_at = first_at + interval '1 us'",
+        "a batch lies elsewhere",
+    ),
+    (
+        "UPDATE event_measures SET last_at = last_at - interval '1 day'",
+        "a batch lies elsewhere",
+    ),
+    *(
+        (f"UPDATE event_chunks SET {change} WHERE chunk = {ONE}", "a chunk lies elsewhere")
+        for change in (
+            "first_at = first_at + interval '1 hour'",
+            "last_at = last_at - interval '1 hour'",
+            "first_customer = first_customer + 1",
+            "last_customer = last_customer - 1",
+            "low_micros = low_micros + 1",
+            "high_micros = high_micros - 1",
+        )
+    ),
+]
 UNREADABLE = [
     f"UPDATE event_batches SET payload = '\\x5b7b5d' WHERE batch = {FIRST}",
     f"UPDATE event_batches SET payload = '\\x5b5d' WHERE batch = {FIRST}",
@@ -59,6 +136,8 @@ async def some_usage(world):
         await world.send(body)
         if turn % 8 == 7:
             await void(world, body[0]["id"])
+        if turn % 8 == 6:
+            await amend(world, body[0]["id"], subject="birch")
     await settle(world, "old", some_events(chance, "b"), reverse_backfill)
 
 
@@ -82,8 +161,15 @@ async def test_damage_is_told(world, database_url):
     for damage in DAMAGE:
         async with planted(database_url, damage) as connection:
             found = await verify_usage(connection=connection)
+        measured = [one for one in found.differing if isinstance(one, DifferingUsage)]
+        assert measured, damage
+        assert all(one.meter.startswith("m-") for one in measured)
+    for damage, told in BESIDE:
+        async with planted(database_url, damage) as connection:
+            found = await verify_usage(connection=connection)
         assert found.differing, damage
-        assert all(one.meter.startswith("m-") for one in found.differing)
+        details = [one for one in found.differing if told in getattr(one, "detail", "")]
+        assert details == list(found.differing), (damage, found.differing)
     for damage in UNREADABLE:
         async with planted(database_url, damage) as connection:
             found = await verify_usage(connection=connection)
