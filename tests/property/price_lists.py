@@ -1,7 +1,8 @@
 """Price lists and quantities at random, leaning towards the edges of the kernel's lanes."""
 
 import random
-from fractions import Fraction
+
+from quicktions import Fraction
 
 CURRENCIES = ["USD", "JPY", "KWD"]
 MODES = ["up", "down", "half_up"]
