@@ -41,8 +41,9 @@ ID_LENGTH: Final = 30
 class Due(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One customer with something due.
 
-    `terms` are equal for subscriptions that owe the same but for what was measured, and None
-    where the customer has more than one plain subscription; then the rest is None too.
+    `copied` is a hash of what its documents copy of it. `terms` are equal for subscriptions that
+    owe the same but for what was measured, and None where the customer has more than one plain
+    subscription; then the rest is None too.
     """
 
     customer: str
@@ -52,6 +53,7 @@ class Due(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     net_terms_days: int | None
     po_number: str | None
     due_at: datetime
+    copied: int
     subscription: str | None
     contract: str | None
     revision: int | None

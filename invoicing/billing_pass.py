@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 
+import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from engine.db import Database
@@ -17,7 +18,7 @@ from invoicing.derive_alike import derive_alike
 from invoicing.derive_portion import Portion, Stretch, apart, derive_portion, earlier
 from invoicing.park_accounts import Parking
 from invoicing.portions import Portions, Progress
-from invoicing.post import Posted, post
+from invoicing.post import Posted, StaleDerivationError, post
 from invoicing.post_alike import Chunk, NotAlikeError, Written, outlook_of, post_alike
 from invoicing.run_desk import NotAsApprovedError, RunDesk
 from invoicing.sweep_usage import mark_usage, take_usage
@@ -25,6 +26,7 @@ from invoicing.tax_provider import TaxUnknownError
 from invoicing.work_store import DueCustomer, due_customer, due_with_terms, pending_customers
 from invoicing.write_ahead import Ahead, chunks_of
 from plans.model import Seller
+from plans.seller_store import load_seller
 from plans.subscription_store import PriceBook
 
 
@@ -79,6 +81,7 @@ class BillingPass:
         if self._sweeps is None:
             async with self.database.transaction(seller=self.seller_number) as connection:
                 sweep = await take_usage(connection=connection)
+                await self._take_seller(connection)
                 if ahead and sweep.taken and self.portions.ahead and self.database.spare:
                     self.next.begin(self._derive_portion(self._stretch()))
                 touched = await mark_usage(connection=connection, sweep=sweep)
@@ -86,6 +89,17 @@ class BillingPass:
                 await self.next.drop()
             self._sweeps = sweep.count
         return self._sweeps
+
+    async def _take_seller(self, connection: AsyncConnection) -> None:
+        """Go on with the seller as it is now."""
+        self.seller = await load_seller(connection=connection)
+        self._parking.seller = self.ahead.seller = self.seller
+
+    async def _compare_seller(self, connection: AsyncConnection) -> None:
+        """StaleDerivationError where the seller is not what was derived with, but for its clock."""
+        found = await load_seller(connection=connection)
+        if msgspec.structs.replace(found, clock_at=self.seller.clock_at) != self.seller:
+            raise StaleDerivationError
 
     async def forget(self) -> None:
         """Sweep and derive again: facts changed."""
@@ -268,6 +282,7 @@ class BillingPass:
             return
         try:
             async with self.desk.posting() as connection:
+                await self._compare_seller(connection)
                 posted = await post_alike(
                     connection=connection,
                     seller=self.seller,
@@ -318,6 +333,7 @@ class BillingPass:
     async def _post(self, derived: Sequence[Derived], sweeps: int) -> None:
         try:
             async with self.desk.posting() as connection:
+                await self._compare_seller(connection)
                 posted = await post(
                     connection=connection,
                     seller=self.seller,

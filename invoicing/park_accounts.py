@@ -31,7 +31,7 @@ class Parking:
         self.parked: dict[str, str] = {}
         self._database = database
         self._seller_number = seller_number
-        self._seller = seller
+        self.seller = seller
         self._desk = desk
         self._now = now
 
@@ -72,7 +72,7 @@ class Parking:
             return []
         try:
             async with self._snapshot() as connection:
-                return await derive(connection=connection, seller=self._seller, work=work)
+                return await derive(connection=connection, seller=self.seller, work=work)
         except Exception as error:
             if not is_of_an_account(error):
                 raise

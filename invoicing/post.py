@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from engine.journal import Posting
 from engine.period import local_date
 from invoicing.assembly import CREDIT_NOTE_SUFFIX, Draft
+from invoicing.copied_facts_store import are_customers_same, are_groups_same
 from invoicing.derive import Derived
 from invoicing.draft_store import mark_edits
 from invoicing.losses import write_off_postings
@@ -60,14 +61,16 @@ async def post(
 ) -> Posted:
     """Post what is derived: documents, lines, entries, settlements, outbox, and the progress.
 
-    Raises StaleDerivationError when another run swept the inbox or a subscription changed since
-    `derived` was read; the transaction must then be rolled back.
+    Raises StaleDerivationError when another run swept the inbox, or a subscription or what a
+    document copies of a customer changed since `derived` was read; the transaction must then be
+    rolled back. What is said of the `seller` is taken as it is given.
     """
     await hold_sweeps(connection=connection, sweeps=sweeps)
     await advance(connection=connection, derived=derived)
     billed = [item for item in derived if item.differences]
     if not billed:
         return Posted(documents=0, lines=0)
+    await compare_facts(connection=connection, derived=billed)
     drafts = await prepare(connection=connection, seller=seller, as_of=as_of, derived=billed)
     return await post_drafts(connection=connection, seller=seller, run=run, drafts=drafts)
 
@@ -119,6 +122,24 @@ async def advance(*, connection: AsyncConnection, derived: Sequence[Derived]) ->
         changed = await advance_subscriptions(connection=connection, progress=progress)
         if changed != len(progress):
             raise StaleDerivationError
+
+
+async def compare_facts(*, connection: AsyncConnection, derived: Sequence[Derived]) -> None:
+    """StaleDerivationError when a customer is not any more as its documents would have it."""
+    groups: dict[str, str] = {}
+    for item in derived:
+        for difference in item.differences:
+            agreement = difference.charge.agreement
+            groups[agreement.id] = agreement.invoice_group
+    if not (
+        await are_customers_same(
+            connection=connection,
+            customers=[item.due.customer.id for item in derived],
+            copied=[item.due.copied for item in derived],
+        )
+        and await are_groups_same(connection=connection, groups=groups)
+    ):
+        raise StaleDerivationError
 
 
 def _adjusted_documents(drafts: Sequence[Draft]) -> list[str]:

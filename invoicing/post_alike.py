@@ -13,6 +13,7 @@ from invoicing.alike import Due, Sheaf
 from invoicing.alike_rows import Issue, Table, rows_of
 from invoicing.alike_store import advance_alike, are_plain, copy_encoded
 from invoicing.assembly import Draft
+from invoicing.copied_facts_store import are_customers_same
 from invoicing.derive import Derived
 from invoicing.draft_store import waiting_edits
 from invoicing.post import (
@@ -20,6 +21,7 @@ from invoicing.post import (
     Posted,
     StaleDerivationError,
     advance,
+    compare_facts,
     hold_sweeps,
     post_drafts,
     series_of,
@@ -89,6 +91,7 @@ async def post_alike(
     billed = [item for item in chunk.derived if item.differences]
     drafts: Sequence[Draft] = ()
     if billed:
+        await compare_facts(connection=connection, derived=billed)
         drafts = await prepare(connection=connection, seller=seller, as_of=as_of, derived=billed)
     members = chunk.members
     owing = np.flatnonzero(np.diff(chunk.sheaf.offsets))
@@ -167,6 +170,9 @@ async def _advance_sheaf(connection: AsyncConnection, chunk: Chunk) -> None:
 
 async def _check_plain(connection: AsyncConnection, due: Sequence[Due]) -> None:
     customers = [each.customer for each in due]
+    copied = [each.copied for each in due]
+    if not await are_customers_same(connection=connection, customers=customers, copied=copied):
+        raise StaleDerivationError
     instants = list({each.due_at for each in due})
     found = (
         not await are_plain(connection=connection)

@@ -12,12 +12,13 @@ from engine.db import driver
 from invoicing.alike import Due
 from invoicing.alike_store import are_plain
 from invoicing.assembly import BilledCustomer
+from invoicing.copied_facts_store import COPIED
 
 # Besides the work list: of a customer whose only subscription falls due, and of which nothing but
 # its terms decides what is owed, those terms as two hashes. Everything that deriving reads of a
 # subscription is hashed, or else the subscription is told apart here. All is joined to what is due
 # from outside, so that the planner's guess of how much that is stays the guess of the whole.
-DUE: Final = """
+DUE: Final = f"""
 WITH listed AS (
   SELECT i.bill_to AS customer, min(i.next_due_at) AS due_at,
     CASE WHEN count(*) = 1 THEN min(i.subscription) END AS only
@@ -44,12 +45,12 @@ WITH listed AS (
   WHERE i.seller = current_seller() AND $5 GROUP BY 1
 )
 SELECT d.id, d.key, d.number, d.party, d.net_terms_days, d.po_number, d.due_at,
-  s.id AS subscription, s.key AS contract, s.revision, t.intervals,
+  {COPIED.format("d")} AS copied, s.id AS subscription, s.key AS contract, s.revision, t.intervals,
   hash_record_extended(x.r, t.one) AS one, hash_record_extended(x.r, t.other) AS other
 FROM due d LEFT JOIN held h ON h.customer = d.id
   LEFT JOIN subscriptions s ON s.seller = current_seller() AND s.id = d.only AND $5
     AND h.subscriptions = 1 AND s.payer IS NULL
-    AND s.dirty_from_at IS NULL AND s.interim_at IS NULL AND s.spend_thresholds = '{}'
+    AND s.dirty_from_at IS NULL AND s.interim_at IS NULL AND s.spend_thresholds = '{{}}'
     AND (s.next_change_at IS NULL OR s.next_change_at > d.due_at)
     AND s.cancelled_at IS NULL AND NOT s.refund_unused
     AND s.invoice_group IS NULL AND d.invoice_group IS NULL
@@ -76,9 +77,9 @@ _NEAR: Final = """
 SELECT next_due_at FROM due_instants
 WHERE seller = current_seller() AND next_due_at <= $1 ORDER BY next_due_at OFFSET $2 LIMIT 1
 """
-_PENDING: Final = text("""
+_PENDING: Final = text(f"""
 SELECT c.id, c.key, c.number, c.party, c.net_terms_days, c.po_number,
-  CAST(:as_of AS timestamptz) AS due_at
+  CAST(:as_of AS timestamptz) AS due_at, {COPIED.format("c")} AS copied
 FROM customers c
 WHERE c.seller = current_seller() AND c.id <> ALL(:parked)
   AND (CAST(:customers AS text[]) IS NULL OR c.id = ANY(:customers)) AND c.id IN (
@@ -93,10 +94,14 @@ ORDER BY c.key COLLATE "C" LIMIT :limit
 
 
 class DueCustomer(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """One unit of work: a customer and the due instant to bill."""
+    """One unit of work: a customer and the due instant to bill.
+
+    `copied` is a hash of what its documents copy of it.
+    """
 
     customer: BilledCustomer
     due_at: datetime
+    copied: int
 
 
 class Place(msgspec.Struct, frozen=True, kw_only=True):
@@ -180,6 +185,7 @@ async def pending_customers(
                 po_number=row.po_number,
             ),
             due_at=row.due_at,
+            copied=row.copied,
         )
         for row in rows
     ]
@@ -195,7 +201,7 @@ def due_customer(due: Due) -> DueCustomer:
         net_terms_days=due.net_terms_days,
         po_number=due.po_number,
     )
-    return DueCustomer(customer=customer, due_at=due.due_at)
+    return DueCustomer(customer=customer, due_at=due.due_at, copied=due.copied)
 
 
 async def _find_due(
@@ -229,11 +235,12 @@ async def _find_due(
             net_terms_days=row[4],
             po_number=row[5],
             due_at=instants.setdefault(row[6], row[6]),
-            subscription=row[7],
-            contract=row[8],
-            revision=row[9],
-            intervals=row[10],
-            terms=None if row[11] is None else known.setdefault(row[11:], row[11:]),
+            copied=row[7],
+            subscription=row[8],
+            contract=row[9],
+            revision=row[10],
+            intervals=row[11],
+            terms=None if row[12] is None else known.setdefault(row[12:], row[12:]),
         )
         for row in rows
     ]

@@ -19,7 +19,7 @@ class Ahead:
 
     def __init__(self, *, seller: Seller, run: str) -> None:
         self.outlook: Outlook | None = None
-        self._seller = seller
+        self.seller = seller
         self._run = run
         self._writing: asyncio.Future[Written] | None = None
 
@@ -29,7 +29,7 @@ class Ahead:
             return
         sequence = self.outlook.sequence + chunk.documents
         outlook = Outlook(issued_at=self.outlook.issued_at, sequence=sequence)
-        work = partial(write, seller=self._seller, run=self._run, chunk=following, outlook=outlook)
+        work = partial(write, seller=self.seller, run=self._run, chunk=following, outlook=outlook)
         self._writing = asyncio.get_running_loop().run_in_executor(None, work)
 
     async def take(self) -> Written | None:
