@@ -50,7 +50,7 @@ crash: $(TOOLS) ## kill things and look at the books
 	@USANCE_KILLS=$${USANCE_KILLS:-50} $(RUN) pytest -q tests/faults
 
 kills: $(TOOLS) ## a run of 100,000 subscriptions, killed a hundred times: the same books
-	@USANCE_RUN_SUBSCRIPTIONS=$${USANCE_RUN_SUBSCRIPTIONS:-100000} USANCE_RUN_KILLS=$${USANCE_RUN_KILLS:-100} \
+	@TMPDIR=$${TMPDIR:-/tmp} USANCE_RUN_SUBSCRIPTIONS=$${USANCE_RUN_SUBSCRIPTIONS:-100000} USANCE_RUN_KILLS=$${USANCE_RUN_KILLS:-100} \
 		$(RUN) pytest -q -s tests/faults/test_billing_kill_at_scale.py
 
 lint: $(TOOLS) ## ruff: rules and layout
