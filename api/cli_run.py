@@ -35,7 +35,17 @@ SHOWN = 40
     default=None,
     help="Report it first, and wait for `usance runs approve`; the seller's choice, when left out.",
 )
-def run(as_of: datetime | None, seller_id: str | None, dry_run: bool, approve: bool | None) -> None:
+@click.option(
+    "--no-wait", "queue", is_flag=True, help="Leave it to a worker (`usance serve`); tell its id."
+)
+def run(
+    *,
+    as_of: datetime | None,
+    seller_id: str | None,
+    dry_run: bool,
+    approve: bool | None,
+    queue: bool,
+) -> None:
     """Bill what is due, and every difference that waits, over all customers of a seller.
 
     Running it again posts nothing. Accounts that could not be billed are parked with a reason, and
@@ -45,6 +55,8 @@ def run(as_of: datetime | None, seller_id: str | None, dry_run: bool, approve: b
     wanted = as_of.replace(tzinfo=UTC) if as_of is not None else None
     if dry_run and approve:
         raise click.UsageError("A dry run posts nothing: there is nothing to be approved.")
+    if dry_run and queue:
+        raise click.UsageError("A dry run leaves nothing to be read later: wait for it.")
     with started() as running:
         if dry_run:
             told = run_async(
@@ -56,10 +68,17 @@ def run(as_of: datetime | None, seller_id: str | None, dry_run: bool, approve: b
             return
         finished, posted = run_async(
             lambda: _run(
-                running=running, seller_id=seller_id, as_of=wanted, now=now, approve=approve
+                running=running,
+                seller_id=seller_id,
+                as_of=wanted,
+                now=now,
+                approve=approve,
+                queue=queue,
             )
         )
     show_run(finished=finished, posted=posted)
+    if queue:
+        return
     if finished.parked or finished.status not in ("finished", "awaiting_approval"):
         sys.exit(FAILED)
 
@@ -71,6 +90,7 @@ async def _run(
     as_of: datetime | None,
     now: datetime,
     approve: bool | None,
+    queue: bool,
 ) -> "tuple[BillingRun, list[PostedDocument]]":
     from api.act_as import choose_seller
     from plans.seller_store import load_seller
@@ -82,7 +102,8 @@ async def _run(
         if approve is None:
             async with database.transaction(seller=seller.seller) as connection:
                 approve = (await load_seller(connection=connection)).run_approval
-        return await bill(
+        work = _queue if queue else bill
+        return await work(
             database=database,
             seller=seller.seller,
             as_of=as_of or business_now,
@@ -91,6 +112,24 @@ async def _run(
         )
     finally:
         await database.close()
+
+
+async def _queue(
+    *, database: "Database", seller: int, as_of: datetime, now: datetime, approve: bool
+) -> "tuple[BillingRun, list[PostedDocument]]":
+    """Write the run down for a worker."""
+    from invoicing.queue_run import queue_run
+    from invoicing.run_store import Unfinished, list_runs
+    from plans.seller_store import load_seller
+
+    async with database.transaction(seller=seller) as connection:
+        queued = await queue_run(
+            connection=connection,
+            seller=await load_seller(connection=connection),
+            wanted=Unfinished(as_of=as_of, pending=True, approve=approve),
+            now=now,
+        )
+        return (await list_runs(connection=connection, run=queued))[0], []
 
 
 async def _rehearse(
@@ -185,6 +224,26 @@ def show_run(*, finished: "BillingRun", posted: "Sequence[PostedDocument]") -> N
 def _show_stopped(run: "BillingRun") -> None:
     out = console()
     out.print(f"The run {run.id} is {run.status.replace('_', ' ')}.")
+    if run.failure is not None:
+        failure = run.failure
+        out.print(
+            f"It failed {failure.times} times, at last {failure.failed_at:%Y-%m-%d %H:%M:%S} UTC:"
+            f" {failure.code}: {failure.detail}. A worker tries it again at"
+            f" {failure.tried_again_at:%H:%M:%S} UTC.",
+            style="red",
+            soft_wrap=True,
+        )
+    if run.customers_total is not None and run.status in ("running", "reviewing", "paused"):
+        finish = run.estimated_finish_at
+        by = "" if finish is None else f"; it may be through at {finish:%Y-%m-%d %H:%M:%S} UTC"
+        out.print(f"{run.customers_done:,} of {run.customers_total:,} customers are done{by}.")
+    if run.status == "queued":
+        out.print(
+            "A worker (`usance serve`) begins with it within seconds;"
+            f" `usance runs show {run.id}` tells how far it is,"
+            f" `usance runs cancel {run.id}` ends it.",
+            soft_wrap=True,
+        )
     if run.status == "awaiting_approval":
         out.print(
             f"`usance runs report {run.id}` tells what it would post,"

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 LISTED = 20
 _SELLER = click.option("--seller", "seller_id", default=None, help="sel_…; needed among several.")
 _REASON = click.option("--reason", default=None, help="Why; kept in the audit log.")
+_NO_WAIT = click.option("--no-wait", "queue", is_flag=True, help="Leave it to `usance serve`.")
 
 
 @click.group(cls=Commands, invoke_without_command=True)
@@ -94,20 +95,26 @@ def cancel(above: str | None, run: str, seller_id: str | None, reason: str | Non
 @click.argument("run")
 @_SELLER
 @_REASON
+@_NO_WAIT
 @click.pass_obj
-def resume(above: str | None, run: str, seller_id: str | None, reason: str | None) -> None:
-    """Go on with a paused run, here."""
-    _go_on(seller_id or above, run, "resume", reason)
+def resume(
+    above: str | None, run: str, seller_id: str | None, reason: str | None, queue: bool
+) -> None:
+    """Go on with a paused run, here unless a worker is to."""
+    _go_on(seller_id or above, run, "resume", reason, queue=queue)
 
 
 @runs.command()
 @click.argument("run")
 @_SELLER
 @_REASON
+@_NO_WAIT
 @click.pass_obj
-def approve(above: str | None, run: str, seller_id: str | None, reason: str | None) -> None:
+def approve(
+    above: str | None, run: str, seller_id: str | None, reason: str | None, queue: bool
+) -> None:
     """Post what the report of a run tells, and nothing else."""
-    _go_on(seller_id or above, run, "approve", reason)
+    _go_on(seller_id or above, run, "approve", reason, queue=queue)
 
 
 @runs.command()
@@ -154,16 +161,19 @@ def report(above: str | None, run: str, seller_id: str | None, file: "TextIO | N
 @click.option("--customer", "customers", multiple=True, help="Key or id; all parked, without.")
 @_SELLER
 @_REASON
+@_NO_WAIT
 @click.pass_obj
 def retry(
     above: str | None,
+    *,
     run: str,
     customers: tuple[str, ...],
     seller_id: str | None,
     reason: str | None,
+    queue: bool,
 ) -> None:
     """Try the parked accounts of a finished run again; those that succeed leave its list."""
-    _go_on(seller_id or above, run, "retry", reason, customers or None)
+    _go_on(seller_id or above, run, "retry", reason, customers or None, queue=queue)
 
 
 def _step(seller_id: str | None, run: str, act: str, reason: str | None) -> None:
@@ -182,6 +192,8 @@ def _go_on(
     act: str,
     reason: str | None,
     customers: Sequence[str] | None = None,
+    *,
+    queue: bool,
 ) -> None:
     async def do(
         database: "Database", seller: int, now: datetime
@@ -190,8 +202,17 @@ def _go_on(
         from invoicing.run_billing import take_up_run
 
         await _control(
-            database, seller, now, run=run, act=_act(act), reason=reason, customers=customers
+            database,
+            seller,
+            now,
+            run=run,
+            act=_act(act),
+            reason=reason,
+            customers=customers,
+            background=queue,
         )
+        if queue:
+            return await _find(database, seller, now, run=run)
         found, _ = await _find(database, seller, now, run=run)
         with watched() as report:
             await pausable(
@@ -207,6 +228,8 @@ def _go_on(
 
     finished, posted = _on_seller(seller_id, do)
     _show(finished, posted)
+    if queue:
+        return
     if finished.parked or finished.status != "finished":
         sys.exit(FAILED)
 
@@ -226,6 +249,7 @@ async def _control(
     act: "RunAct",
     reason: str | None,
     customers: Sequence[str] | None = None,
+    background: bool = False,
 ) -> None:
     from api.run_watch import operator
     from invoicing.control_run import control_run
@@ -240,6 +264,7 @@ async def _control(
             now=now,
             wall_now=datetime.now(UTC),
             customers=customers,
+            background=background,
         )
 
 
@@ -296,7 +321,7 @@ def _show_runs(found: "Sequence[BillingRun]") -> None:
         table.add_row(
             run.id,
             f"{run.as_of:%Y-%m-%d %H:%M}",
-            run.status.replace("_", " "),
+            run.status.replace("_", " ") + (", fails" if run.failure else ""),
             f"{run.customers_done:,}{total}",
             f"{run.documents:,}",
             f"{len(run.parked):,}",

@@ -17,6 +17,7 @@ from api.background_runs import BackgroundRuns
 from api.idempotency_store import forget_answers
 from dunning.notify import Postman
 from dunning.send_emails import send_emails
+from engine.database_errors import anticipated
 from engine.db import Database, is_free
 from engine.errors import BillingError
 from engine.mail_address import SmtpServer
@@ -67,6 +68,11 @@ async def tick(*, database: Database, now: datetime) -> int:
         except BillingError as error:
             level = logging.DEBUG if error.code == "billing_on_hold" else logging.WARNING
             _log.log(level, "seller %s was not billed: %s", seller, error)
+            continue
+        except Exception as error:
+            if anticipated(error) is not None:  # the database is away: nobody else fares better
+                raise
+            _log.exception("seller %s was not billed", seller)
             continue
         if run is None:
             continue

@@ -199,6 +199,19 @@ class Fallback(Record, frozen=True, kw_only=True):
     customers: int
 
 
+class RunFailure(Record, frozen=True, kw_only=True):
+    """What kept a worker from going on with a run that nobody waits for, and when it tries again.
+
+    `times` in a row without getting on; what nobody foresaw is `impossible`, and logged once.
+    """
+
+    code: str
+    detail: str
+    times: int
+    failed_at: datetime
+    tried_again_at: datetime
+
+
 class BillingRun(Record, frozen=True, kw_only=True):
     """One period close over many customers.
 
@@ -221,6 +234,7 @@ class BillingRun(Record, frozen=True, kw_only=True):
     estimated_finish_at: datetime | None
     parked: tuple[ParkedAccount, ...]
     fallbacks: tuple[Fallback, ...] = ()
+    failure: RunFailure | None = None
 
 
 class EntryPosting(Record, frozen=True, kw_only=True):

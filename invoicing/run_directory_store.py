@@ -12,7 +12,7 @@ SELECT seller_id, status, runs, customers_done, customers_total, documents, line
   progress_at
 FROM open_billing_runs()
 """)
-_BACKGROUND: Final = text("SELECT seller, id FROM background_billing_runs()")
+_BACKGROUND: Final = text("SELECT seller, id, rests FROM background_billing_runs()")
 
 
 class OpenRuns(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,12 +29,21 @@ class OpenRuns(msgspec.Struct, frozen=True, kw_only=True):
     progress_at: datetime
 
 
+class BackgroundRun(msgspec.Struct, frozen=True, kw_only=True):
+    """A run that nobody waits for; `rests` while it is not to be tried again yet."""
+
+    seller: int
+    run: str
+    rests: bool
+
+
 async def list_open_runs(*, connection: AsyncConnection) -> list[OpenRuns]:
     """Runs that are not over, by seller id and status."""
     rows = await connection.execute(_OPEN)
     return [msgspec.convert(dict(row), OpenRuns, strict=False) for row in rows.mappings()]
 
 
-async def list_background_runs(*, connection: AsyncConnection) -> list[tuple[int, str]]:
-    """(seller, run) of what a worker is to go on with, in the order in which it is due."""
-    return [(row.seller, row.id) for row in await connection.execute(_BACKGROUND)]
+async def list_background_runs(*, connection: AsyncConnection) -> list[BackgroundRun]:
+    """What a worker is to go on with, in the order in which it is due."""
+    rows = await connection.execute(_BACKGROUND)
+    return [BackgroundRun(seller=row.seller, run=row.id, rests=row.rests) for row in rows]

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from invoicing.run_states import RunStatus
 
+LONGEST_REST_SECONDS: Final = 300
 _TAKE_UP: Final = text("""
 UPDATE billing_runs SET progress_at = clock_timestamp()
 WHERE seller = current_seller() AND id = :run AND status IN ('running', 'reviewing')
@@ -19,10 +20,17 @@ RETURNING customers_done, status
 """)
 _NOTE: Final = text("""
 UPDATE billing_runs SET documents = documents + :documents, lines = lines + :lines,
-  customers_done = customers_done + :customers, progress_at = clock_timestamp(),
+  customers_done = customers_done + :customers, progress_at = clock_timestamp(), failures = 0,
+  tried_again_at = NULL,
   worked_micros = worked_micros
     + coalesce(CAST(extract(epoch FROM clock_timestamp() - progress_at) * 1000000 AS bigint), 0)
 WHERE seller = current_seller() AND id = :run
+""")
+_FAILED: Final = text("""
+UPDATE billing_runs SET failures = failures + 1, failure_code = :code, failure_detail = :detail,
+  failed_at = clock_timestamp(), tried_again_at = clock_timestamp()
+    + least(:longest, power(2, least(failures + 1, 20))) * interval '1 second'
+WHERE seller = current_seller() AND id = :run AND status IN ('queued', 'running', 'reviewing')
 """)
 _TOTAL_DUE: Final = text("""
 UPDATE billing_runs SET customers_total = customers_done + :aside + (
@@ -54,6 +62,12 @@ async def note_progress(
     """Add what a chunk did, and the time since the one before."""
     row = {"run": run, "customers": customers, "documents": documents, "lines": lines}
     await connection.execute(_NOTE, row)
+
+
+async def note_failure(*, connection: AsyncConnection, run: str, code: str, detail: str) -> None:
+    """Have a run tell what it failed of, and rest: 2, 4, 8 … seconds, while it does not get on."""
+    row = {"run": run, "code": code, "detail": detail[:500], "longest": LONGEST_REST_SECONDS}
+    await connection.execute(_FAILED, row)
 
 
 async def estimate_total(

@@ -9,7 +9,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from invoicing.fallback_store import list_fallbacks
-from invoicing.model import BillingRun, Fallback, ParkedAccount
+from invoicing.model import BillingRun, Fallback, ParkedAccount, RunFailure
 from invoicing.run_pace import pace
 from invoicing.run_states import RunStatus
 
@@ -40,7 +40,8 @@ VALUES (:id, :as_of, CAST(:customers AS text[]), :pending, :approve, :queued,
 ON CONFLICT DO NOTHING
 """)
 _FINISH: Final = text("""
-UPDATE billing_runs SET status = 'finished', finished_at = :now, retrying = NULL
+UPDATE billing_runs SET status = 'finished', finished_at = :now, retrying = NULL,
+  failures = 0
 WHERE seller = current_seller() AND id = :run AND status = 'running'
 """)
 _PARK: Final = text("""
@@ -61,7 +62,8 @@ WHERE p.seller = current_seller() AND p.run = :run ORDER BY c.key
 """)
 _LIST: Final = text("""
 SELECT id, as_of, status, started_at, approved_at, finished_at, documents, lines, customers_done,
-  customers_total, worked_micros, progress_at FROM billing_runs
+  customers_total, worked_micros, progress_at, failures, failure_code AS code,
+  failure_detail AS detail, failed_at, tried_again_at FROM billing_runs
 WHERE seller = current_seller() AND (CAST(:id AS text) IS NULL OR id = :id)
   AND (CAST(:after AS text) IS NULL OR id > :after)
 ORDER BY id LIMIT :limit
@@ -97,6 +99,8 @@ SELECT EXISTS (SELECT FROM billing_runs o JOIN billing_runs r ON r.seller = o.se
 """)
 _MOVE: Final = text("""
 UPDATE billing_runs SET status = :status, background = background OR :background,
+  failures = CASE WHEN :status = 'running' AND status = 'queued' THEN failures ELSE 0 END,
+  tried_again_at = CASE WHEN :status = 'running' AND status = 'queued' THEN tried_again_at END,
   finished_at = CASE WHEN :status = 'cancelled' THEN CAST(:now AS timestamptz) END,
   approved_at = CASE WHEN status = 'awaiting_approval' AND :status = 'running'
     THEN CAST(:now AS timestamptz) ELSE approved_at END,
@@ -355,6 +359,17 @@ def _answer(
         estimated_finish_at=reached.estimated_finish_at,
         parked=parked,
         fallbacks=fallbacks,
+        failure=_failure(row) if row.failures else None,
+    )
+
+
+def _failure(row: Any) -> RunFailure:
+    return RunFailure(
+        code=row.code,
+        detail=row.detail,
+        times=row.failures,
+        failed_at=row.failed_at,
+        tried_again_at=row.tried_again_at,
     )
 
 

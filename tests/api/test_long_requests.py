@@ -241,6 +241,40 @@ async def test_a_run_that_has_to_wait_holds_no_other_of_its_seller_up(
     )
 
 
+async def test_a_run_that_fails_tells_so_and_rests(
+    world: World, superuser: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    await subscribe(world)
+    runs = BackgroundRuns(database=world.database, clock=world.clock)
+    asked = await world.send("POST", "/v1/billing_runs", json=RUN | {"wait": False})
+    assert asked.json()["failure"] is None
+    path = f"/v1/billing_runs/{asked.json()['id']}"
+
+    async def look() -> dict[str, Any]:
+        await runs.look()
+        await runs.wait()
+        return (await world.send("GET", path)).json()
+
+    await superuser.execute("REVOKE SELECT ON due_instants FROM usance_app")
+    failure = (await look())["failure"]
+    assert (failure["code"], failure["times"]) == ("impossible", 1)
+    assert "permission denied for table due_instants" in failure["detail"]
+    rest = "SELECT extract(epoch FROM tried_again_at - failed_at)::int FROM billing_runs"
+    rests = [await superuser.fetchval(rest)]
+    await superuser.execute("UPDATE billing_runs SET tried_again_at = 'infinity'")
+    assert (await look())["failure"]["times"] == 1
+    for _ in range(9):
+        await superuser.execute("UPDATE billing_runs SET tried_again_at = '2026-01-01'")
+        assert (await look())["failure"]["detail"] == failure["detail"]
+        rests.append(await superuser.fetchval(rest))
+    assert rests == [2, 4, 8, 16, 32, 64, 128, 256, 300, 300]
+    assert len([each for each in caplog.records if each.levelname == "ERROR"]) == 1
+    await superuser.execute("GRANT SELECT ON due_instants TO usance_app")
+    await superuser.execute("UPDATE billing_runs SET tried_again_at = '2026-01-01'")
+    told = await look()
+    assert (told["status"], told["documents"], told["failure"]) == ("finished", 1, None)
+
+
 async def test_a_worker_that_is_stopped_as_it_begins_with_a_run_ends(
     world: World, superuser: Any
 ) -> None:

@@ -8,6 +8,8 @@ from typing import Any
 import asyncpg
 import pytest
 
+from api.background_runs import BackgroundRuns
+from engine.db import APP_ROLE, PATIENT, open_database
 from tests.api.command_line import USANCE, create_seller, environment, usance
 from tests.api.world import START, World
 from tests.faults import billing_kills as kills
@@ -50,6 +52,32 @@ def test_a_run_is_approved_at_the_command_line(database_url: str, tmp_path: Path
     again = usance("runs", "approve", run, **place)
     assert again.returncode == 2
     assert "is finished" in again.stderr
+
+
+def test_a_run_is_left_to_a_worker_at_the_command_line(database_url: str, tmp_path: Path) -> None:
+    asyncio.run(kills.fill_books(database_url, 3))
+    place = {"database_url": database_url, "home": tmp_path}
+    refused = usance("run", "--no-wait", "--dry-run", **place)
+    assert refused.returncode == 2
+    queued = usance("run", "--as-of", "2026-03-15", "--no-wait", **place)
+    assert queued.returncode == 0, queued.stderr
+    run = next(word for word in queued.stdout.split() if word.startswith("run_"))
+    assert f"usance runs show {run}" in queued.stdout
+    listed = usance("runs", **place)
+    assert run in listed.stdout and "queued" in listed.stdout
+
+    async def work() -> None:
+        database = open_database(dsn=database_url, role=APP_ROLE, waiting=PATIENT)
+        runs = BackgroundRuns(database=database, clock=lambda: START)
+        await runs.look()
+        await runs.wait()
+        await database.close()
+
+    asyncio.run(work())
+    shown = usance("runs", "show", run, **place)
+    assert shown.returncode == 0, shown.stderr
+    assert "queued" not in shown.stdout and "0 documents" not in shown.stdout
+    assert "finished" in usance("runs", **place).stdout
 
 
 def test_an_interrupted_run_is_paused_and_says_how_to_go_on(

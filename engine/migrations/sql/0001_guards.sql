@@ -254,10 +254,10 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
   GROUP BY 1, 2 ORDER BY 1, 2
 $$;
 
--- Runs that nobody waits for and that a worker is to go on with, of test sellers too.
-CREATE FUNCTION background_billing_runs() RETURNS TABLE (seller integer, id text)
+-- Runs that nobody waits for and that a worker is to go on with, of test sellers too; one that failed rests before.
+CREATE FUNCTION background_billing_runs() RETURNS TABLE (seller integer, id text, rests boolean)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
-  SELECT r.seller, r.id FROM billing_runs r
+  SELECT r.seller, r.id, coalesce(r.tried_again_at > clock_timestamp(), false) FROM billing_runs r
   WHERE r.background AND r.status IN ('queued', 'running', 'reviewing') ORDER BY r.seller, r.as_of, r.id
 $$;
 

@@ -605,6 +605,11 @@ CREATE TABLE billing_runs (
   customers_total integer, -- null until they were counted
   worked_micros bigint NOT NULL DEFAULT 0, -- without pauses; like progress_at by the clock on the wall
   progress_at timestamptz,
+  failures integer NOT NULL DEFAULT 0, -- of a worker in a row, since it last got on; by the clock on the wall
+  failure_code text, -- of the last one
+  failure_detail text,
+  failed_at timestamptz,
+  tried_again_at timestamptz, -- no worker tries it before
   PRIMARY KEY (seller, id)
 );
 CREATE UNIQUE INDEX billing_runs_running ON billing_runs (seller, as_of) WHERE status = 'running';
