@@ -1,14 +1,13 @@
 """Request bodies: strict JSON into structs, with every error of a body at once.
 
 msgspec stops at the first mistake. So a body that fails is decoded again without types and
-compared with them field by field, each mistake with its JSON pointer.
+compared with them field by field (`engine.mistakes`), each mistake with its JSON pointer.
 """
 
 import re
 from collections.abc import Iterator
 from datetime import datetime
-from types import NoneType, UnionType
-from typing import Annotated, Any, Final, TypeVar, Union, cast, get_args, get_origin
+from typing import Any, Final, TypeVar, cast
 
 import msgspec
 from litestar.dto import AbstractDTO
@@ -17,6 +16,7 @@ from litestar.openapi.spec import Reference, Schema
 from litestar.typing import FieldDefinition
 
 from engine.errors import BillingError, ErrorKind, FieldError
+from engine.mistakes import mistakes, step
 
 T = TypeVar("T")
 EARLIEST_YEAR: Final = 1970
@@ -26,7 +26,6 @@ LATEST_YEAR: Final = 2999
 _FINER: Final = re.compile(
     rb'("\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d\.\d{6})\d+([Zz]|[+-]\d\d:?\d\d)(?=")'
 )
-_WRONG_TYPE: Final = "Expected `"
 
 
 def malformed(code: str, detail: str) -> BillingError:
@@ -68,96 +67,10 @@ def _every_error(body: bytes, wanted: object, first: msgspec.ValidationError) ->
         return malformed("malformed_json", f"the body is no JSON: {error}")
     except RecursionError:
         return malformed("too_deep", "the body is nested too deep")
-    errors = (*_mistakes(untyped, wanted, ""), *_unfit_values(untyped, ""))
+    errors = (*mistakes(value=untyped, wanted=wanted), *_unfit_values(untyped, ""))
     if not errors:
         errors = (FieldError(pointer="", code="invalid", detail=str(first)),)
     return _invalid(errors)
-
-
-def _step(pointer: str, part: str | int) -> str:
-    return f"{pointer}/{str(part).replace('~', '~0').replace('/', '~1')}"
-
-
-def _mistakes(value: object, wanted: object, pointer: str) -> Iterator[FieldError]:
-    """Every way in which `value` is not `wanted`, deepest first found."""
-    if msgspec.Raw in _members(wanted):
-        return
-    try:
-        msgspec.convert(value, wanted)
-    except msgspec.ValidationError as error:
-        inner = list(_inner_mistakes(value, wanted, pointer))
-        yield from inner or [_leaf(pointer, error)]
-
-
-def _leaf(pointer: str, error: msgspec.ValidationError) -> FieldError:
-    text = str(error).partition(" - at `$")[0]
-    code = "wrong_type" if text.startswith(_WRONG_TYPE) and ", got " in text else "invalid"
-    return FieldError(pointer=pointer, code=code, detail=text)
-
-
-def _members(wanted: object) -> list[object]:
-    """The types that an annotation stands for, without null and not-given."""
-    while get_origin(wanted) is Annotated:
-        wanted = get_args(wanted)[0]
-    if get_origin(wanted) in (Union, UnionType):
-        found = [member for part in get_args(wanted) for member in _members(part)]
-        return [one for one in found if one is not NoneType and one is not msgspec.UnsetType]
-    return [wanted]
-
-
-def _inner_mistakes(value: object, wanted: object, pointer: str) -> Iterator[FieldError]:
-    members = _members(wanted)
-    if isinstance(value, dict):
-        given = cast("dict[str, object]", value)
-        structs = [one for one in members if _is_struct(one)]
-        if len(structs) > 1:
-            yield from _union_mistakes(given, structs, pointer)
-        elif structs:
-            yield from _struct_mistakes(given, structs[0], pointer)
-        elif len(members) == 1 and get_origin(members[0]) is dict:
-            inner = get_args(members[0])[1]
-            for key, entry in given.items():
-                yield from _mistakes(entry, inner, _step(pointer, key))
-    elif isinstance(value, list) and len(members) == 1:
-        arguments = get_args(members[0])
-        if get_origin(members[0]) in (list, tuple) and arguments[1:] in ((), (Ellipsis,)):
-            for index, entry in enumerate(cast("list[object]", value)):
-                yield from _mistakes(entry, arguments[0], _step(pointer, index))
-
-
-def _is_struct(wanted: object) -> bool:
-    return isinstance(wanted, type) and issubclass(wanted, msgspec.Struct)
-
-
-def _union_mistakes(
-    given: dict[str, object], structs: list[Any], pointer: str
-) -> Iterator[FieldError]:
-    field = structs[0].__struct_config__.tag_field
-    tags = {one.__struct_config__.tag: one for one in structs}
-    where, tag = _step(pointer, field), given.get(field)
-    if field not in given:
-        yield FieldError(pointer=where, code="required", detail=f"{field!r} is missing")
-    elif not isinstance(tag, str) or tag not in tags:
-        detail = f"must be one of {', '.join(map(str, tags))}"
-        yield FieldError(pointer=where, code="invalid", detail=detail)
-    else:
-        yield from _struct_mistakes(given, tags[tag], pointer)
-
-
-def _struct_mistakes(given: dict[str, object], wanted: Any, pointer: str) -> Iterator[FieldError]:
-    config = wanted.__struct_config__
-    fields = {field.encode_name: field for field in msgspec.structs.fields(wanted)}
-    for name, field in fields.items():
-        if name in given:
-            yield from _mistakes(given[name], field.type, _step(pointer, name))
-        elif field.required:
-            detail = f"{name!r} is missing"
-            yield FieldError(pointer=_step(pointer, name), code="required", detail=detail)
-    if config.forbid_unknown_fields:
-        for name in given:
-            if name not in fields and name != config.tag_field:
-                detail = f"there is no field {name[:60]!r}"
-                yield FieldError(pointer=_step(pointer, name), code="unknown_field", detail=detail)
 
 
 def _unfit_values(value: object, pointer: str) -> Iterator[FieldError]:
@@ -176,13 +89,13 @@ def _unfit_values(value: object, pointer: str) -> Iterator[FieldError]:
     elif isinstance(value, dict):
         for key, entry in cast("dict[str, object]", value).items():
             yield from _unfit_values(key, pointer)
-            yield from _unfit_values(entry, _step(pointer, key))
+            yield from _unfit_values(entry, step(pointer, key))
     elif isinstance(value, list | tuple):
         for index, entry in enumerate(cast("list[object]", value)):
-            yield from _unfit_values(entry, _step(pointer, index))
+            yield from _unfit_values(entry, step(pointer, index))
     elif isinstance(value, msgspec.Struct):
         for name in value.__struct_fields__:
-            yield from _unfit_values(getattr(value, name), _step(pointer, name))
+            yield from _unfit_values(getattr(value, name), step(pointer, name))
 
 
 class StrictBody(AbstractDTO[Any]):

@@ -52,7 +52,7 @@ def backtest(
     body |= {name: value for name, value in told.items() if value is not None}
     if replace_overrides:
         body["replace_overrides"] = True
-    draft = _draft(body, prices)
+    draft = _draft(body)
     if table == "-" and as_json:
         refuse("standard output takes the CSV or the JSON, not both")
     with started() as running, ExitStack() as files:
@@ -87,18 +87,17 @@ def _read(path: Path) -> dict[str, Any]:
     return cast("dict[str, Any]", found)
 
 
-def _draft(body: dict[str, Any], path: Path) -> "SimulationDraft":
+def _draft(body: dict[str, Any]) -> "SimulationDraft":
     import msgspec
 
+    from api.bodies import decode_body
     from api.scenario_file import as_sent
     from invoicing.simulation import SimulationDraft
 
     if "from" not in body:
         refuse("say --from, or from in the file")
-    try:
-        return msgspec.convert(as_sent(body), SimulationDraft)
-    except msgspec.ValidationError as error:
-        refuse(f"{path}: {error}")
+    sent = msgspec.json.encode(as_sent(body))
+    return decode_body(sent, decoder=msgspec.json.Decoder(SimulationDraft), wanted=SimulationDraft)
 
 
 async def _run(

@@ -6,6 +6,7 @@ from typing import Any, Final
 import msgspec
 
 from engine.errors import FieldError
+from engine.mistakes import mistakes
 from engine.period import Alignment
 from plans.prices import Price, PriceBase
 from plans.timeline import pointer_part
@@ -40,10 +41,13 @@ def own_price(
         return errors
     if fields.get("model", body["model"]) != body["model"]:
         body = {name: body[name] for name in PriceBase.__struct_fields__}
+    whole = {**body, **fields}
     try:
-        found = msgspec.convert({**body, **fields}, Price)
+        found = msgspec.convert(whole, Price)
     except msgspec.ValidationError as error:
-        return [FieldError(pointer=pointer, code="invalid", detail=str(error))]
+        return list(mistakes(value=whole, wanted=Price, pointer=pointer)) or [
+            FieldError(pointer=pointer, code="invalid", detail=str(error))
+        ]
     return price_errors(price=found, currency=currency, alignment=alignment, pointer=pointer) or (
         found
     )

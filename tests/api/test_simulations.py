@@ -58,6 +58,60 @@ async def test_bad_bodies_are_problems_before_anything_streams(billed_world) -> 
         assert answer.status_code == 422
 
 
+TOKENS = {"key": "tokens", "kind": "usage", "meter": "tokens", "model": "graduated"}
+OPEN = {"up_to": None, "unit_amount": "0.5"}
+
+
+def tiered(*tiers):
+    return TOKENS | {"tiers": list(tiers)}
+
+
+BASE = {"key": "base", "kind": "recurring", "model": "flat", "flat_amount": "1.00"}
+FIRST = {"up_to": "10", "unit_amount": "1"}
+FAULTS = [
+    ({"prices": [BASE, tiered(FIRST, OPEN | {"unit_amount": "x"})]},
+     {"/prices/1/tiers/1/unit_amount"}),
+    ({"prices": [BASE, tiered(FIRST, OPEN | {"unit_amount": 0.5})]},
+     {"/prices/1/tiers/1/unit_amount"}),
+    ({"prices": [BASE, tiered(FIRST | {"flat_amount": "1.005"}, OPEN)]},
+     {"/prices/1/tiers/0/flat_amount"}),
+    ({"prices": [BASE, tiered(FIRST, FIRST, OPEN)]}, {"/prices/1/tiers/1/up_to"}),
+    ({"prices": [BASE, tiered(FIRST)]}, {"/prices/1/tiers/0/up_to"}),
+    ({"prices": [BASE | {"flat_amount": "1.005"}, tiered(OPEN | {"amount": "1"})]},
+     {"/prices/1/tiers/0/amount"}),
+    ({"prices": [BASE, tiered(OPEN) | {"meter": "none"}]}, {"/prices/1/meter"}),
+    ({"prices": [BASE, BASE]}, {"/prices/1/key"}),
+    ({"overrides": {"tokens": {"tiers": [FIRST, {"unit_amount": "x"}]}}},
+     {"/overrides/tokens/tiers/1/unit_amount"}),
+    ({"overrides": {"tokens": {"tiers": [{"unit_amount": 1, "up_two": "1"}]},
+                    "base": {"flat_amount": "1.005"}}},
+     {"/overrides/tokens/tiers/0/unit_amount", "/overrides/tokens/tiers/0/up_two",
+      "/overrides/base/flat_amount"}),
+    ({"overrides": {"base": {"amount": "1"}}}, {"/overrides/base/amount"}),
+    ({"overrides": {"base": {"model": "per_unit"}}}, {"/overrides/base/unit_amount"}),
+    ({"overrides": {"base": {"meter": "tokens"}}}, {"/overrides/base/meter"}),
+    ({"overrides": {"seats": {"unit_amount": "1"}}}, {"/overrides/seats"}),
+    ({"minimum_commitment": "1.005"}, {"/minimum_commitment"}),
+    ({"minimum_commitment": "-1"}, {"/minimum_commitment"}),
+    ({"with_plan": "none"}, {"/with_plan"}),
+    ({"with_plan": "pro", "with_version": 9}, {"/with_version"}),
+]  # fmt: skip
+
+
+@pytest.mark.anyio
+async def test_each_fault_names_its_own_field(billed_world) -> None:
+    for fields, pointers in FAULTS:
+        good = {"plan": "pro", "overrides": {"base": {"flat_amount": "2.00"}}}
+        lists = [good | {"plan_version": 1}, {"plan": "pro"} | fields]
+        answer = await billed_world.send(
+            "POST", "/v1/simulations", json=BODY | {"price_lists": lists}
+        )
+        assert answer.status_code == 422, (fields, answer.text)
+        told = {error["pointer"] for error in answer.json()["errors"]}
+        told -= {"/price_lists/1/plan"}  # the same version twice
+        assert told == {f"/price_lists/1{pointer}" for pointer in pointers}, answer.text
+
+
 @pytest.fixture(scope="module")
 def told(cluster, tmp_path_factory):
     """The address of a database with the story in it."""
@@ -123,6 +177,16 @@ def test_the_command_writes_a_table_a_file_and_a_picture(told, tmp_path) -> None
         ("- plan: team\n  prices: []\n", (), "--from"),
         ("- plan: team\n  pries: []\n", ("--from", "2026-01-01"), "pries"),
         ("- plan: none\n  prices: []\n", ("--from", "2026-01-01"), "/price_lists/0/plan"),
+        (
+            "- plan: team\n  prices: [{key: a, kind: recurring, model: flat, flat_amount: x}]\n",
+            ("--from", "2026-01-01"),
+            "/price_lists/0/prices/0/flat_amount: ",
+        ),
+        (
+            "- plan: team\n  overrides: {tokens: {tiers: [{unit_amount: -1}]}}\n",
+            ("--from", "2026-01-01"),
+            "/price_lists/0/overrides/tokens/tiers/0/unit_amount: ",
+        ),
         ("just words", ("--from", "2026-01-01"), "holds no price lists"),
         ("- plan: [", ("--from", "2026-01-01"), "line 1"),
         ("- plan: team\n  prices: []\n", ("--from", "2026-01-01", "--to", "2999-01-01"), "/to"),
