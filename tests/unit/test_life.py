@@ -173,7 +173,7 @@ def test_the_end_cuts_every_run():
     [
         ({"kind": "usage"}, "contradictory"),
         ({"unit_amount": "x"}, "invalid"),
-        ({"flat_amount": "1.00"}, "invalid"),
+        ({"flat_amount": "1.00"}, "unknown_field"),
         ({"model": "flat", "flat_amount": "1.005"}, "too_many_digits"),
     ],
 )
