@@ -1,14 +1,12 @@
 """The rules of billing once more, in plain loops over ratios: obvious, slow, sharing no code.
 
-Prices are dictionaries as a caller writes them, quantities and amounts are `Fraction`s: those of
-quicktions, which count as the standard library's do, and several times as fast.
+Prices are dictionaries as a caller writes them, quantities and amounts are `Fraction`s.
 """
 
 import math
 from datetime import UTC, datetime, timedelta
+from fractions import Fraction
 from zoneinfo import ZoneInfo
-
-from quicktions import Fraction
 
 CURRENCY_DIGITS = {"USD": 2, "EUR": 2, "JPY": 0, "KWD": 3}
 

@@ -1,8 +1,7 @@
 """Price lists and quantities at random, leaning towards the edges of the kernel's lanes."""
 
 import random
-
-from quicktions import Fraction
+from fractions import Fraction
 
 CURRENCIES = ["USD", "JPY", "KWD"]
 MODES = ["up", "down", "half_up"]

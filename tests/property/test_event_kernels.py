@@ -54,8 +54,8 @@ class PriceList:
         self.above = np.array([share[0] for share in self.shares], dtype=np.int64)
         self.below = np.array([share[1] for share in self.shares], dtype=np.int64)
 
-    def ratio(self, value: int) -> oracle.Fraction:
-        return oracle.Fraction(value, 10**self.digits)
+    def ratio(self, value: int) -> Fraction:
+        return Fraction(value, 10**self.digits)
 
     def quantities(self, mantissas: list[int]) -> Quantities:
         fits = all(abs(value) < 2**63 for value in mantissas)
@@ -85,7 +85,7 @@ class PriceList:
         """The oracle's amounts; lines that no column could hold are emptied."""
         wanted = []
         for line, (row, share) in enumerate(zip(self.rows, self.shares, strict=True)):
-            place = (oracle.Fraction(*share), self.currencies[row])
+            place = (Fraction(*share), self.currencies[row])
             amount = oracle.rounded(exact(self.bodies[row], used[line], *place), self.rounding)
             if amount >= 2**63:
                 used[line] = nothing
@@ -216,8 +216,7 @@ def explained(seed: int, feed: Feed) -> int:
             used.append([price_lists.mantissa(chance, body, listed.digits)])
     traces = []
     for line, row in enumerate(listed.rows):
-        share = Fraction(*listed.shares[line])
-        values = [Fraction(value, 10**listed.digits) for value in used[line]]
+        share, values = Fraction(*listed.shares[line]), [listed.ratio(x) for x in used[line]]
         traces.append(
             explain(
                 price=listed.prices[row],

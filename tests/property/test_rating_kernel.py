@@ -42,8 +42,8 @@ def batch(seed: int, lines: int, digits: int, rounding: Rounding):
     ]
 
     def wanted(line):
-        quantity = oracle.Fraction(mantissas[line], 10**digits)
-        share = oracle.Fraction(*shares[line])
+        quantity = Fraction(mantissas[line], 10**digits)
+        share = Fraction(*shares[line])
         exact = oracle.amount_minor(bodies[rows[line]], quantity, share, currencies[rows[line]])
         return oracle.rounded(exact, rounding)
 
