@@ -15,7 +15,7 @@ from invoicing.blame import is_of_an_account
 from invoicing.derive import Derived, following_due, load_work, up_to_following
 from invoicing.derive_ahead import DeriveAhead
 from invoicing.derive_alike import derive_alike
-from invoicing.derive_portion import Portion, Stretch, apart, derive_portion, earlier
+from invoicing.derive_portion import Portion, Stretch, apart, cut, derive_portion, due_in, earlier
 from invoicing.park_accounts import Parking
 from invoicing.portions import Portions, Progress
 from invoicing.post import Posted, StaleDerivationError, post
@@ -23,7 +23,7 @@ from invoicing.post_alike import Chunk, NotAlikeError, Written, outlook_of, post
 from invoicing.run_desk import NotAsApprovedError, RunDesk
 from invoicing.sweep_usage import mark_usage, take_usage
 from invoicing.tax_provider import TaxUnknownError
-from invoicing.work_store import DueCustomer, due_customer, due_with_terms, pending_customers
+from invoicing.work_store import DueCustomer, due_customer, pending_customers
 from invoicing.write_ahead import Ahead, chunks_of
 from plans.model import Seller
 from plans.seller_store import load_seller
@@ -204,9 +204,7 @@ class BillingPass:
                 raise
             await self._parking.park_unreadable(one_by_one, error)
             return True
-        if following is not None:
-            end = sum(each.due_at < following for each in due[:end])
-            work = [item for item in work if item.due.due_at < following]
+        end, work = cut(due=due[:end], work=work, following=following)
         derived = await self._parking.derive(work)
         if sheaf is None:
             await self._post_derived(derived, sweeps)
@@ -237,14 +235,7 @@ class BillingPass:
         due: list[Due] = []
         try:
             async with self._snapshot() as connection:
-                stretch = self._stretch()
-                due, _ = await due_with_terms(
-                    connection=connection,
-                    due_by=stretch.due_by,
-                    limit=stretch.limit,
-                    parked=stretch.parked,
-                    customers=stretch.customers,
-                )
+                due, _ = await due_in(connection=connection, stretch=self._stretch())
                 sheaf = await derive_alike(
                     connection=connection,
                     seller=self.seller,

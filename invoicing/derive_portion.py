@@ -8,7 +8,7 @@ import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from invoicing.alike import Due, Sheaf, following_of
-from invoicing.derive import Derived, derive, following_due, load_work
+from invoicing.derive import Derived, Work, derive, following_due, load_work
 from invoicing.derive_alike import derive_alike
 from invoicing.portions import Portions
 from invoicing.post_alike import Chunk, Outlook, outlook_of
@@ -73,14 +73,7 @@ async def derive_portion(
     the same terms. Raises BillingError, and whatever else is wrong with an account.
     """
     book = PriceBook()
-    due, goes_on = await due_with_terms(
-        connection=connection,
-        due_by=stretch.due_by,
-        limit=stretch.limit,
-        parked=stretch.parked,
-        customers=stretch.customers,
-        after=stretch.after,
-    )
+    due, goes_on = await due_in(connection=connection, stretch=stretch)
     sheaf = await derive_alike(
         connection=connection, seller=seller, due=due, book=book, few=portions.few
     )
@@ -89,12 +82,9 @@ async def derive_portion(
     end, one_by_one = apart(due, sheaf, portions.segment)
     work = await load_work(connection=connection, due=one_by_one, book=book)
     following = earlier(following_due(work=work), following_of(sheaf, end))
-    goes_on = goes_on or end < len(due)
-    if following is not None:
-        reached = sum(each.due_at < following for each in due[:end])
-        goes_on = goes_on and reached == end
-        work = [item for item in work if item.due.due_at < following]
-        end = reached
+    reached, work = cut(due=due[:end], work=work, following=following)
+    goes_on = reached == end and (goes_on or end < len(due))
+    end = reached
     derived = await derive(connection=connection, seller=seller, work=work) if work else []
     chunks = (
         []
@@ -110,6 +100,28 @@ async def derive_portion(
         goes_on=goes_on,
         outlook=await outlook_of(connection=connection, seller=seller, as_of=as_of),
     )
+
+
+async def due_in(*, connection: AsyncConnection, stretch: Stretch) -> tuple[list[Due], bool]:
+    """The customers of a stretch, and whether there may be more."""
+    return await due_with_terms(
+        connection=connection,
+        due_by=stretch.due_by,
+        limit=stretch.limit,
+        parked=stretch.parked,
+        customers=stretch.customers,
+        after=stretch.after,
+    )
+
+
+def cut(
+    *, due: Sequence[Due], work: Sequence[Work], following: datetime | None
+) -> tuple[int, list[Work]]:
+    """How many of the customers, and what of the work, fall due before any does again."""
+    if following is None:
+        return len(due), list(work)
+    reached = sum(each.due_at < following for each in due)
+    return reached, [item for item in work if item.due.due_at < following]
 
 
 def apart(due: Sequence[Due], sheaf: Sheaf | None, most: int) -> tuple[int, list[DueCustomer]]:
