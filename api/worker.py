@@ -25,7 +25,7 @@ from invoicing.email_store import list_mailing_sellers
 from invoicing.end_due_credits import end_due_credits
 from invoicing.enter_held import enter_due
 from invoicing.model import BillingRun
-from invoicing.proposal_store import is_any_due, leave_to_worker
+from invoicing.proposal_store import leave_to_worker
 from invoicing.propose_run import propose_run
 from invoicing.queue_emails import queue_emails
 from invoicing.run_billing import run_billing
@@ -33,6 +33,7 @@ from invoicing.sweep_usage import billing_lock
 from invoicing.top_up_credits import top_up_credits
 from invoicing.watch_spending import watch_spending
 from invoicing.watch_usage import watch_usage
+from invoicing.work_store import is_any_due
 from metering.fold_usage import Folded, fold_usage
 from plans.seller_directory_store import (
     list_alerted_sellers,

@@ -1,6 +1,6 @@
-"""SQL of billing runs that are proposed: what there is to propose, and that it was."""
+"""SQL of billing runs that are proposed: whether one stands, and that it was made."""
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Final
 
 from sqlalchemy import text
@@ -17,12 +17,6 @@ WHERE seller = current_seller() AND status IN ('running', 'reviewing') AND NOT b
 _REFUSED: Final = text("""
 SELECT EXISTS (SELECT FROM billing_runs WHERE seller = current_seller() AND approve
   AND status = 'cancelled' AND customers IS NULL AND finished_at > :since)
-""")
-_DUE: Final = text("""
-SELECT EXISTS (SELECT FROM due_instants d
-WHERE d.seller = current_seller() AND d.next_due_at <= :due_by AND NOT EXISTS (
-  SELECT FROM parked_accounts p WHERE p.seller = d.seller
-    AND p.customer = d.bill_to AND p.parked_at > :parked_since))
 """)
 _PROPOSED: Final = text("""
 UPDATE billing_runs SET status = 'awaiting_approval', proposals = proposals + 1
@@ -44,14 +38,6 @@ async def is_any_open(*, connection: AsyncConnection) -> bool:
 async def was_refused(*, connection: AsyncConnection, since: datetime) -> bool:
     """Whether a proposal over all customers was rejected, or cancelled, after that."""
     return bool((await connection.execute(_REFUSED, {"since": since})).scalar_one())
-
-
-async def is_any_due(
-    *, connection: AsyncConnection, due_by: datetime, now: datetime, rest: timedelta
-) -> bool:
-    """Whether something is due by `due_by` of whoever was not parked within the `rest`."""
-    row = {"due_by": due_by, "parked_since": now - rest}
-    return bool((await connection.execute(_DUE, row)).scalar_one())
 
 
 async def note_proposed(*, connection: AsyncConnection, run: str) -> int:

@@ -6,10 +6,11 @@ from typing import Final
 from engine.db import Database
 from invoicing.credit_store import next_credit_end
 from invoicing.end_credits import end_credits
-from invoicing.proposal_store import is_any_due, is_any_open, was_refused
+from invoicing.proposal_store import is_any_open, was_refused
 from invoicing.queue_run import queue_run
 from invoicing.run_store import Unfinished
 from invoicing.store import lock_billing
+from invoicing.work_store import is_any_due
 from plans.seller_store import load_seller
 
 REFUSED_FOR: Final = timedelta(days=1)

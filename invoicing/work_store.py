@@ -1,7 +1,7 @@
 """SQL of the work list: what is due or pending, and of subscriptions what decides it."""
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 import msgspec
@@ -92,6 +92,13 @@ WHERE c.seller = current_seller() AND c.id <> ALL(:parked)
 ORDER BY c.key COLLATE "C" LIMIT :limit
 """)
 
+_ANY_DUE: Final = text("""
+SELECT EXISTS (SELECT FROM due_instants d
+WHERE d.seller = current_seller() AND d.next_due_at <= :due_by AND NOT EXISTS (
+  SELECT FROM parked_accounts p WHERE p.seller = d.seller
+    AND p.customer = d.bill_to AND p.parked_at > :parked_since))
+""")
+
 
 class DueCustomer(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One unit of work: a customer and the due instant to bill.
@@ -151,6 +158,14 @@ async def due_customers(
     """The same, to be derived one by one. `customers` (ids) leaves out others."""
     found = await _find_due(connection, due_by, limit, parked, customers, terms=False)
     return [due_customer(each) for each in found]
+
+
+async def is_any_due(
+    *, connection: AsyncConnection, due_by: datetime, now: datetime, rest: timedelta
+) -> bool:
+    """Whether something is due by `due_by` of whoever was not parked within the `rest`."""
+    row = {"due_by": due_by, "parked_since": now - rest}
+    return bool((await connection.execute(_ANY_DUE, row)).scalar_one())
 
 
 async def pending_customers(
