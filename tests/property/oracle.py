@@ -6,15 +6,22 @@ Prices are dictionaries as a caller writes them, quantities and amounts are `Fra
 import math
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
+from functools import lru_cache
 from zoneinfo import ZoneInfo
 
 CURRENCY_DIGITS = {"USD": 2, "EUR": 2, "JPY": 0, "KWD": 3}
 
 
+@lru_cache(maxsize=4096)
+def ratio(written):
+    """A decimal as a caller writes it; the same few of a price list are read again and again."""
+    return Fraction(written)
+
+
 def amount_minor(price, quantity, fraction, currency):
     """Exact minor units of one charge for a quantity."""
     quantity = max(Fraction(0), quantity)
-    allowance = Fraction(price.get("included_quantity", "0")) * bound_share(price, fraction)
+    allowance = ratio(price.get("included_quantity", "0")) * bound_share(price, fraction)
     quantity = max(Fraction(0), quantity - allowance)
     if "quantity_rounding" in price:
         quantity = rounded_quantity(quantity, price["quantity_rounding"])
@@ -35,7 +42,7 @@ def events_minor(price, events, fraction, currency):
         pays_on = value
         if still_free:
             enough_events = "free_events" in price and not before < price["free_events"] * share
-            limit = Fraction(price["free_amount"]) * share if "free_amount" in price else None
+            limit = ratio(price["free_amount"]) * share if "free_amount" in price else None
             if enough_events:
                 still_free = False
             elif limit is not None and running > limit:
@@ -44,11 +51,11 @@ def events_minor(price, events, fraction, currency):
         before += 1
         if still_free:
             continue
-        charge = pays_on * Fraction(price["rate"]) / 100 + Fraction(price.get("fixed_amount", "0"))
-        if "event_minimum" in price and charge < Fraction(price["event_minimum"]):
-            charge = Fraction(price["event_minimum"])
-        if "event_maximum" in price and charge > Fraction(price["event_maximum"]):
-            charge = Fraction(price["event_maximum"])
+        charge = pays_on * ratio(price["rate"]) / 100 + ratio(price.get("fixed_amount", "0"))
+        if "event_minimum" in price and charge < ratio(price["event_minimum"]):
+            charge = ratio(price["event_minimum"])
+        if "event_maximum" in price and charge > ratio(price["event_maximum"]):
+            charge = ratio(price["event_maximum"])
         total += charge
     return finished(price, max(total, Fraction(0)), fraction, currency)
 
@@ -64,7 +71,7 @@ def cells_minor(price, cells, fraction, currency):
         units = max(Fraction(0), quantity)
         if "quantity_rounding" in price:
             units = rounded_quantity(units, price["quantity_rounding"])
-        total += units * Fraction(unit)
+        total += units * ratio(unit)
     return finished(price, total, fraction, currency)
 
 
@@ -77,9 +84,9 @@ def finished(price, amount, fraction, currency):
         shrink = price.get("prorate_tiers", False) and (price["kind"] == "usage" or recurring)
         share = fraction if shrink else Fraction(1)
         if "minimum_amount" in price:
-            amount = max(amount, Fraction(price["minimum_amount"]) * share)
+            amount = max(amount, ratio(price["minimum_amount"]) * share)
         if "maximum_amount" in price:
-            amount = min(amount, Fraction(price["maximum_amount"]) * share)
+            amount = min(amount, ratio(price["maximum_amount"]) * share)
     return amount * 10 ** CURRENCY_DIGITS[currency]
 
 
@@ -102,22 +109,22 @@ def rounded_quantity(quantity, rounding):
 def model_amount(price, quantity, shrink):
     match price["model"]:
         case "flat":
-            return Fraction(price["flat_amount"])
+            return ratio(price["flat_amount"])
         case "per_unit":
-            return quantity * Fraction(price["unit_amount"])
+            return quantity * ratio(price["unit_amount"])
         case "package":
-            size = Fraction(price["package_size"])
+            size = ratio(price["package_size"])
             count = math.floor(quantity / size)
             if price.get("package_rounding", "up") == "up" and count * size < quantity:
                 count += 1
-            return count * Fraction(price["unit_amount"])
+            return count * ratio(price["unit_amount"])
         case "graduated":
             return graduated(price, quantity, shrink)
         case "volume" | "stairstep":
             return volume(price, quantity, shrink)
         case "graduated_percentage":
             tiers = [
-                tier | {"unit_amount": Fraction(tier.get("rate") or "0") / 100}
+                tier | {"unit_amount": ratio(tier.get("rate") or "0") / 100}
                 for tier in price["tiers"]
             ]
             return graduated(price | {"tiers": tiers}, quantity, shrink)
@@ -132,10 +139,10 @@ def graduated(price, quantity, shrink):
     for number, tier in enumerate(price["tiers"]):
         if number > 0 and quantity <= lower:
             break
-        upper = quantity if tier["up_to"] is None else Fraction(tier["up_to"]) * shrink
+        upper = quantity if tier["up_to"] is None else ratio(tier["up_to"]) * shrink
         inside = min(quantity, upper) - lower
-        total += inside * Fraction(tier.get("unit_amount") or "0")
-        total += Fraction(tier.get("flat_amount") or "0")
+        total += inside * ratio(tier.get("unit_amount") or "0")
+        total += ratio(tier.get("flat_amount") or "0")
         lower = upper
     return total
 
@@ -144,9 +151,9 @@ def volume(price, quantity, shrink):
     if quantity == 0 and not price.get("flat_at_zero", True):
         return Fraction(0)
     for tier in price["tiers"]:
-        if tier["up_to"] is None or quantity <= Fraction(tier["up_to"]) * shrink:
-            unit = Fraction(tier.get("unit_amount") or "0")
-            return quantity * unit + Fraction(tier.get("flat_amount") or "0")
+        if tier["up_to"] is None or quantity <= ratio(tier["up_to"]) * shrink:
+            unit = ratio(tier.get("unit_amount") or "0")
+            return quantity * unit + ratio(tier.get("flat_amount") or "0")
     raise AssertionError("the last tier is open")
 
 
