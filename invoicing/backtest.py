@@ -305,7 +305,7 @@ async def open_backtest(
     if not await is_free(connection=connection, name=f"simulation {seller}"):
         detail = "another simulation of this seller is under way; try again when it is done"
         raise BillingError("simulation_running", detail, kind=ErrorKind.CONFLICT)
-    stretch = Stretch(start=start, end=end)
+    stretch = Stretch(start=start, end=end, timezone=found.timezone)
     set_aside = frozenset[str]()
     if draft.replace_overrides:
         set_aside = await own_prices_of(connection=connection, plans=list(offers))

@@ -16,7 +16,7 @@ _LEFT: Final = 150
 _RIGHT: Final = 150
 _ROOM: Final = WIDTH - _LEFT - _RIGHT
 _TOP: Final = 84
-_PANEL: Final = 474
+_PANEL: Final = 500
 _PLOT: Final = 190
 _SIDE: Final = 70
 _BAR: Final = 26
@@ -51,12 +51,19 @@ def draw_chart(simulation: Simulation) -> str:
         f'<rect width="{WIDTH}" height="{height}" fill="#ffffff"/>',
         _text(32, 40, title, "title"),
         _text(32, 63, f"{_stretch(simulation)}; before coupons, credit and tax", "soft"),
+        *_left_out(simulation),
     ]
     if not simulation.totals:
         parts.append(_text(32, _TOP + 40, "No charges in this stretch.", "head"))
     for place, effect in enumerate(simulation.totals):
         parts += _panel(effect, _TOP + _PANEL * place)
     return "\n".join([*parts, "</svg>", ""])
+
+
+def _left_out(simulation: Simulation) -> Iterator[str]:
+    count = simulation.not_simulated_count
+    if count:
+        yield _text(WIDTH - 32, 40, f"left out of all sums: {_count(count)}", "head end")
 
 
 def _stretch(simulation: Simulation) -> str:
@@ -70,7 +77,8 @@ def _sentence(one: CurrencyEffect) -> str:
     percent = "" if one.percent is None else f" ({_signed(one.percent)} %)"
     return (
         f"{one.currency}: {shown(one.present)} with the present prices, {shown(one.simulated)} with"
-        f" the others, {_signed(one.difference)}{percent}. Customers paying"
+        f" the others, {_signed(one.difference)}{percent}; by the month"
+        f" {_signed(one.mrr.difference)}. Customers paying"
         f" less: {one.winners}, more: {one.losers}, the same: {one.unchanged}."
     )
 
@@ -82,10 +90,15 @@ def _panel(one: CurrencyEffect, top: int) -> Iterator[str]:
     percent = "" if one.percent is None else f"  ({_signed(one.percent)} %)"
     yield _text(WIDTH - 32, top + 32, f"{_signed(one.difference)}{percent}", "head end")
     yield from _totals(one, top + 48)
-    yield _text(32, top + 152, "Customers by what they pay less or more", "head")
-    yield _text(WIDTH - 32, top + 152, f"customers: {_count(one.customers)}", "soft end")
-    yield from _legend(one, top + 176)
-    yield from _histogram(one, top + 196)
+    monthly = (
+        f"by the month, without one-time prices: {shown(one.mrr.present)} \u2192"
+        f" {shown(one.mrr.simulated)} ({_signed(one.mrr.difference)})"
+    )
+    yield _text(_LEFT, top + 136, monthly, "soft")
+    yield _text(32, top + 178, "Customers by what they pay less or more", "head")
+    yield _text(WIDTH - 32, top + 178, f"customers: {_count(one.customers)}", "soft end")
+    yield from _legend(one, top + 202)
+    yield from _histogram(one, top + 222)
     yield "</g>"
 
 
@@ -159,6 +172,8 @@ def _ticks(bins: Sequence[Bin], *, left: int, step: int, base: int) -> Iterator[
     """The bounds between classes, as many as have room; zero always."""
     bounds = [each.low for each in bins] + [bins[-1].high]
     zero = next((place for place, each in enumerate(bounds) if _is_zero(each)), 0)
+    if not any(each.partition(".")[2].strip("0") for each in bounds if each is not None):
+        bounds = [None if each is None else each.partition(".")[0] for each in bounds]
     longest = max(len(shown(each)) for each in bounds if each is not None)
     every = -(-(longest * 7 + 12) // step)
     for place, each in enumerate(bounds):
@@ -184,11 +199,11 @@ def marks(*, most: int) -> list[int]:
 
 
 def shown(amount: str) -> str:
-    """An amount with thin gaps between thousands and a true minus; whole ones without zeros."""
+    """An amount with thin gaps between thousands and a true minus, all its digits kept."""
     sign = MINUS if amount.startswith("-") else ""
     whole, _, fraction = amount.removeprefix("-").partition(".")
     told = f"{int(whole):,}".replace(",", "\u2009")
-    return f"{sign}{told}" + (f".{fraction}" if fraction.strip("0") else "")
+    return f"{sign}{told}" + (f".{fraction}" if fraction else "")
 
 
 def _count(number: int) -> str:

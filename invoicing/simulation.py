@@ -6,11 +6,13 @@ Amounts are those of charges: before coupons, credit and tax. Currencies are nev
 import heapq
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Annotated, Final
+from fractions import Fraction
+from typing import Annotated, Final, Self
 
 import msgspec
 
 from engine.money import Rounding, format_amount, round_ratio
+from engine.period import Alignment, Calendar, IntervalUnit, period_holding
 from invoicing.charges import Charge
 from invoicing.export_table import Cell, format_row
 from plans.price_lists import PriceListDraft
@@ -23,7 +25,6 @@ TOLD: Final = 20
 BINS: Final = 10
 """Classes of a histogram on either side of zero."""
 
-YEAR_DAYS: Final = 365
 _MICROSECOND: Final = timedelta(microseconds=1)
 COLUMNS: Final[Mapping[str, Cell]] = {
     "customer": Cell.TEXT,
@@ -45,10 +46,29 @@ BUCKETS: Final = 3
 
 
 class Stretch(msgspec.Struct, frozen=True, kw_only=True):
-    """(start, end]: charges whose part of a period ended in it; one-time ones in [start, end)."""
+    """(start, end]: charges whose part of a period ended in it; one-time ones in [start, end).
+
+    Its months are those of the timezone.
+    """
 
     start: datetime
     end: datetime
+    timezone: str = "UTC"
+
+    @property
+    def months(self) -> Fraction:
+        """How many months it has from its start on, the last one in part perhaps."""
+        calendar = Calendar(
+            unit=IntervalUnit.MONTH,
+            count=1,
+            alignment=Alignment.ANNIVERSARY,
+            anchor_at=self.start,
+            anchor_day=None,
+            timezone=self.timezone,
+        )
+        last = period_holding(calendar=calendar, at=self.end)
+        part = Fraction((self.end - last.start) // _MICROSECOND)
+        return last.index + part / ((last.end - last.start) // _MICROSECOND)
 
     def holds(self, charge: Charge) -> bool:
         """Whether the charge is looked at."""
@@ -232,19 +252,11 @@ class _Sums:
 
     def answer(self, *, currency: str, stretch: Stretch) -> CurrencyEffect:
         present, simulated = sum(self.present), sum(self.simulated)
-        monthly = {
-            name: _monthly(
-                sum(self.present[bucket] for bucket in buckets),
-                sum(self.simulated[bucket] for bucket in buckets),
-                currency=currency,
-                stretch=stretch,
-            )
-            for name, buckets in (
-                ("recurring", (RECURRING,)),
-                ("usage", (USAGE,)),
-                ("mrr", (RECURRING, USAGE)),
-            )
-        }
+        months = stretch.months
+        recurring, usage = (
+            _Monthly.of(self.present[bucket], self.simulated[bucket], months=months)
+            for bucket in (RECURRING, USAGE)
+        )
         count = len(self.differences)
         return CurrencyEffect(
             currency=currency,
@@ -256,7 +268,9 @@ class _Sums:
             simulated=format_amount(simulated, currency=currency),
             difference=format_amount(simulated - present, currency=currency),
             percent=percent_of(difference=simulated - present, present=present),
-            **monthly,
+            recurring=recurring.told(currency),
+            usage=usage.told(currency),
+            mrr=recurring.plus(usage).told(currency),
             winners=self.winners,
             losers=self.losers,
             unchanged=count - self.winners - self.losers,
@@ -291,19 +305,34 @@ def _told(
     )
 
 
-def _monthly(present: int, simulated: int, *, currency: str, stretch: Stretch) -> MonthlyRevenue:
-    """An average month of the stretch, of 365/12 days."""
-    length = 12 * ((stretch.end - stretch.start) // _MICROSECOND)
-    year = timedelta(days=YEAR_DAYS) // _MICROSECOND
-    before, after = (
-        round_ratio(amount * year, length, rounding=Rounding.HALF_UP)
-        for amount in (present, simulated)
-    )
-    return MonthlyRevenue(
-        present=format_amount(before, currency=currency),
-        simulated=format_amount(after, currency=currency),
-        difference=format_amount(after - before, currency=currency),
-    )
+class _Monthly(msgspec.Struct, frozen=True):
+    """Minor units of an average month, with both lists."""
+
+    present: int
+    simulated: int
+
+    @classmethod
+    def of(cls, present: int, simulated: int, *, months: Fraction) -> Self:
+        """What is charged in so many months, by the month."""
+        return cls(
+            *(
+                round_ratio(
+                    amount * months.denominator, months.numerator, rounding=Rounding.HALF_UP
+                )
+                for amount in (present, simulated)
+            )
+        )
+
+    def plus(self, other: Self) -> Self:
+        """Both together: the parts come to the whole."""
+        return type(self)(self.present + other.present, self.simulated + other.simulated)
+
+    def told(self, currency: str) -> MonthlyRevenue:
+        return MonthlyRevenue(
+            present=format_amount(self.present, currency=currency),
+            simulated=format_amount(self.simulated, currency=currency),
+            difference=format_amount(self.simulated - self.present, currency=currency),
+        )
 
 
 def percent_of(*, difference: int, present: int) -> str | None:

@@ -2,6 +2,7 @@
 
 import xml.etree.ElementTree as ET
 from datetime import timedelta
+from fractions import Fraction
 from itertools import pairwise
 
 import pytest
@@ -43,12 +44,41 @@ def test_sums_are_apart_for_each_currency() -> None:
     assert (euro.winners, euro.losers, euro.unchanged, euro.customers) == (1, 1, 1, 3)
     assert (euro.present, euro.simulated, euro.difference) == ("48.00", "48.20", "0.20")
     assert (euro.billed, euro.waiting, euro.percent) == ("47.00", "1.00", "0.42")
-    # A year is twelve average months; what is charged once is no monthly revenue.
+    # A year is twelve months; what is charged once is no monthly revenue.
     assert (euro.mrr.present, euro.mrr.simulated) == ("3.75", "3.77")
     assert (euro.recurring.difference, euro.usage.difference) == ("0.00", "0.02")
     assert [one.customer for one in euro.largest_decreases] == ["a"]
     assert [one.difference for one in euro.largest_increases] == ["0.50"]
     assert (yen.present, yen.difference) == ("1600", "7")
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "timezone", "months"),
+    [
+        ("2026-01-01", "2026-02-01", "UTC", Fraction(1)),
+        ("2026-02-01", "2026-03-01", "UTC", Fraction(1)),
+        ("2026-01-31", "2026-02-28", "UTC", Fraction(1)),
+        ("2026-01-01", "2026-01-11", "UTC", Fraction(10, 31)),
+        ("2024-12-31T23:00", "2025-12-31T23:00", "Europe/Berlin", Fraction(12)),
+        ("2026-02-28T23:00", "2026-03-31T22:00", "Europe/Berlin", Fraction(1)),
+        ("2026-01-01", "2026-02-15", "UTC", Fraction(3, 2)),
+    ],
+)
+def test_months_are_those_of_the_calendar(start, end, timezone, months) -> None:
+    found = Stretch(start=at(start), end=at(end), timezone=timezone).months
+    assert found == months
+
+
+def test_the_monthly_parts_come_to_the_whole() -> None:
+    # Thirds of 1.00 and of 1.00 more: 0.33 and 0.33, where two thirds of 1.00 would be 0.67.
+    tally = Tally(stretch=Stretch(start=at("2026-01-01"), end=at("2026-04-01")))
+    tally.add([effect("a", 0, recurring=100, usage=100)])
+    (euro,) = tally.answer(replace_overrides=False).totals
+    assert (euro.recurring.present, euro.usage.present, euro.mrr.present) == (
+        "0.33",
+        "0.33",
+        "0.66",
+    )
 
 
 def test_the_largest_are_named_and_the_rest_counted() -> None:
@@ -142,4 +172,24 @@ def test_nothing_to_draw_is_said() -> None:
 
 def test_amounts_are_shown_as_people_read_them() -> None:
     assert shown("-1234567.50") == "−1\u2009234\u2009567.50"
-    assert shown("100.00") == "100"
+    assert shown("100.00") == "100.00"
+    assert shown("100") == "100"
+
+
+@pytest.mark.parametrize(
+    ("difference", "ticks"),
+    [(350, {"0", "0.50", "1.00", "3.50"}), (600, {"0", "1", "5", "6"})],
+)
+def test_bounds_have_the_same_digits(difference, ticks) -> None:
+    tally = Tally(stretch=YEAR)
+    tally.add([effect("a", difference)])
+    drawn = draw_chart(tally.answer(replace_overrides=False))
+    texts = {each.text for each in ET.fromstring(drawn).iter("{http://www.w3.org/2000/svg}text")}
+    assert ticks <= texts
+
+
+def test_the_picture_tells_of_those_left_out() -> None:
+    tally = Tally(stretch=YEAR)
+    tally.add([effect("a", 5)])
+    tally.leave_out(NotSimulated(customer="x", code="c", detail="d"))
+    assert "left out of all sums: 1" in draw_chart(tally.answer(replace_overrides=False))
