@@ -14,10 +14,6 @@ from invoicing.alike_store import are_plain
 from invoicing.assembly import BilledCustomer
 from invoicing.copied_facts_store import COPIED
 
-# Besides the work list: of a customer whose only subscription falls due, and of which nothing but
-# its terms decides what is owed, those terms as two hashes. Everything that deriving reads of a
-# subscription is hashed, or else the subscription is told apart here. All is joined to what is due
-# from outside, so that the planner's guess of how much that is stays the guess of the whole.
 DUE: Final = f"""
 WITH listed AS (
   SELECT i.bill_to AS customer, min(i.next_due_at) AS due_at,
@@ -25,51 +21,61 @@ WITH listed AS (
   FROM due_instants i WHERE i.seller = current_seller() AND i.next_due_at <= $1
     AND i.bill_to <> ALL($2::text[]) AND ($3::text[] IS NULL OR i.bill_to = ANY($3::text[]))
   GROUP BY 1
-), due AS MATERIALIZED (
-  SELECT l.due_at, l.only, c.id, c.key, c.number, c.party, c.net_terms_days, c.po_number,
-    c.invoice_group
-  FROM listed l JOIN customers c ON c.seller = current_seller() AND c.id = l.customer
-  WHERE $6::timestamptz IS NULL OR (l.due_at, c.key COLLATE "C") > ($6, $7::text)
-  ORDER BY l.due_at, c.key COLLATE "C" LIMIT $4
-), held AS MATERIALIZED (
-  SELECT s.customer, count(*) AS subscriptions
-  FROM due d JOIN subscriptions s ON s.customer = d.id
-  WHERE s.seller = current_seller() AND $5 GROUP BY 1
+)
+SELECT c.id, c.key, c.number, c.party, c.net_terms_days, c.po_number, l.due_at,
+  {COPIED.format("c")} AS copied, CASE WHEN c.invoice_group IS NULL THEN l.only END AS only
+FROM listed l JOIN customers c ON c.seller = current_seller() AND c.id = l.customer
+WHERE $5::timestamptz IS NULL OR (l.due_at, c.key COLLATE "C") > ($5, $6::text)
+ORDER BY l.due_at, c.key COLLATE "C" LIMIT $4
+"""
+# Of those subscriptions $1, each the only one of its customer $3 that falls due, at $2, of which
+# nothing but its terms decides what is owed: these terms as two hashes. Everything that deriving
+# reads of a subscription is hashed, or else the subscription is told apart here. Each table is
+# read by what is named: joined with the names instead, where many are due, it is read as a whole
+# for every portion of a run, and the time that takes grows with the square of a seller's size.
+TERMS: Final = """
+WITH held AS MATERIALIZED (
+  SELECT s.customer FROM subscriptions s
+  WHERE s.seller = current_seller() AND s.customer = ANY($3::text[])
+  GROUP BY 1 HAVING count(*) = 1
 ), told AS MATERIALIZED (
   SELECT i.subscription, string_agg(i.id, '' ORDER BY i.number) AS intervals,
     bit_xor(hash_record_extended(r, 0)) AS one, bit_xor(hash_record_extended(r, 1)) AS other
-  FROM due d JOIN price_intervals i ON i.subscription = d.only
+  FROM price_intervals i
     CROSS JOIN LATERAL (SELECT ROW(i.number, i.price, i.quantity,
       i.start_at, i.end_at, i.end_is_cancellation, i.credit_unused, i.agreed_end_at,
       i.closed_at, i.start_is_due, i.anchor_at, i.anchor_day, i.alignment) AS r) x
-  WHERE i.seller = current_seller() AND $5 GROUP BY 1
+  WHERE i.seller = current_seller() AND i.subscription = ANY($1::text[])
+  GROUP BY 1
 )
-SELECT d.id, d.key, d.number, d.party, d.net_terms_days, d.po_number, d.due_at,
-  {COPIED.format("d")} AS copied, s.id AS subscription, s.key AS contract, s.revision, t.intervals,
+SELECT s.id, s.key, s.revision, t.intervals,
   hash_record_extended(x.r, t.one) AS one, hash_record_extended(x.r, t.other) AS other
-FROM due d LEFT JOIN held h ON h.customer = d.id
-  LEFT JOIN subscriptions s ON s.seller = current_seller() AND s.id = d.only AND $5
-    AND h.subscriptions = 1 AND s.payer IS NULL
-    AND s.dirty_from_at IS NULL AND s.interim_at IS NULL AND s.spend_thresholds = '{{}}'
+FROM unnest($1::text[], $2::timestamptz[]) AS d (id, due_at)
+  JOIN subscriptions s ON s.seller = current_seller() AND s.id = d.id AND s.id = ANY($1::text[])
+    AND s.payer IS NULL
+    AND s.dirty_from_at IS NULL AND s.interim_at IS NULL AND s.spend_thresholds = '{}'
     AND (s.next_change_at IS NULL OR s.next_change_at > d.due_at)
-    AND s.cancelled_at IS NULL AND NOT s.refund_unused
-    AND s.invoice_group IS NULL AND d.invoice_group IS NULL
+    AND s.cancelled_at IS NULL AND NOT s.refund_unused AND s.invoice_group IS NULL
     AND (s.derived_through_at IS NULL OR s.derived_through_at < d.due_at)
-    AND NOT EXISTS (SELECT FROM subscriptions o WHERE o.seller = s.seller AND o.payer = d.id)
-  LEFT JOIN told t ON t.subscription = s.id
-  LEFT JOIN LATERAL (SELECT ROW(s.currency, s.timezone, s.starts_at, s.ends_at,
+  JOIN held h ON h.customer = s.customer
+  JOIN told t ON t.subscription = s.id
+  CROSS JOIN LATERAL (SELECT ROW(s.currency, s.timezone, s.starts_at, s.ends_at,
     s.anchor_at, s.anchor_day, s.alignment, s.net_terms_days, s.next_due_at,
-    s.derived_through_at, s.next_change_at) AS r) x ON s.id IS NOT NULL
-ORDER BY d.due_at, d.key COLLATE "C"
+    s.derived_through_at, s.next_change_at) AS r) x
+WHERE NOT EXISTS (SELECT FROM subscriptions o
+  WHERE o.seller = current_seller() AND o.payer = ANY($3::text[]) AND o.payer = s.customer)
 """
 # What is due is not known before it is read: of a seller who is new, or of whom much is new, the
-# planner may expect one row, and join each of many thousands with each of the others.
-JOIN_AT_ONCE: Final = (
-    "SET LOCAL enable_nestloop = off; SET LOCAL plan_cache_mode = force_custom_plan"
-)
-_JOIN_AS_BEFORE: Final = (
-    "SET LOCAL enable_nestloop TO DEFAULT; SET LOCAL plan_cache_mode TO DEFAULT"
-)
+# planner may expect one row, and join each of many thousands with each of the others. What stands
+# in an array it knows. The other processors have the rest of the run to do.
+_JOINING: Final = {
+    "enable_nestloop": "off",
+    "plan_cache_mode": "force_custom_plan",
+    "max_parallel_workers_per_gather": "0",
+}
+JOIN_AT_ONCE: Final = "; ".join(f"SET LOCAL {name} = {value}" for name, value in _JOINING.items())
+_JOIN_AS_BEFORE: Final = "; ".join(f"SET LOCAL {name} TO DEFAULT" for name in _JOINING)
+_UNTOLD: Final = (None,) * 5
 _MANY: Final = 5_000
 """So many are not looked up one by one."""
 # Beyond that instant lie only others than the first so many.
@@ -235,30 +241,51 @@ async def _find_due(
     many = await _are_many(raw, due_by, wanted)
     if many:
         await raw.execute(JOIN_AT_ONCE)
-    rows = await raw.fetch(DUE, due_by, list(parked), wanted, limit, terms, *place)
-    if many:
-        await raw.execute(_JOIN_AS_BEFORE)
+    rows = await raw.fetch(DUE, due_by, list(parked), wanted, limit, *place)
     # Few instants and terms are those of many.
     instants: dict[datetime, datetime] = {}
-    known: dict[tuple[int, int], tuple[int, int]] = {}
-    return [
-        Due(
-            customer=row[0],
-            key=row[1],
-            number=row[2],
-            party=row[3],
-            net_terms_days=row[4],
-            po_number=row[5],
-            due_at=instants.setdefault(row[6], row[6]),
-            copied=row[7],
-            subscription=row[8],
-            contract=row[9],
-            revision=row[10],
-            intervals=row[11],
-            terms=None if row[12] is None else known.setdefault(row[12:], row[12:]),
+    due_ats = [instants.setdefault(row[6], row[6]) for row in rows]
+    told = await _find_terms(raw, rows, due_ats) if terms else {}
+    if many:
+        await raw.execute(_JOIN_AS_BEFORE)
+    found = []
+    for row, due_at in zip(rows, due_ats, strict=True):
+        subscription, contract, revision, intervals, same = told.get(row[8], _UNTOLD)
+        found.append(
+            Due(
+                customer=row[0],
+                key=row[1],
+                number=row[2],
+                party=row[3],
+                net_terms_days=row[4],
+                po_number=row[5],
+                due_at=due_at,
+                copied=row[7],
+                subscription=subscription,
+                contract=contract,
+                revision=revision,
+                intervals=intervals,
+                terms=same,
+            )
         )
-        for row in rows
-    ]
+    return found
+
+
+async def _find_terms(
+    raw: Any, rows: Sequence[Any], due_ats: Sequence[datetime]
+) -> dict[str | None, Any]:
+    """{subscription: (itself, its key, revision, intervals, terms)}.
+
+    Of those that owe by nothing but their terms.
+    """
+    named = [(row[8], due_at, row[0]) for row, due_at in zip(rows, due_ats, strict=True) if row[8]]
+    if not named:
+        return {}
+    known: dict[tuple[int, int], tuple[int, int]] = {}
+    return {
+        row[0]: (*row[:4], known.setdefault(row[4:], row[4:]))
+        for row in await raw.fetch(TERMS, *map(list, zip(*named, strict=True)))
+    }
 
 
 async def _are_many(raw: Any, due_by: datetime, customers: Sequence[str] | None) -> bool:
