@@ -7,7 +7,7 @@ import heapq
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from fractions import Fraction
-from typing import Annotated, Final, Self
+from typing import Annotated, Final
 
 import msgspec
 
@@ -15,6 +15,7 @@ from engine.money import Rounding, format_amount, round_ratio
 from engine.period import Alignment, Calendar, IntervalUnit, period_holding
 from invoicing.charges import Charge
 from invoicing.export_table import Cell, format_row
+from invoicing.monthly_revenue import Monthly, MonthlyRevenue
 from plans.price_lists import PriceListDraft
 from plans.prices import Kind
 from plans.shape import Body, Record, ShortText
@@ -109,14 +110,6 @@ class CustomerEffect(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     def difference_minor(self) -> int:
         """How much more is paid with the other prices; below zero, less."""
         return sum(self.simulated) - sum(self.present)
-
-
-class MonthlyRevenue(Record, frozen=True, kw_only=True):
-    """All that recurs, usage included, in an average month of the stretch."""
-
-    present: str
-    simulated: str
-    difference: str
 
 
 class Bin(Record, frozen=True, kw_only=True):
@@ -254,7 +247,7 @@ class _Sums:
         present, simulated = sum(self.present), sum(self.simulated)
         months = stretch.months
         recurring, usage = (
-            _Monthly.of(self.present[bucket], self.simulated[bucket], months=months)
+            Monthly.of(self.present[bucket], self.simulated[bucket], months=months)
             for bucket in (RECURRING, USAGE)
         )
         count = len(self.differences)
@@ -303,36 +296,6 @@ def _told(
         )
         for _, _, effect in ordered
     )
-
-
-class _Monthly(msgspec.Struct, frozen=True):
-    """Minor units of an average month, with both lists."""
-
-    present: int
-    simulated: int
-
-    @classmethod
-    def of(cls, present: int, simulated: int, *, months: Fraction) -> Self:
-        """What is charged in so many months, by the month."""
-        return cls(
-            *(
-                round_ratio(
-                    amount * months.denominator, months.numerator, rounding=Rounding.HALF_UP
-                )
-                for amount in (present, simulated)
-            )
-        )
-
-    def plus(self, other: Self) -> Self:
-        """Both together: the parts come to the whole."""
-        return type(self)(self.present + other.present, self.simulated + other.simulated)
-
-    def told(self, currency: str) -> MonthlyRevenue:
-        return MonthlyRevenue(
-            present=format_amount(self.present, currency=currency),
-            simulated=format_amount(self.simulated, currency=currency),
-            difference=format_amount(self.simulated - self.present, currency=currency),
-        )
 
 
 def percent_of(*, difference: int, present: int) -> str | None:

@@ -13,7 +13,7 @@ from api.simulations import ROUTES
 from engine.db import PATIENT, open_database
 from tests.api.command_line import usance
 from tests.backtest_world import PLANS, tell
-from tests.billing_world import at, open_shop
+from tests.billing_world import open_shop
 
 BODY = {
     "from": "2020-01-01",
