@@ -6,18 +6,11 @@ pikepdf writes and validates; it is an extra (`einvoice`). What does not pass is
 import hashlib
 import re
 from datetime import UTC, datetime
+from functools import cache
 from io import BytesIO
 from typing import Any, Final
 
 from engine.errors import BillingError
-
-pikepdf: Any
-pdfa: Any
-try:
-    import pikepdf
-    from pikepdf import pdfa
-except ImportError:  # the extra is not installed
-    pikepdf = pdfa = None
 
 _METADATA_DATE: Final = re.compile(rb"(<xmp:MetadataDate>)[^<]*")
 _NO_DATE: Final = rb"\g<1>2000-01-01T00:00:00+00:00"
@@ -52,9 +45,21 @@ _PROPERTIES: Final = (
 )
 
 
+@cache
+def _tools() -> tuple[Any, Any] | None:
+    """pikepdf and its part for archives; None where the extra is not installed."""
+    try:
+        # A fifth of what the application takes to start: it waits for the first file.
+        import pikepdf  # noqa: PLC0415
+        from pikepdf import pdfa  # noqa: PLC0415
+    except ImportError:
+        return None
+    return pikepdf, pdfa
+
+
 def can_archive() -> bool:
     """Whether the extra is installed."""
-    return pikepdf is not None
+    return _tools() is not None
 
 
 def _facturx_description() -> str:
@@ -62,7 +67,7 @@ def _facturx_description() -> str:
     return _EXTENSION.format(namespace=_FACTURX, properties=properties, name=FACTURX_NAME)
 
 
-def _attach(pdf: Any, xml: bytes, at: datetime) -> None:
+def _attach(pdf: Any, xml: bytes, at: datetime, *, pikepdf: Any) -> None:
     """The XML as an associated file: an alternative to what the pages say."""
     written = f"D:{at.astimezone(UTC):%Y%m%d%H%M%S}Z"
     stream = pdf.make_stream(
@@ -99,8 +104,10 @@ def archive_pdf(
     Equal bytes for equal arguments. `archive_unavailable` without the extra;
     `pdf_not_archivable` names the rules that the file breaks.
     """
-    if not can_archive():
+    tools = _tools()
+    if tools is None:
         raise BillingError("archive_unavailable", "the extra `einvoice` is not installed")
+    pikepdf, pdfa = tools
     flavour = "2b" if xml is None else "3b"
     out = BytesIO()
     with pikepdf.open(BytesIO(content)) as pdf:
@@ -111,7 +118,7 @@ def archive_pdf(
                 note.F = 4  # printed with the page, as the standard asks
         pdf.Root.Lang = pikepdf.String(language)
         if xml is not None:
-            _attach(pdf, xml, issued_at)
+            _attach(pdf, xml, issued_at, pikepdf=pikepdf)
         _describe(pdf, title=title, flavour=flavour)
         pdfa.prepare(pdf, flavour)
         _date_metadata(pdf)
