@@ -87,8 +87,7 @@ async def create_billing_run(
         )
         return Response(rehearsed, status_code=201)
     if not data.wait:
-        wanted = Unfinished(as_of=data.as_of, customers=customers, pending=True, approve=approve)
-        return await _queue(database, principal.seller, unit, wanted, now)
+        return await _queue(database, principal.seller, unit, _wanted(data, customers), now)
     if not approve:
         await end_due_credits(
             database=database,
@@ -107,6 +106,17 @@ async def create_billing_run(
         begun=unit.note,
     )
     return Response(done, status_code=201)
+
+
+def _wanted(data: BillingRunDraft, customers: tuple[str, ...] | None) -> Unfinished:
+    """The run that a worker is to begin with; unless it is said, the seller says if it asks."""
+    return Unfinished(
+        as_of=data.as_of,
+        customers=customers,
+        pending=True,
+        approve=data.approve is True,
+        as_seller=data.approve is None,
+    )
 
 
 async def _queue(

@@ -99,23 +99,23 @@ async def _run(
     try:
         seller = await choose_seller(database=database, seller_id=seller_id)
         business_now = seller.clock_at or now
+        at = as_of or business_now
+        if queue:
+            return await _queue(
+                database=database, seller=seller.seller, as_of=at, now=business_now, approve=approve
+            )
         if approve is None:
             async with database.transaction(seller=seller.seller) as connection:
                 approve = (await load_seller(connection=connection)).run_approval
-        work = _queue if queue else bill
-        return await work(
-            database=database,
-            seller=seller.seller,
-            as_of=as_of or business_now,
-            now=business_now,
-            approve=approve,
+        return await bill(
+            database=database, seller=seller.seller, as_of=at, now=business_now, approve=approve
         )
     finally:
         await database.close()
 
 
 async def _queue(
-    *, database: "Database", seller: int, as_of: datetime, now: datetime, approve: bool
+    *, database: "Database", seller: int, as_of: datetime, now: datetime, approve: bool | None
 ) -> "tuple[BillingRun, list[PostedDocument]]":
     """Write the run down for a worker."""
     from invoicing.queue_run import queue_run
@@ -126,7 +126,9 @@ async def _queue(
         queued = await queue_run(
             connection=connection,
             seller=await load_seller(connection=connection),
-            wanted=Unfinished(as_of=as_of, pending=True, approve=approve),
+            wanted=Unfinished(
+                as_of=as_of, pending=True, approve=approve is True, as_seller=approve is None
+            ),
             now=now,
         )
         return (await list_runs(connection=connection, run=queued))[0], []

@@ -15,8 +15,8 @@ UPDATE billing_runs SET background = true
 WHERE seller = current_seller() AND status IN ('running', 'reviewing') AND NOT background
 """)
 _REFUSED: Final = text("""
-SELECT EXISTS (SELECT FROM billing_runs WHERE seller = current_seller() AND approve
-  AND status = 'cancelled' AND customers IS NULL AND finished_at > :since)
+SELECT EXISTS (SELECT FROM billing_runs WHERE seller = current_seller()
+  AND approve IS NOT false AND status = 'cancelled' AND customers IS NULL AND finished_at > :since)
 """)
 _PROPOSED: Final = text("""
 UPDATE billing_runs SET status = 'awaiting_approval', proposals = proposals + 1

@@ -2,6 +2,7 @@
 
 from datetime import datetime
 
+import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from engine.db import Database
@@ -18,9 +19,11 @@ from invoicing.run_store import (
     list_holds,
     list_runs,
     move_run,
+    settle_approval,
 )
 from invoicing.store import lock_billing
 from plans.model import Seller
+from plans.seller_store import load_seller
 
 WAIT_SECONDS = 1
 """For whoever is at a run of the seller; then the next look finds it again."""
@@ -48,10 +51,14 @@ async def go_on_with(*, database: Database, seller: int, run: str, now: datetime
     """Do what is left of a run that was queued or is taken up; where it stands then.
 
     As when somebody waits for it, credit that expires by its instant ends before, unless it is to
-    be approved. Errors: `billing_busy`, `billing_on_hold`.
+    be approved: whether it is says the seller now, where the run leaves that open. Errors:
+    `billing_busy`, `billing_on_hold`.
     """
     async with database.transaction(seller=seller) as connection:
         queued = await find_unfinished(connection=connection, run=run, statuses=[RunStatus.QUEUED])
+        if queued is not None and queued.as_seller:
+            found = await load_seller(connection=connection)
+            queued = msgspec.structs.replace(queued, approve=found.run_approval)
     if queued is not None:
         if not queued.approve:
             await end_due_credits(
@@ -85,6 +92,7 @@ async def _begin(database: Database, seller: int, queued: Unfinished, now: datet
         rival = await find_running(connection=connection, as_of=queued.as_of, pending=False)
         if rival is not None:
             return rival
+        await settle_approval(connection=connection, run=run, approve=queued.approve)
         status = RunStatus.REVIEWING if queued.approve else RunStatus.RUNNING
         await move_run(connection=connection, run=run, status=status, now=now)
         return None

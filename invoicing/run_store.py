@@ -35,9 +35,14 @@ SELECT count(*) FROM billing_runs WHERE seller = current_seller() AND as_of = :a
 """)
 _BEGIN: Final = text("""
 INSERT INTO billing_runs (id, as_of, customers, pending, approve, background, status, started_at)
-VALUES (:id, :as_of, CAST(:customers AS text[]), :pending, :approve, :queued,
+VALUES (:id, :as_of, CAST(:customers AS text[]), :pending,
+  CASE WHEN NOT :as_seller THEN CAST(:approve AS boolean) END, :queued,
   CASE WHEN :queued THEN 'queued' WHEN :approve THEN 'reviewing' ELSE 'running' END, :now)
 ON CONFLICT DO NOTHING
+""")
+_SETTLE: Final = text("""
+UPDATE billing_runs SET approve = :approve
+WHERE seller = current_seller() AND id = :run AND approve IS NULL
 """)
 _FINISH: Final = text("""
 UPDATE billing_runs SET status = 'finished', finished_at = :now, retrying = NULL,
@@ -120,13 +125,15 @@ class Unfinished(msgspec.Struct, frozen=True, kw_only=True):
     """What a run is about: its instant, and the customers (ids) it is limited to.
 
     `run` is its id where it was begun before; `pending` whether differences are posted too, and
-    `approve` whether nothing is posted that was not approved; `again` are those tried again.
+    `approve` whether nothing is posted that was not approved: `as_seller` lets the seller say so
+    when a queued run begins. `again` are those tried again.
     """
 
     as_of: datetime
     customers: tuple[str, ...] | None = None
     pending: bool = False
     approve: bool = False
+    as_seller: bool = False
     again: tuple[str, ...] | None = None
     run: str | None = None
 
@@ -170,7 +177,8 @@ def _unfinished(row: Any) -> Unfinished:
         as_of=row.as_of,
         customers=None if row.customers is None else tuple(row.customers),
         pending=row.pending,
-        approve=row.approve,
+        approve=bool(row.approve),
+        as_seller=row.approve is None,
         again=None if row.retrying is None else tuple(row.retrying),
         run=row.id,
     )
@@ -200,7 +208,12 @@ async def begin_run(
     customers = _listed(begun.customers)
     row = {"id": run, "as_of": begun.as_of, "customers": customers, "pending": begun.pending}
     row |= {"approve": begun.approve, "queued": queued, "now": now}
-    await connection.execute(_BEGIN, row)
+    await connection.execute(_BEGIN, row | {"as_seller": queued and begun.as_seller})
+
+
+async def settle_approval(*, connection: AsyncConnection, run: str, approve: bool) -> None:
+    """Note of a queued run whether it is approved before it posts, where that was left open."""
+    await connection.execute(_SETTLE, {"run": run, "approve": approve})
 
 
 async def park(

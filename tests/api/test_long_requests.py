@@ -145,6 +145,28 @@ async def test_a_run_that_nobody_waits_for_is_done_by_a_worker(world: World) -> 
     assert (await world.send("POST", "/v1/billing_runs", json=RUN)).json()["documents"] == 0
 
 
+async def turn_approval(world: World, *, on: bool) -> None:
+    changed = await world.send("PATCH", "/v1/seller", json={"run_approval": on})
+    assert changed.status_code == 200
+
+
+@pytest.mark.parametrize(("approve", "on"), [(None, 1), (None, 0), (False, 1), (True, 0)])
+async def test_a_queued_run_asks_for_approval_as_the_seller_has_it_when_it_begins(
+    world: World, approve: bool | None, on: int
+) -> None:
+    await subscribe(world)
+    status = "awaiting_approval" if approve or (on and approve is None) else "finished"
+    await turn_approval(world, on=not on)
+    body = RUN | {"wait": False} | ({} if approve is None else {"approve": approve})
+    run = (await world.send("POST", "/v1/billing_runs", json=body)).json()["id"]
+    await turn_approval(world, on=bool(on))
+    async with busy(world):
+        await background(world)
+    await background(world)
+    told = (await world.send("GET", f"/v1/billing_runs/{run}")).json()
+    assert (told["status"], told["documents"]) == (status, int(status == "finished"))
+
+
 async def test_a_queued_run_may_be_cancelled_and_is_not_dry(world: World) -> None:
     await subscribe(world)
     bad = await world.send("POST", "/v1/billing_runs", json=RUN | {"wait": False, "dry_run": True})

@@ -592,7 +592,7 @@ CREATE TABLE billing_runs (
   customers text[], -- those it is limited to; null for all
   pending boolean NOT NULL DEFAULT false, -- whether differences are posted besides what is due
   retrying text[], -- parked accounts that are tried again; null when none are
-  approve boolean NOT NULL DEFAULT false, -- whether it posts nothing but what was approved
+  approve boolean DEFAULT false, -- whether it posts nothing but what was approved; null: the seller says when it begins
   proposals integer NOT NULL DEFAULT 0, -- how often it was told to await approval
   background boolean NOT NULL DEFAULT false, -- whether nobody waits for it: a worker takes it up
   status text NOT NULL CHECK (status IN ('queued', 'running', 'paused', 'reviewing', 'awaiting_approval', 'finished', 'cancelled')),
@@ -610,7 +610,8 @@ CREATE TABLE billing_runs (
   failure_detail text,
   failed_at timestamptz,
   tried_again_at timestamptz, -- no worker tries it before
-  PRIMARY KEY (seller, id)
+  PRIMARY KEY (seller, id),
+  CHECK (approve IS NOT NULL OR status IN ('queued', 'cancelled'))
 );
 CREATE UNIQUE INDEX billing_runs_running ON billing_runs (seller, as_of) WHERE status = 'running';
 CREATE INDEX billing_runs_open ON billing_runs (seller) WHERE status IN ('queued', 'running', 'paused', 'reviewing', 'awaiting_approval');
