@@ -13,13 +13,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from engine.audit_books import BOOK_CHECKS
 from engine.audit_check import Check
+from engine.audit_told import TOLD_CHECKS
 from engine.audit_usage import USAGE_CHECKS
 from engine.audit_walls import WALL_CHECKS
 from engine.db import be_patient
 
 __all__ = ["CHECKS", "Check", "Violation", "audit"]
 
-CHECKS: Final[tuple[Check, ...]] = (*BOOK_CHECKS, *USAGE_CHECKS, *WALL_CHECKS)
+CHECKS: Final[tuple[Check, ...]] = (*BOOK_CHECKS, *TOLD_CHECKS, *USAGE_CHECKS, *WALL_CHECKS)
 FOUND_AT_MOST: Final = 100
 WORK_MEMORY: Final = "64MB"
 """For each sort and hash of the checks, unless the server gives more."""

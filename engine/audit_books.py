@@ -114,17 +114,19 @@ WHERE (l.first, l.last) IS DISTINCT FROM (1, l.lines)""",
 _NUMBERS: Final = (
     Check(
         name="numbers_without_gap",
-        sentence="The numbers of a series are 1 to n, each once, and its counter stands at n + 1.",
+        sentence="The numbers of a series are 1 to n, and its counter and clock stand at the last.",
         sql=f"""
 SELECT coalesce(d.seller, s.seller), coalesce(d.series, s.series),
   format('%s documents, %s numbers from %s to %s, counter %s', coalesce(d.documents, 0),
     coalesce(d.numbers, 0), d.first, d.last, s.next_sequence)
 FROM (
   SELECT seller, series, count(*) AS documents, count(DISTINCT sequence) AS numbers,
-    min(sequence) AS first, max(sequence) AS last FROM {_DOCUMENTS} d GROUP BY seller, series
+    min(sequence) AS first, max(sequence) AS last, max(issued_at) AS issued_at
+  FROM {_DOCUMENTS} d GROUP BY seller, series
 ) d FULL JOIN number_series s ON s.seller = d.seller AND s.series = d.series
 WHERE coalesce(d.first, 1) <> 1 OR coalesce(d.last, 0) <> coalesce(d.numbers, 0)
-  OR d.documents <> d.numbers OR s.next_sequence IS DISTINCT FROM coalesce(d.last, 0) + 1""",
+  OR d.documents <> d.numbers OR s.next_sequence IS DISTINCT FROM coalesce(d.last, 0) + 1
+  OR s.last_issued_at <> d.issued_at""",
     ),
     Check(
         name="numbers_in_order",
@@ -366,21 +368,25 @@ WHERE coalesce(a.amount, 0) <> coalesce(n.amount, 0)""",
     ),
     Check(
         name="outbox_versions",
-        sentence="The outbox tells every version of a document, 1 to n, and none is missing.",
+        sentence="The outbox tells every version of a document, 1 to n, issue and void in time.",
         sql="""
 SELECT coalesce(o.seller, d.seller), coalesce(o.object, d.id),
-  format('%s events, version %s to %s, document at %s', coalesce(o.events, 0), o.first, o.last,
-    d.version)
+  format('%s events, version %s to %s, the first at %s; document at %s, of %s',
+    coalesce(o.events, 0), o.first, o.last, o.begun_at, d.version, d.issued_at)
 FROM (
-  SELECT seller, object, count(*) AS events, min(version) AS first, max(version) AS last
+  SELECT seller, object, count(*) AS events, min(version) AS first, max(version) AS last,
+    min(occurred_at) FILTER (WHERE version = 1) AS begun_at,
+    max(occurred_at) FILTER (WHERE type IN ('invoice.voided', 'credit_note.voided')) AS ended_at
   FROM outbox GROUP BY seller, object
 ) o FULL JOIN (
-  SELECT seller, id, version FROM invoices UNION ALL SELECT seller, id, version FROM credit_notes
-  UNION ALL SELECT seller, id, version FROM payments
-  UNION ALL SELECT seller, id, version FROM refunds
-  UNION ALL SELECT seller, id, proposals FROM billing_runs WHERE proposals > 0
+  SELECT seller, id, version, issued_at, voided_at FROM invoices
+  UNION ALL SELECT seller, id, version, issued_at, voided_at FROM credit_notes
+  UNION ALL SELECT seller, id, version, NULL, NULL FROM payments
+  UNION ALL SELECT seller, id, version, NULL, NULL FROM refunds
+  UNION ALL SELECT seller, id, proposals, NULL, NULL FROM billing_runs WHERE proposals > 0
 ) d ON d.seller = o.seller AND d.id = o.object
-WHERE o.first IS DISTINCT FROM 1 OR o.last <> o.events OR o.last <> d.version""",
+WHERE o.first IS DISTINCT FROM 1 OR o.last <> o.events OR o.last <> d.version
+  OR o.begun_at <> d.issued_at OR o.ended_at IS DISTINCT FROM d.voided_at""",
     ),
 )
 

@@ -26,7 +26,6 @@ ACCOUNT_SUMS: Final = """account_sums AS MATERIALIZED (
 """What the control accounts hold of each customer."""
 
 KEY_SUMS: Final = """key_sums AS MATERIALIZED (
-  SELECT seller, stream, batch, ordinal >> 5 AS block, count(*) AS keys, min(ordinal) AS first,
-    max(ordinal) AS last, bit_or(CAST(1 AS bigint) << (ordinal & 31)) AS places
-  FROM event_keys GROUP BY seller, stream, batch, ordinal >> 5)"""
-"""The identities of each 32 places of a batch, and which places they have, as bits."""
+  SELECT seller, stream, batch, count(*) AS keys, sum(ordinal) AS places, min(ordinal) AS first,
+    max(ordinal) AS last FROM event_keys GROUP BY seller, stream, batch)"""
+"""The identities of each batch, and the sum of their places."""

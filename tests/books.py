@@ -24,6 +24,13 @@ SELLER: Final = {
     "created_at": START,
 }
 Row = dict[str, object]
+FIRST: Final = (
+    ("accounts_receivable", 11_900),
+    ("contract_balance", -10_000),
+    ("contract_balance", -1_700),
+    ("tax_payable", -200),
+)
+"""The sides of the first invoice's issue."""
 
 
 async def insert(raw: Any, table: str, *rows: Row) -> None:
@@ -123,6 +130,7 @@ def entry(id: str, source: str, kind: str = "issued") -> Row:
 
 def postings(entry_id: str, document: str, *sides: tuple[str, int], **fields: object) -> list[Row]:
     """The postings of an entry from pairs of account and amount."""
+    line_of = {-10_000: "li_1", -1_700: "li_2", -3_000: "li_3", 800: "li_4"}
     return [
         {
             "entry": entry_id,
@@ -130,7 +138,8 @@ def postings(entry_id: str, document: str, *sides: tuple[str, int], **fields: ob
             "account": account,
             "customer": "cus_a",
             "contract": "s1" if account == "contract_balance" else "",
-            "line": "li_of_it" if account == "contract_balance" else "",
+            "line": line_of.get(amount_minor, "") if account == "contract_balance" else "",
+            "dimension": "DE" if account == "tax_payable" else "",
             "document": document,
             "currency": "EUR",
             "amount_minor": amount_minor,
@@ -200,7 +209,7 @@ async def write_line_parts(raw: Any) -> None:
     of_line = {"document": "inv_1", "line": "li_2"}
     lists = {"prices": [], "meters": [], "rollover_fraction": 0}
     taxed = {"ordinal": 1, "rate": "vat", "percentage": 20, "included": False}
-    told = {"jurisdiction": "DE", "category": "standard", "taxable_minor": 1_000}
+    told = {"jurisdiction": "DE", "category": "standard", "taxable_minor": 1_700}
     await insert(raw, "line_taxes", of_line | taxed | told | {"amount_minor": 200})
     await insert(raw, "line_discounts", of_line | {"application": "cpa_a", "amount_minor": 100})
     gift = {"id": "grt_a", "key": "welcome", "customer": "cus_a", "currency": "EUR"}
@@ -264,9 +273,7 @@ async def write_documents(raw: Any) -> None:
     await insert(
         raw,
         "postings",
-        *postings(
-            "je_1", "inv_1", (receivable, 11_900), (contract, -11_700), ("tax_payable", -200)
-        ),
+        *postings("je_1", "inv_1", *FIRST),
         *postings(
             "je_2",
             "inv_2",
@@ -284,7 +291,8 @@ async def write_documents(raw: Any) -> None:
 
 async def write_receipts(raw: Any, owed: Row) -> None:
     """10.00 came in: 6.00 for the second invoice, 3.00 wait, and 1.00 of them is to go back."""
-    await raw.execute("INSERT INTO held_entries VALUES (DEFAULT,'inv_1',now(),'[]',now(),true)")
+    waited = {"invoice": "inv_1", "enter_by_at": AT, "ended_at": AT, "is_entered": True}
+    await insert(raw, "held_entries", waited | {"postings": postings("je_1", "inv_1", *FIRST)})
     waits = {"unapplied_minor": 300, "refunded_minor": 100, "received_at": AT}
     came = {"id": "pay_a", "amount_minor": 1_000, "method": "bank", "status": "succeeded"}
     await insert(raw, "payments", owed | came | waits)
