@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from engine.audit import CHECKS, Violation
 from engine.audit import audit as check_invariants
 from engine.db import Database, be_patient, share_snapshot
+from invoicing.audit_parties import altered_contents
 from invoicing.blame import is_of_what_is_stored, reason_of
 from invoicing.rederive import Doubt, Mismatch, rederive
 from metering.verify_events import DifferingCommit, differing_commits
@@ -24,6 +25,7 @@ FOUND_AT_MOST = 100
 DERIVED: Final = "derived again"
 MEASURED: Final = "measured again"
 ELSEWHERE: Final = "events elsewhere"
+PRINTED: Final = "parties and logos"
 
 
 class Broken(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,6 +96,7 @@ class _Audit:
             DERIVED: self._derive,
             MEASURED: self._measure,
             ELSEWHERE: self._compare_commits,
+            PRINTED: self._hash_contents,
         }
         for number, seller in self._sellers.items():
             for check, step in steps.items():
@@ -139,6 +142,17 @@ class _Audit:
         commits = await differing_commits(connection=connection)
         self.done.add(
             [_of_commit(each, seller) for each in commits[:FOUND_AT_MOST]], of=len(commits)
+        )
+
+    async def _hash_contents(self, connection: AsyncConnection, seller: str) -> None:
+        found = await altered_contents(connection=connection)
+        told = "its content is not the one that it is named after"
+        self.done.add(
+            [
+                Broken(check=PRINTED, seller=seller, object=each, detail=told)
+                for each in found[:FOUND_AT_MOST]
+            ],
+            of=len(found),
         )
 
     def _count(self, *, charges: int | None = None, events: int | None = None) -> None:

@@ -21,7 +21,8 @@ class PostedColumns(msgspec.Struct, frozen=True, kw_only=True):
 
     `number` and `start_micros` name the charge key within the subscription; `amount_minor` is
     what still counts of the line, nothing once its document is void; `grouped` is 1 where the
-    line is of a group.
+    line is of a group, and `counting` 1 where its document stands. `quantity_nanos` is what it
+    tells in 10^-9 units, -1 where that is beyond 64 bits.
     """
 
     place: _Ints
@@ -29,6 +30,8 @@ class PostedColumns(msgspec.Struct, frozen=True, kw_only=True):
     start_micros: _Ints
     amount_minor: _Ints
     grouped: _Ints
+    quantity_nanos: _Ints
+    counting: _Ints
 
 
 class Compared(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,11 +97,12 @@ def compare_columns(
     *,
     ask: Ask,
     amount_minor: _Ints,
+    quantity_nanos: _Ints,
     customer: _Ints,
     late: Late,
     posted: PostedColumns,
 ) -> Compared:
-    """Compare the lines of an ask, of which `amount_minor` is derived, with what is posted.
+    """Compare the lines of an ask, whose amounts and quantities are derived, with what is posted.
 
     `ask.place` are the places of its subscriptions on the page, ascending, and `customer` their
     customers' numbers; posted lines of other places are left out. A posted line of no charge that
@@ -119,7 +123,9 @@ def compare_columns(
     np.add.at(total, line, posted.amount_minor[mine[known]])
     owner = np.repeat(np.arange(members), ask.count)
     pending = _pending(ask, customer=customer, late=late, owner=owner)
-    doubt[owner[(total != amount_minor) & ~pending]] = True
+    unlike = total != amount_minor
+    unlike |= _told_otherwise(ask, quantity_nanos, posted, line, mine[known])
+    doubt[owner[unlike & ~pending]] = True
     sound = ~doubt[owner]
     waiting = int(np.count_nonzero(pending & sound))
     return Compared(
@@ -127,6 +133,24 @@ def compare_columns(
         charges=int(np.count_nonzero(sound)) - waiting,
         pending=waiting,
     )
+
+
+def _told_otherwise(
+    ask: Ask, derived: _Ints, posted: PostedColumns, line: _Ints, of: _Ints
+) -> NDArray[np.bool_]:
+    """Whether what standing lines tell of each line is another quantity than is derived.
+
+    Posted line of[i] is of line[i]: usage is told by all of them together, seats by each.
+    """
+    usage = np.array([each.is_usage for each in ask.charges], dtype=np.bool_)[ask.charge]
+    counting = posted.counting[of] != 0
+    line, nanos = line[counting], posted.quantity_nanos[of[counting]]
+    told, some = np.zeros(len(derived), dtype=np.int64), np.zeros(len(derived), dtype=np.bool_)
+    np.add.at(told, line, nanos)
+    some[line] = True
+    unlike = some & usage & (told != derived)
+    unlike[line[nanos != derived[line]]] |= ~usage[line[nanos != derived[line]]]
+    return unlike
 
 
 def _pending(

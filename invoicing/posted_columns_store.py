@@ -43,7 +43,10 @@ ORDER BY c.number, s.id
 _POSTED: Final = """
 SELECT m.place, CAST(i.number AS bigint) AS number, l.charge_start_at,
   CASE WHEN coalesce(v.status, n.status) <> 'void' THEN l.amount_minor ELSE 0 END AS amount_minor,
-  CAST(CAST(l.charge_group <> '' AS integer) AS bigint) AS grouped
+  CAST(CAST(l.charge_group <> '' AS integer) AS bigint) AS grouped,
+  CASE WHEN abs(coalesce(l.quantity, 0)) < 9000000000
+    THEN CAST(coalesce(l.quantity, 0) * 1000000000 AS bigint) ELSE -1 END AS nanos,
+  CAST(CAST(coalesce(v.status, n.status) <> 'void' AS integer) AS bigint) AS counting
 FROM (
   SELECT s.id, row_number() OVER (ORDER BY c.number, s.id) - 1 AS place
   FROM customers c JOIN subscriptions s ON s.seller = c.seller AND s.customer = c.id
@@ -89,11 +92,14 @@ async def posted_between(*, connection: AsyncConnection, after: int, last: int) 
     raw = await driver(connection)
     target = io.BytesIO()
     await raw.copy_from_query(_POSTED, after, last, output=target, format="binary")
-    place, number, start, amount, grouped = decode_copy(target.getvalue(), columns=5)
+    columns = decode_copy(target.getvalue(), columns=7)
+    place, number, start, amount, grouped, nanos, counting = columns
     return PostedColumns(
         place=place,
         number=number,
         start_micros=start + _EPOCH_MICROS,
         amount_minor=amount,
         grouped=grouped,
+        quantity_nanos=nanos,
+        counting=counting,
     )

@@ -28,6 +28,7 @@ from invoicing.posted_columns_store import (
 from invoicing.posted_store import posted_lines
 from invoicing.rate_charges import rate_charges
 from invoicing.rederive_alike import FEW, SharedTerms, overlooked_at
+from invoicing.rederive_quantity import Told, not_what_they_charge, otherwise_told
 from metering.measure import sweep_inbox
 from plans.agreement import Agreement
 from plans.model import Seller
@@ -236,12 +237,20 @@ async def _compare(
             by_charge[line.charge.key] = [shortfall(rated=line, counted=reached)]
     found = [_found_late(agreement) for agreement in agreements]
     wrong: list[Mismatch | Doubt] = [each for each in found if each is not None]
+    stale: list[Told] = []
     for charge in settled:
         lines = posted.get(charge.key, ())
         rated = by_charge.get(charge.key, ())
-        for difference in differences_of(rated=rated, charge=charge, posted=lines):
+        differences = differences_of(rated=rated, charge=charge, posted=lines)
+        for difference in differences:
             mine = [line for line in lines if line.group == difference.group]
             wrong.append(_mismatch(difference, mine))
+        if not differences and lines:
+            told, maybe = otherwise_told(rated=rated, posted=lines)
+            wrong += [_told_wrong(each) for each in told]
+            stale += maybe
+    untrue = not_what_they_charge(stale=stale, rounding=seller.rounding)
+    wrong += [_told_wrong(each) for each in untrue]
     return OneByOne(charges=len(settled), pending=pending, wrong=wrong)
 
 
@@ -273,6 +282,12 @@ def _settled(
         and any(counts_towards(start=start, commitment=each) for start in starts)
     }
     return [each for each in charges if each.key not in held], len(held)
+
+
+def _told_wrong(told: Told) -> Doubt:
+    charge = told.charge
+    key = f"{charge.agreement.key} {charge.stretch.price.key} {charge.period.start:%Y-%m-%d}"
+    return Doubt(object=key, detail=told.detail)
 
 
 def _mismatch(difference: Difference, lines: Sequence[PostedLine]) -> Mismatch:

@@ -154,12 +154,14 @@ class SharedTerms:
             customers=customers,
             meters=await meters_by_key(connection=connection),
         )
-        amounts = await self._amounts(connection, ask)
-        if amounts is None:
+        owed = await self._owed(connection, ask)
+        if owed is None:
             return Shared(one_by_one=list(portion))
+        amounts, nanos = owed
         compared = compare_columns(
             ask=ask,
             amount_minor=amounts,
+            quantity_nanos=nanos,
             customer=np.array(customers, dtype=np.int64),
             late=late,
             posted=posted,
@@ -170,8 +172,8 @@ class SharedTerms:
             pending=compared.pending,
         )
 
-    async def _amounts(self, connection: AsyncConnection, ask: Ask) -> _Ints | None:
-        """What each line owes; None where that takes more than 64 bits."""
+    async def _owed(self, connection: AsyncConnection, ask: Ask) -> tuple[_Ints, _Ints] | None:
+        """(amount, quantity) of each line; None where these take more than 64 bits."""
         measured = None
         if ask.windows is not None:
             meters = await meters_by_key(connection=connection)
@@ -181,7 +183,7 @@ class SharedTerms:
         if lines is None:
             return None
         try:
-            return rate(
+            amounts = rate(
                 tables=lines.tables,
                 price=lines.price,
                 quantity=lines.quantity,
@@ -191,3 +193,4 @@ class SharedTerms:
             )
         except AmountOutOfRangeError:
             return None
+        return amounts, lines.nanos

@@ -27,6 +27,21 @@ DAMAGE = [
         {("derived again", "acme"), ("derived again", "dogwood"), ("measured again", "")},
     ),
     (
+        (
+            "UPDATE parties SET body = jsonb_set(body, '{name}', '\"Nobody\"') WHERE id ="
+            " (SELECT party FROM customers WHERE key = 'cedar')"
+        ),
+        {("parties and logos", "pty_")},
+    ),
+    (
+        "UPDATE parties SET body = '{}' WHERE id = (SELECT party FROM sellers)",
+        {("parties and logos", "pty_")},
+    ),
+    (
+        "INSERT INTO logos (seller, id, content) VALUES (1, 'lgo_x', '\\x00')",
+        {("parties and logos", "lgo_x")},
+    ),
+    (
         "UPDATE subscriptions SET next_due_at = NULL WHERE key = 'cedar'",
         {("derived again", "cedar")},
     ),

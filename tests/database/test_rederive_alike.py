@@ -19,6 +19,7 @@ MANY = 240
 LATER = "sequence = 98, adjusts = id"
 OF_LINE = "WHERE id = '{line}'"
 DAMAGE = (
+    f"UPDATE line_items SET quantity = quantity + 7 {OF_LINE}",
     f"UPDATE line_items SET amount_minor = amount_minor + 1 {OF_LINE}",
     f"DELETE FROM line_items {OF_LINE}",
     f"UPDATE line_items SET charge_group = 'g' {OF_LINE}",
@@ -192,6 +193,28 @@ WRONG = [
         None,
     ),
 ]
+
+
+TOLD = [
+    (f"UPDATE line_items SET quantity = 2 WHERE id = {SEAT_LINE}", "c023 seats 2026-01-04"),
+    (
+        (
+            "UPDATE line_items SET quantity = quantity + 60"
+            f" WHERE id = {line_of('c023', 'tokens', '2026-01-04')}"
+        ),
+        "c023 tokens 2026-01-04",
+    ),
+]
+
+
+@pytest.mark.parametrize(("damage", "wanted"), TOLD)
+async def test_a_quantity_told_otherwise_is_told(many, damage, wanted):
+    async with planted(many, damage) as connection:
+        found = await derived(connection)
+        again = await derived(connection, few=ONE_BY_ONE)
+    assert told(found) == told(again)
+    assert [one.object for one in found.mismatches] == [wanted]
+    assert "tells a quantity of" in found.mismatches[0].detail
 
 
 async def test_what_waits_for_the_next_run_is_counted(many):
