@@ -24,13 +24,9 @@ SELLER: Final = {
     "created_at": START,
 }
 Row = dict[str, object]
-FIRST: Final = (
-    ("accounts_receivable", 11_900),
-    ("contract_balance", -10_000),
-    ("contract_balance", -1_700),
-    ("tax_payable", -200),
-)
-"""The sides of the first invoice's issue."""
+LINES: Final = {-10_000: "li_1", -1_700: "li_2", -3_000: "li_3", 800: "li_4"}
+_EARNED: Final = (("contract_balance", -10_000), ("contract_balance", -1_700))
+FIRST: Final = (("accounts_receivable", 11_900), *_EARNED, ("tax_payable", -200))
 
 
 async def insert(raw: Any, table: str, *rows: Row) -> None:
@@ -130,7 +126,6 @@ def entry(id: str, source: str, kind: str = "issued") -> Row:
 
 def postings(entry_id: str, document: str, *sides: tuple[str, int], **fields: object) -> list[Row]:
     """The postings of an entry from pairs of account and amount."""
-    line_of = {-10_000: "li_1", -1_700: "li_2", -3_000: "li_3", 800: "li_4"}
     return [
         {
             "entry": entry_id,
@@ -138,7 +133,7 @@ def postings(entry_id: str, document: str, *sides: tuple[str, int], **fields: ob
             "account": account,
             "customer": "cus_a",
             "contract": "s1" if account == "contract_balance" else "",
-            "line": line_of.get(amount_minor, "") if account == "contract_balance" else "",
+            "line": LINES.get(amount_minor, "") if account == "contract_balance" else "",
             "dimension": "DE" if account == "tax_payable" else "",
             "document": document,
             "currency": "EUR",
