@@ -149,10 +149,10 @@ FAULTS = [
     ({"plan": "team", "with_plan": "arrears"}, "/price_lists/0/with_plan"),
     ({"plan": "team", "prices": [], "with_plan": "same"}, "/price_lists/0/prices"),
     ({"plan": "team", "overrides": {"gone": {}}}, "/price_lists/0/overrides/gone"),
-    ({"plan": "team", "overrides": {"seats": {"nope": 1}}}, "/price_lists/0/overrides/seats"),
+    ({"plan": "team", "overrides": {"seats": {"nope": 1}}}, "/price_lists/0/overrides/seats/nope"),
     (
         {"plan": "team", "overrides": {"seats": {"unit_amount": "x"}}},
-        "/price_lists/0/overrides/seats",
+        "/price_lists/0/overrides/seats/unit_amount",
     ),
     (
         {"plan": "team", "prices": [CELLS]},
