@@ -11,6 +11,7 @@ from invoicing.derive import derive, load_work
 from invoicing.portions import Portions
 from invoicing.post import StaleDerivationError, post
 from invoicing.run_billing import run_billing
+from invoicing.run_progress_store import note_progress
 from invoicing.run_store import Unfinished, begin_run
 from invoicing.store import lock_billing
 from invoicing.sweep_usage import sweep_usage
@@ -51,13 +52,20 @@ class Halves:
         async with self.begin() as connection:
             begun = Unfinished(as_of=self.as_of)
             await begin_run(connection=connection, run="run_half", begun=begun, now=self.as_of)
-            return await post(
+            posted = await post(
                 connection=connection,
                 seller=self.seller,
                 run="run_half",
                 as_of=self.as_of,
                 sweeps=self.sweeps,
                 derived=self.derived,
+            )
+            await note_progress(
+                connection=connection,
+                run="run_half",
+                customers=len(self.derived),
+                documents=posted.documents,
+                lines=posted.lines,
             )
 
 
