@@ -29,6 +29,7 @@ from invoicing.proposal_store import leave_to_worker
 from invoicing.propose_run import propose_run
 from invoicing.queue_emails import queue_emails
 from invoicing.run_billing import run_billing
+from invoicing.run_progress_store import is_any_resting
 from invoicing.sweep_usage import billing_lock
 from invoicing.top_up_credits import top_up_credits
 from invoicing.watch_spending import watch_spending
@@ -89,11 +90,14 @@ async def _bill(database: Database, seller: int, now: datetime) -> BillingRun | 
     async with database.transaction(seller=seller) as connection:
         found = await load_seller(connection=connection)
         await leave_to_worker(connection=connection)
+        rests = await is_any_resting(connection=connection)
     await watch_spending(database=database, seller=seller, now=now)
     await enter_due(database=database, seller=seller, now=now)
     if found.run_approval:
         if not await propose_run(database=database, seller=seller, now=now):
             await top_up_credits(database=database, seller=seller, now=now)
+        return None
+    if rests:
         return None
     await _end_credits(database, seller, now)
     async with database.transaction(seller=seller) as connection:

@@ -32,6 +32,10 @@ UPDATE billing_runs SET failures = failures + 1, failure_code = :code, failure_d
     + least(:longest, power(2, least(failures + 1, 20))) * interval '1 second'
 WHERE seller = current_seller() AND id = :run AND status IN ('queued', 'running', 'reviewing')
 """)
+_RESTS: Final = text("""
+SELECT EXISTS (SELECT FROM billing_runs WHERE seller = current_seller() AND status = 'running'
+  AND tried_again_at > clock_timestamp())
+""")
 _TOTAL_DUE: Final = text("""
 UPDATE billing_runs SET customers_total = customers_done + :aside + (
   SELECT count(DISTINCT d.bill_to) FROM due_instants d
@@ -68,6 +72,11 @@ async def note_failure(*, connection: AsyncConnection, run: str, code: str, deta
     """Have a run tell what it failed of, and rest: 2, 4, 8 … seconds, while it does not get on."""
     row = {"run": run, "code": code, "detail": detail[:500], "longest": LONGEST_REST_SECONDS}
     await connection.execute(_FAILED, row)
+
+
+async def is_any_resting(*, connection: AsyncConnection) -> bool:
+    """Whether a run failed that is not to be tried yet: whatever is due comes after it."""
+    return bool((await connection.execute(_RESTS)).scalar_one())
 
 
 async def estimate_total(

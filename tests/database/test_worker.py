@@ -4,9 +4,11 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import asyncpg
 import pytest
 
 from api.app import create_app
+from api.background_runs import BackgroundRuns
 from api.in_process import Client, lifespan
 from api.worker import tick, tidy_up, working
 from engine.db import Database
@@ -65,6 +67,37 @@ async def test_nothing_is_billed_before_it_is_due(database: Database) -> None:
     await agreement(database, mode=Mode.LIVE)
     assert await tick(database=database, now=NOW - timedelta(days=2)) == 0
     assert await tick(database=database, now=NOW + timedelta(days=29)) == 1
+
+
+async def test_a_run_that_failed_rests_from_ticks_too(
+    database: Database, database_url: str
+) -> None:
+    superuser: Any = await asyncpg.connect(database_url, timeout=60)
+    client = await agreement(database, mode=Mode.LIVE)
+    runs = BackgroundRuns(database=database, clock=lambda: NOW)
+
+    async def set_rest(until: str) -> None:
+        await superuser.execute(f"UPDATE billing_runs SET tried_again_at = '{until}'")
+
+    async def tell() -> tuple[str, int]:
+        row = await superuser.fetchrow("SELECT status, failures FROM billing_runs")
+        return row["status"], row["failures"]
+
+    await superuser.execute("REVOKE INSERT ON invoices FROM usance_app, usance_loader")
+    await tick(database=database, now=NOW)
+    await tick(database=database, now=NOW)  # from now on it is left to a worker
+    await runs.look()
+    await runs.wait()
+    assert await tell() == ("running", 1)
+    await superuser.execute("GRANT INSERT ON invoices TO usance_app, usance_loader")
+    await set_rest("infinity")
+    assert await tick(database=database, now=NOW) == 0
+    assert await tell() == ("running", 1)
+    await set_rest("2026-01-01")
+    assert await tick(database=database, now=NOW) == 1
+    assert await tell() == ("finished", 0)
+    assert await invoices(client) == ["10.00"]
+    await superuser.close()
 
 
 async def test_a_worker_that_stops_finishes_its_tick(database: Database) -> None:
