@@ -17,6 +17,8 @@ _GAUGES = {
     "documents": "Documents that it has posted.",
     "lines": "Lines of these documents.",
     "parked": "Accounts that it has set aside.",
+    "customers_per_second": "Customers billed in a second that was worked, in the mean.",
+    "seconds_left": "How long it goes on at that rate, counted from its last progress.",
 }
 
 

@@ -1,15 +1,19 @@
 """SQL for finding the billing runs of all sellers that are not over."""
 
 from datetime import datetime
+from fractions import Fraction
 from typing import Final
 
 import msgspec
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from invoicing.run_pace import MICROS
+from invoicing.run_states import RunStatus
+
 _OPEN: Final = text("""
 SELECT seller_id, status, runs, customers_done, customers_total, documents, lines, parked,
-  progress_at
+  worked_micros, progress_at
 FROM open_billing_runs()
 """)
 _BACKGROUND: Final = text("SELECT seller, id, rests FROM background_billing_runs()")
@@ -26,7 +30,23 @@ class OpenRuns(msgspec.Struct, frozen=True, kw_only=True):
     documents: int
     lines: int
     parked: int
+    worked_micros: int
     progress_at: datetime
+
+    @property
+    def customers_per_second(self) -> Fraction | None:
+        """The mean over the time that was worked; None before anything was done."""
+        if not self.customers_done or not self.worked_micros:
+            return None
+        return Fraction(self.customers_done * MICROS, self.worked_micros)
+
+    @property
+    def seconds_left(self) -> Fraction | None:
+        """What that rate foretells of what is running, from `progress_at` on."""
+        rate = self.customers_per_second
+        if rate is None or self.customers_total is None or self.status != RunStatus.RUNNING:
+            return None
+        return max(self.customers_total - self.customers_done, 0) / rate
 
 
 class BackgroundRun(msgspec.Struct, frozen=True, kw_only=True):

@@ -126,17 +126,30 @@ def test_there_may_be_no_run_yet(database_url: str, tmp_path: Path) -> None:
 on_a_loop = pytest.mark.anyio
 
 
+async def metrics(world: World) -> dict[str, Any]:
+    answer = await world.send("GET", "/metrics", key="")
+    return dict(line.rsplit(" ", 1) for line in answer.text.splitlines() if line[0] != "#")
+
+
 @on_a_loop
-async def test_metrics_tell_how_far_runs_are(billed_world: World) -> None:
-    answer = await billed_world.send("GET", "/metrics", key="")
-    told: dict[str, Any] = dict(
-        line.rsplit(" ", 1) for line in answer.text.splitlines() if not line.startswith("#")
-    )
+async def test_metrics_tell_how_far_runs_are(billed_world: World, superuser: Any) -> None:
+    told = await metrics(billed_world)
     labels = f'{{seller="{billed_world.ours.id}",status="paused"}}'
     assert told[f"usance_billing_run_runs{labels}"] == "1.0"
     assert told[f"usance_billing_run_documents{labels}"] == "0.0"
     since = float(told[f"usance_billing_run_progress_timestamp_seconds{labels}"])
     assert since == START.timestamp()
+    assert f"usance_billing_run_customers_per_second{labels}" not in told
+    await superuser.execute(
+        "UPDATE billing_runs SET status = 'running', customers_done = 30, customers_total = 100,"
+        " worked_micros = 20000000 WHERE status = 'paused'"
+    )
+    told = await metrics(billed_world)
+    labels = labels.replace("paused", "running")
+    assert told[f"usance_billing_run_customers_per_second{labels}"] == "1.5"
+    assert float(told[f"usance_billing_run_seconds_left{labels}"]) == pytest.approx(70 / 1.5)
+    await superuser.execute("UPDATE billing_runs SET customers_total = NULL")
+    assert f"usance_billing_run_seconds_left{labels}" not in await metrics(billed_world)
 
 
 @on_a_loop

@@ -239,10 +239,11 @@ $$;
 
 -- How far the runs are that are not over, for whoever watches the machine.
 CREATE FUNCTION open_billing_runs() RETURNS TABLE (seller_id text, status text, runs bigint, customers_done bigint, customers_total bigint,
-  documents bigint, lines bigint, parked bigint, progress_at timestamptz)
+  documents bigint, lines bigint, parked bigint, worked_micros bigint, progress_at timestamptz)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
   SELECT s.id, r.status, count(*), sum(r.customers_done), sum(r.customers_total), sum(r.documents), sum(r.lines),
-    sum((SELECT count(*) FROM parked_accounts p WHERE p.seller = r.seller AND p.run = r.id))::bigint, min(coalesce(r.progress_at, r.started_at))
+    sum((SELECT count(*) FROM parked_accounts p WHERE p.seller = r.seller AND p.run = r.id))::bigint, sum(r.worked_micros)::bigint,
+    min(coalesce(r.progress_at, r.started_at))
   FROM billing_runs r JOIN sellers s USING (seller)
   WHERE r.status IN ('queued', 'running', 'paused', 'reviewing', 'awaiting_approval') GROUP BY 1, 2 ORDER BY 1, 2
 $$;
