@@ -85,7 +85,7 @@ class UnitOfWork:
         over: `begun` is what that one had begun. Errors: `idempotency_in_progress`, and
         `unavailable` while as many keys are held as leave the work its connections.
         """
-        await self._stack.enter_async_context(self._places.for_a_key())
+        await self._stack.enter_async_context(self._places.for_a_key(seller=seller))
         name = f"idempotency {seller} {remembered.key}"
         held = await self._stack.enter_async_context(
             exclusive(database=self._database, name=name, wait_seconds=KEY_WAIT_SECONDS)
@@ -129,17 +129,22 @@ class UnitOfWork:
 
     async def abandon(self) -> None:
         """Roll back what was not committed, and forget a key under which nothing was begun."""
-        if self._connection is not None:
-            await self._connection.rollback()
-            self._connection = None
-        if self._claimed_by is not None and self.remembered is not None:
-            seller, self._claimed_by = self._claimed_by, None
-            try:
-                async with self._database.transaction(seller=seller) as connection:
-                    await drop_claim(connection=connection, key=self.remembered.key)
-            except Exception:  # noqa: BLE001 a repetition takes it over
-                _log.warning("the claim of a key was not dropped", exc_info=True)
-        await self._stack.aclose()
+        try:
+            if self._connection is not None:
+                connection, self._connection = self._connection, None
+                await connection.rollback()
+            if self._claimed_by is not None and self.remembered is not None:
+                seller, self._claimed_by = self._claimed_by, None
+                await self._drop(seller, self.remembered.key)
+        finally:  # a place or a connection that is not given back is never anybody's again
+            await self._stack.aclose()
+
+    async def _drop(self, seller: int, key: str) -> None:
+        try:
+            async with self._database.transaction(seller=seller) as connection:
+                await drop_claim(connection=connection, key=key)
+        except Exception:  # noqa: BLE001 a repetition takes it over
+            _log.warning("the claim of a key was not dropped", exc_info=True)
 
 
 async def _save(

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from api.background_runs import BackgroundRuns
-from api.places import Places
 from engine.db import APP_ROLE, exclusive, open_database
 from invoicing.sweep_usage import billing_lock
 from tests.api.world import START, World, make_seller
@@ -370,27 +369,3 @@ async def test_more_runs_than_there_are_connections_leave_others_theirs(
             assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
             assert answer.headers["retry-after"]
     assert len((await world.send("GET", "/v1/invoices")).json()["data"]) <= 1
-
-
-async def test_a_seller_leaves_a_place_to_others() -> None:
-    places = Places(connections=12)
-    entered: list[int] = []
-
-    async def work(seller: int) -> None:
-        async with places.for_work(seller=seller):
-            entered.append(seller)
-            await asyncio.Event().wait()
-
-    tasks = [asyncio.ensure_future(work(seller)) for seller in (1, 1, 1, 1, 2, 3)]
-    for _ in range(100):
-        await asyncio.sleep(0)
-    assert entered == [1, 1, 2]
-    tasks[0].cancel()
-    for _ in range(100):
-        await asyncio.sleep(0)
-    assert entered == [1, 1, 2, 3]
-    for task in tasks:
-        task.cancel()
-    await asyncio.wait(tasks)
-    async with places.for_work(seller=1), places.for_work(seller=1):
-        assert places.work_of_a_seller == 2
