@@ -54,6 +54,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
     scenario: Scenario
     outcome: Outcome
+    seller: str = ""
+    """The id of the seller that it was played on."""
     differences: tuple[Difference, ...] = ()
     reasons: tuple[str, ...] = ()
 
@@ -79,17 +81,20 @@ async def run_scenario(*, scenario: Scenario, make_seller: MakeSeller) -> Result
     reasons = not_built(scenario)
     if reasons:
         return Result(scenario=scenario, outcome="unsupported", reasons=tuple(reasons))
-    play = _Play(scenario=scenario, client=await make_seller(scenario.clock))
+    client = await make_seller(scenario.clock)
+    play = _Play(scenario=scenario, client=client)
+    seller = (await client.get("/v1/seller")).json()["id"]
     try:
         await play.set_up()
         for step in scenario.steps:
             await play.step(step)
     except _NotBuiltError as stop:
-        return Result(scenario=scenario, outcome="unsupported", reasons=stop.reasons)
+        return Result(scenario=scenario, outcome="unsupported", seller=seller, reasons=stop.reasons)
     except _CannotGoOnError as stop:
         play.found.append(stop.difference)
     found = tuple(play.found)
-    return Result(scenario=scenario, outcome="failed" if found else "passed", differences=found)
+    outcome = "failed" if found else "passed"
+    return Result(scenario=scenario, outcome=outcome, seller=seller, differences=found)
 
 
 class _Play:

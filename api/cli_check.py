@@ -15,7 +15,7 @@ import rich_click as click
 from api.cli_start import FAILED, console, refuse, run_async, started
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from rich.progress import Progress
 
@@ -120,14 +120,21 @@ def _scenarios(scenarios: "Sequence[Scenario]") -> list[Checked]:
 
 
 async def play_all(
-    *, scenarios: "Sequence[Scenario]", running: "Runtime", quiet: bool = False
+    *,
+    scenarios: "Sequence[Scenario]",
+    running: "Runtime",
+    quiet: bool = False,
+    examine: "Callable[[str], Awaitable[None]] | None" = None,
 ) -> "list[Result]":
-    """Every scenario on a seller of its own, in one scratch database; results in their order."""
+    """Every scenario on a seller of its own, in one scratch database; results in their order.
+
+    `examine` is given the superuser's address of the database when all are played.
+    """
     from api.check_scenarios import run_scenario
 
     results: list[Result | None] = [None] * len(scenarios)
     waiting = list(enumerate(scenarios))[::-1]
-    async with scratch_application(running=running) as make_seller:
+    async with scratch_application(running=running, examine=examine) as make_seller:
         with _progress(quiet=quiet) as progress:
             task = progress.add_task("scenarios", total=len(scenarios))
 
@@ -143,7 +150,9 @@ async def play_all(
 
 
 @asynccontextmanager
-async def scratch_application(*, running: "Runtime") -> "AsyncIterator[MakeSeller]":
+async def scratch_application(
+    *, running: "Runtime", examine: "Callable[[str], Awaitable[None]] | None" = None
+) -> "AsyncIterator[MakeSeller]":
     """The application on a scratch database; gives what makes a test seller in it."""
     from api.app import create_app
     from api.in_process import Client, lifespan
@@ -164,6 +173,8 @@ async def scratch_application(*, running: "Runtime") -> "AsyncIterator[MakeSelle
                     return Client(application=application, key=made.secret)
 
                 yield make_seller
+            if examine is not None:
+                await examine(dsn)
         finally:
             await database.close()
 

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
+import asyncpg
 import msgspec
 import pytest
 from sqlalchemy import text
@@ -12,6 +13,7 @@ from sqlalchemy import text
 from engine.audit import audit
 from engine.db import AUDITOR_ROLE, PATIENT, Database, open_database
 from invoicing.advance_clock import ClockAnswer, advance_clock
+from invoicing.audit_all import Audited, audit_all
 from invoicing.model import BillingRun
 from invoicing.run_billing import run_billing
 from metering.ingest import Ingester
@@ -25,6 +27,7 @@ from plans.register_customer import register_customer
 from plans.seller_store import load_seller
 from plans.subscribe import subscribe
 from tests.metering_world import running
+from tests.processes import SECONDS
 
 OPENED: Final = datetime(2026, 1, 1, tzinfo=UTC)
 METER: Final = {"key": "tokens", "event_type": "call", "aggregation": "sum", "value": "tokens"}
@@ -87,6 +90,20 @@ async def violations(dsn: str) -> list[Any]:
     try:
         async with auditor.transaction(seller=None, snapshot=True) as connection:
             return await audit(connection=connection)
+    finally:
+        await auditor.close()
+
+
+async def audited(dsn: str) -> Audited:
+    """What the whole audit of all sellers says of a database, given by the superuser's address."""
+    raw = await asyncpg.connect(dsn, timeout=SECONDS)
+    try:
+        sellers = dict(await raw.fetch("SELECT seller, id FROM sellers ORDER BY seller"))
+    finally:
+        await raw.close()
+    auditor = open_database(dsn=dsn, role=AUDITOR_ROLE, pool_size=2, waiting=PATIENT)
+    try:
+        return await audit_all(reader=auditor, sellers=sellers)
     finally:
         await auditor.close()
 

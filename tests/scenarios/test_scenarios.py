@@ -1,4 +1,7 @@
-"""Our scenarios hold, and so do the reference cases that ever held, where those are at hand."""
+"""Our scenarios hold, and so do the reference cases that ever held, where those are at hand.
+
+What each of them leaves behind is in order: the audit finds nothing.
+"""
 
 import asyncio
 import os
@@ -12,6 +15,8 @@ from api.runtime import Runtime
 from api.scenario_file import read_scenario
 from engine.postgres import ExternalDatabase
 from engine.settings import Settings
+from invoicing.audit_all import Broken
+from tests.billing_world import audited
 from tests.fixtures_database import Cluster
 
 pytestmark = pytest.mark.slow
@@ -40,34 +45,60 @@ def running(cluster: Cluster) -> Runtime:
     )
 
 
-def played(paths: list[Path], running: Runtime) -> dict[str, Result]:
+def played(paths: list[Path], running: Runtime) -> tuple[dict[str, Result], list[str]]:
+    """What became of each scenario, and what the audit of all of them found."""
     scenarios = [read_scenario(path=path) for path in paths]
-    results = asyncio.run(play_all(scenarios=scenarios, running=running, quiet=True))
-    return {str(result.scenario.path): result for result in results}
+    found: list[Broken] = []
+
+    async def examine(dsn: str) -> None:
+        found.extend((await audited(dsn)).broken)
+
+    playing = play_all(scenarios=scenarios, running=running, quiet=True, examine=examine)
+    results = {str(result.scenario.path): result for result in asyncio.run(playing)}
+    sellers = {result.seller: path for path, result in results.items()}
+    return results, [f"{sellers.get(each.seller)}: {each}" for each in found]
 
 
 @pytest.fixture(scope="module")
-def ours(running: Runtime) -> dict[str, Result]:
+def ours(running: Runtime) -> tuple[dict[str, Result], list[str]]:
     return played([HERE / path for path in OURS], running)
 
 
 @pytest.mark.parametrize("path", OURS, ids=str)
-def test_scenario(path: Path, ours: dict[str, Result]) -> None:
-    result = ours[str(HERE / path)]
+def test_scenario(path: Path, ours: tuple[dict[str, Result], list[str]]) -> None:
+    result = ours[0][str(HERE / path)]
     told = "\n".join([*result.reasons, *map(str, result.differences)])
     assert result.outcome == "passed", told
 
 
+def test_the_audit_finds_nothing_wrong_with_what_scenarios_leave(
+    ours: tuple[dict[str, Result], list[str]],
+) -> None:
+    assert ours[1] == []
+
+
 @pytest.fixture(scope="module")
-def reference(running: Runtime) -> dict[str, Result]:
+def played_reference(running: Runtime) -> tuple[dict[str, Result], list[str]]:
     folder = reference_cases() / "scenarios"
     if not folder.is_dir():
         pytest.skip("no reference cases here: USANCE_CASES names their folder")
-    results = played(sorted(folder.rglob(f"*{ENDING}")), running)
-    return {
+    results, found = played(sorted(folder.rglob(f"*{ENDING}")), running)
+    named = {
         Path(path).relative_to(folder).as_posix().removesuffix(ENDING): result
         for path, result in results.items()
     }
+    return named, found
+
+
+@pytest.fixture(scope="module")
+def reference(played_reference: tuple[dict[str, Result], list[str]]) -> dict[str, Result]:
+    return played_reference[0]
+
+
+def test_the_audit_finds_nothing_wrong_with_what_reference_cases_leave(
+    played_reference: tuple[dict[str, Result], list[str]],
+) -> None:
+    assert played_reference[1] == []
 
 
 def test_reference_cases_that_held_still_hold(reference: dict[str, Result]) -> None:
