@@ -205,10 +205,13 @@ WHERE coalesce(p.postings, 0) < 2 OR p.first <> 1 OR p.last <> p.postings""",
     ),
     Check(
         name="entry_month",
-        sentence="An entry belongs to the month of its date, or a later one if that was closed.",
+        sentence="An entry belongs to the month of its date, which is the day it was made.",
         sql="""
-SELECT seller, id, format('dated %s in %s', entry_on, accounting_month) FROM journal_entries
-WHERE accounting_month < date_trunc('month', entry_on)""",
+SELECT seller, id, format('dated %s in %s, at %s', entry_on, accounting_month, posted_at)
+FROM journal_entries
+WHERE accounting_month <> entry_on - CAST(extract(day FROM entry_on) AS integer) + 1
+  OR entry_on < CAST((posted_at - interval '12 hours') AT TIME ZONE 'UTC' AS date)
+  OR entry_on > CAST((posted_at + interval '14 hours') AT TIME ZONE 'UTC' AS date)""",
     ),
     Check(
         name="document_entry",
@@ -237,15 +240,17 @@ GROUP BY 1, 2 HAVING count(DISTINCT d.id) <> 1 OR count(DISTINCT e.id) <> 1""",
     ),
     Check(
         name="void_amount",
-        sentence="The entry of a void gives every line's contract balance back.",
+        sentence="The entry of a void gives every line's contract balance back, and every tax.",
         sql="""
-SELECT e.seller, e.source, format('%s %s remains', p.contract, sum(p.amount_minor))
+SELECT e.seller, e.source, format('%s %s remains', p.contract || p.dimension, sum(p.amount_minor))
 FROM journal_entries e
   JOIN journal_entries b ON b.seller = e.seller AND b.source = e.source
     AND b.kind IN ('issued', 'voided')
-  JOIN postings p ON p.seller = b.seller AND p.entry = b.id AND p.account = 'contract_balance'
+  JOIN postings p ON p.seller = b.seller AND p.entry = b.id
+    AND p.account IN ('contract_balance', 'tax_payable')
 WHERE e.kind = 'voided'
-GROUP BY e.seller, e.source, p.contract, p.line, p.currency HAVING sum(p.amount_minor) <> 0""",
+GROUP BY e.seller, e.source, p.contract, p.line, p.dimension, p.currency
+HAVING sum(p.amount_minor) <> 0""",
     ),
     Check(
         name="entry_amount",

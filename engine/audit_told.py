@@ -28,6 +28,55 @@ WHERE (l.document, l.contract, -l.net) IS DISTINCT FROM (p.document, p.contract,
     WHERE h.seller = l.seller AND h.invoice = l.document AND NOT h.is_entered))""",
     ),
     Check(
+        name="entry_customer",
+        sentence="What an entry moves of a document, it moves of the document's customer.",
+        sql="""
+SELECT p.seller, p.entry || ' ' || p.ordinal, format('%s moves of %s, %s is of %s', p.account,
+  p.customer, d.id, d.customer)
+FROM postings p JOIN (
+  SELECT seller, id, customer FROM invoices
+  UNION ALL SELECT seller, id, customer FROM credit_notes
+  UNION ALL SELECT seller, id, customer FROM payments
+  UNION ALL SELECT seller, id, customer FROM refunds
+  UNION ALL SELECT seller, id, customer FROM credit_grants
+) d ON d.seller = p.seller AND d.id = p.document
+WHERE p.customer <> d.customer""",
+    ),
+    Check(
+        name="document_ids",
+        sentence="The id of a document begins with when it was billed, a line's as the document's.",
+        sql="""
+SELECT d.seller, d.id, format('billed at %s', d.billed_at)
+FROM (
+  SELECT seller, min(id) AS id, split_part(id, '_', 2) AS body, billed_at FROM (
+    SELECT seller, left(id, -16) AS id, billed_at FROM invoices
+    UNION ALL SELECT seller, left(id, -16), billed_at FROM credit_notes
+  ) begun GROUP BY seller, split_part(id, '_', 2), billed_at
+) d
+WHERE length(d.body) = 10 AND floor(extract(epoch FROM d.billed_at) * 1000) <> (
+  SELECT sum(CAST(strpos('0123456789abcdefghjkmnpqrstvwxyz', substr(d.body, place, 1)) - 1
+    AS bigint) << 5 * (10 - place)) FROM generate_series(1, 10) AS place)
+UNION ALL
+SELECT seller, id, 'of ' || document FROM line_items
+WHERE left(split_part(id, '_', 2), -4) <> left(split_part(document, '_', 2), -4)""",
+    ),
+    Check(
+        name="prepaid_applied",
+        sentence="What an invoice took of prepaid credit is settled from it, and grants gave it.",
+        sql="""
+SELECT i.seller, i.id, format('applied %s, settled %s, drawn %s', i.prepaid_applied_minor,
+  coalesce(s.amount, 0), coalesce(d.amount, 0))
+FROM invoices i LEFT JOIN (
+  SELECT seller, invoice, sum(amount_minor) AS amount FROM settlements
+  WHERE kind = 'prepaid' GROUP BY seller, invoice
+) s ON s.seller = i.seller AND s.invoice = i.id LEFT JOIN (
+  SELECT seller, document, sum(amount_minor) AS amount FROM credit_draws
+  WHERE kind = 'prepaid' GROUP BY seller, document
+) d ON d.seller = i.seller AND d.document = i.id
+WHERE (coalesce(s.amount, 0), coalesce(d.amount, 0))
+  IS DISTINCT FROM (i.prepaid_applied_minor, i.prepaid_applied_minor)""",
+    ),
+    Check(
         name="entry_tax",
         sentence="The entry of an issue moves the tax of each jurisdiction.",
         sql="""

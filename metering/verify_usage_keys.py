@@ -34,7 +34,10 @@ def _turned(word: _Halves, bits: int) -> _Halves:
 
 
 def uuid_hashes(*, words: _Words, seed: _Words) -> _Words:
-    """PostgreSQL's `uuid_hash_extended` of n keys (two words each), none of the seeds zero."""
+    """PostgreSQL's `uuid_hash_extended` of n keys (two words each), none of the seeds zero.
+
+    As a server of little-endian byte order computes it.
+    """
     key = words.astype(">u8").view("<u4").astype(np.uint32).reshape(len(words), 4)
     a = _START + (seed >> _WHOLE).astype(np.uint32)
     b = _START + seed.astype(np.uint32)

@@ -2,12 +2,14 @@
 
 from datetime import UTC, datetime
 
+import asyncpg
 import msgspec
 from sqlalchemy import text
 
 from engine.audit import audit
 from engine.db import AUDITOR_ROLE, PATIENT, open_database
 from invoicing.run_billing import run_billing
+from invoicing.void_invoice import void_invoice
 from plans.agreement import CancelDraft, SubscriptionDraft
 from plans.cancel import cancel
 from plans.model import Aggregation, CustomerDraft, MeterDraft, PlanDraft
@@ -16,6 +18,7 @@ from plans.register_customer import register_customer
 from plans.seller_store import load_seller
 from plans.subscribe import subscribe
 from tests.metering_world import World, event, running
+from tests.processes import SECONDS
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 PLAN = {
@@ -33,6 +36,18 @@ PLAN = {
         },
     ],
 }
+
+# A cent of tax goes from one country to another where an invoice was void.
+MOVED = """
+INSERT INTO postings (seller, entry, ordinal, account, dimension, customer, contract, document,
+  line, currency, amount_minor)
+SELECT p.seller, p.entry, max(p.ordinal) + u.n, 'tax_payable', u.country, p.customer, '',
+  p.document, '', p.currency, u.amount
+FROM postings p JOIN journal_entries e ON e.seller = p.seller AND e.id = p.entry,
+  (VALUES (1, 'DE', 1), (2, 'FR', -1)) AS u (n, country, amount)
+WHERE e.kind = 'voided'
+GROUP BY p.seller, p.entry, p.customer, p.document, p.currency, u.n, u.country, u.amount
+"""
 
 
 def month(number, day=1):
@@ -104,3 +119,27 @@ async def test_the_books_stay_sound_through_advance_arrears_late_usage_and_credi
     again = await bill(database, seller, month(2, 11))
     assert (again.documents, await count(database, seller, "outbox")) == (0, before)
     assert await violations(database_url) == []
+
+
+async def test_ids_that_were_derived_and_voids_are_told_where_they_are_changed(
+    database, database_url, make_seller
+):
+    seller = await make_seller()
+    await open_house(database, seller)
+    await bill(database, seller, START)
+    async with database.transaction(seller=seller) as connection:
+        found = await load_seller(connection=connection)
+        await void_invoice(
+            connection=connection, seller=found, reference="INV-000001", now=month(1, 2)
+        )
+    assert await violations(database_url) == []
+    raw = await asyncpg.connect(database_url, timeout=SECONDS)
+    try:
+        await raw.execute("SET session_replication_role = replica")
+        await raw.execute(MOVED)
+        assert {each.check for each in await violations(database_url)} == {"void_amount"}
+        await raw.execute("UPDATE invoices SET billed_at = billed_at + interval '1 ms'")
+    finally:
+        await raw.close()
+    broken = {"void_amount", "document_ids"}
+    assert {each.check for each in await violations(database_url)} == broken

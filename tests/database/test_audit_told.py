@@ -69,6 +69,36 @@ TOLD = [
         {"numbers_without_gap"},
         "INV",
     ),
+    (
+        "UPDATE journal_entries SET accounting_month = '2026-03-01' WHERE id = 'je_1'",
+        {"entry_month"},
+        "je_1",
+    ),
+    ("UPDATE journal_entries SET entry_on = '2026-02-03' WHERE id = 'je_1'", {"entry_month"}, ""),
+    ("UPDATE journal_entries SET entry_on = '2026-01-31' WHERE id = 'je_1'", {"entry_month"}, ""),
+    (
+        "UPDATE journal_entries SET entry_on = '2026-01-31', accounting_month = '2026-01-01'",
+        set(),  # in a time zone of the west
+        "",
+    ),
+    (
+        "UPDATE postings SET customer = 'cus_9' WHERE account = 'tax_payable'",
+        {"entry_customer", "references"},
+        "je_1",
+    ),
+    (
+        (
+            "UPDATE line_items SET id = 'li_a1111' WHERE id = 'li_3';"
+            " UPDATE postings SET line = 'li_a1111' WHERE line = 'li_3'"
+        ),
+        {"document_ids"},
+        "li_a1111",
+    ),
+    (
+        "UPDATE invoices SET prepaid_applied_minor = 1 WHERE id = 'inv_1'",
+        {"prepaid_applied"},
+        "inv_1",
+    ),
     ("UPDATE billing_runs SET documents = 4", {"run_counts"}, "run_a"),
     ("UPDATE billing_runs SET lines = 3", {"run_counts"}, "run_a"),
     ("UPDATE invoices SET run = '' WHERE id = 'inv_1'", {"run_counts"}, "run_a"),
