@@ -122,6 +122,20 @@ class Sheaf(msgspec.Struct, frozen=True, kw_only=True):
             quantity_nanos=self.quantity_nanos[lines],
         )
 
+    def kept(self, keep: NDArray[np.bool_]) -> "Sheaf":
+        """Those of the subscriptions that are to be kept, at the places where they stand."""
+        counts = np.diff(self.offsets)
+        lines = np.repeat(keep, counts)
+        return msgspec.structs.replace(
+            self,
+            place=self.place[keep],
+            term=self.term[keep],
+            offsets=np.concatenate([[0], np.cumsum(counts[keep])]).astype(np.int64),
+            charge=self.charge[lines],
+            amount_minor=self.amount_minor[lines],
+            quantity_nanos=self.quantity_nanos[lines],
+        )
+
 
 class Ask(msgspec.Struct, frozen=True, kw_only=True):
     """The charges of n subscriptions, one line each: what is to be measured and rated of them.

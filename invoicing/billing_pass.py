@@ -1,11 +1,10 @@
 """One billing run in progress: segments derived together or one by one, posted in chunks."""
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 
-import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from engine.db import Database
@@ -18,7 +17,7 @@ from invoicing.derive_alike import derive_alike
 from invoicing.derive_portion import Portion, Stretch, apart, cut, derive_portion, due_in, earlier
 from invoicing.park_accounts import Parking
 from invoicing.portions import Portions, Progress
-from invoicing.post import Posted, StaleDerivationError, post
+from invoicing.post import Posted, compare_seller, post
 from invoicing.post_alike import Chunk, NotAlikeError, Written, outlook_of, post_alike
 from invoicing.run_desk import NotAsApprovedError, RunDesk
 from invoicing.sweep_usage import mark_usage, take_usage
@@ -81,7 +80,8 @@ class BillingPass:
         if self._sweeps is None:
             async with self.database.transaction(seller=self.seller_number) as connection:
                 sweep = await take_usage(connection=connection)
-                await self._take_seller(connection)
+                self.seller = await load_seller(connection=connection)
+                self._parking.seller = self.ahead.seller = self.seller
                 if ahead and sweep.taken and self.portions.ahead and self.database.spare:
                     self.next.begin(self._derive_portion(self._stretch()))
                 touched = await mark_usage(connection=connection, sweep=sweep)
@@ -89,17 +89,6 @@ class BillingPass:
                 await self.next.drop()
             self._sweeps = sweep.count
         return self._sweeps
-
-    async def _take_seller(self, connection: AsyncConnection) -> None:
-        """Go on with the seller as it is now."""
-        self.seller = await load_seller(connection=connection)
-        self._parking.seller = self.ahead.seller = self.seller
-
-    async def _compare_seller(self, connection: AsyncConnection) -> None:
-        """StaleDerivationError where the seller is not what was derived with, but for its clock."""
-        found = await load_seller(connection=connection)
-        if msgspec.structs.replace(found, clock_at=self.seller.clock_at) != self.seller:
-            raise StaleDerivationError
 
     async def forget(self) -> None:
         """Sweep and derive again: facts changed."""
@@ -273,7 +262,7 @@ class BillingPass:
             return
         try:
             async with self.desk.posting() as connection:
-                await self._compare_seller(connection)
+                await compare_seller(connection=connection, seller=self.seller)
                 posted = await post_alike(
                     connection=connection,
                     seller=self.seller,
@@ -287,14 +276,34 @@ class BillingPass:
                 members += [item.due.customer.id for item in chunk.derived]
                 await self.desk.note(connection, customers=members, posted=posted)
                 await self._look_out(connection)
+        except NotAlikeError as error:
+            await self.desk.fall_back(error, customers=len(error.customers) or customers)
+            await self._post_apart(chunk, error.customers, sweeps)
+            return
         except Exception as error:
-            if not isinstance(error, NotAlikeError) and not is_of_an_account(error):
+            if not is_of_an_account(error):
                 raise
             await self.desk.fall_back(error, customers=customers)
             await self._post_one_by_one(chunk.due, sweeps)
             return
         self.together += len(chunk.sheaf.place)
         self._count(customers, posted)
+
+    async def _post_apart(self, chunk: Chunk, customers: Collection[str], sweeps: int) -> None:
+        """Derive some customers (ids) of a chunk one by one, or all, and post it with them."""
+        due = [due_customer(each) for each in chunk.members if each.customer in customers]
+        try:
+            async with self._snapshot() as connection:
+                work = await load_work(connection=connection, due=due, book=PriceBook())
+        except Exception as error:
+            if not is_of_an_account(error):
+                raise
+            work = []
+        if not work:
+            await self._post_one_by_one(chunk.due, sweeps)
+            return
+        derived = await self._parking.derive(work)
+        await self._post_chunk(chunk.apart(customers, derived), None, sweeps)
 
     async def _look_out(self, connection: AsyncConnection) -> None:
         self.ahead.outlook = await outlook_of(
@@ -324,7 +333,7 @@ class BillingPass:
     async def _post(self, derived: Sequence[Derived], sweeps: int) -> None:
         try:
             async with self.desk.posting() as connection:
-                await self._compare_seller(connection)
+                await compare_seller(connection=connection, seller=self.seller)
                 posted = await post(
                     connection=connection,
                     seller=self.seller,

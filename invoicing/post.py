@@ -35,6 +35,7 @@ from invoicing.store import (
 )
 from plans.catalog import party_id, party_of_seller
 from plans.model import Seller
+from plans.seller_store import load_seller
 
 NUMBER: Final = "{series}-{sequence:06d}"
 
@@ -122,6 +123,13 @@ async def advance(*, connection: AsyncConnection, derived: Sequence[Derived]) ->
         changed = await advance_subscriptions(connection=connection, progress=progress)
         if changed != len(progress):
             raise StaleDerivationError
+
+
+async def compare_seller(*, connection: AsyncConnection, seller: Seller) -> None:
+    """StaleDerivationError where the seller is not any more what it was, but for its clock."""
+    found = await load_seller(connection=connection)
+    if msgspec.structs.replace(found, clock_at=seller.clock_at) != seller:
+        raise StaleDerivationError
 
 
 async def compare_facts(*, connection: AsyncConnection, derived: Sequence[Derived]) -> None:

@@ -1,6 +1,6 @@
 """Verb: post a sheaf, and what was derived one by one among it, in one transaction."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from itertools import count
 
@@ -33,7 +33,14 @@ from plans.model import Seller
 
 
 class NotAlikeError(Exception):
-    """More than its terms decides a document: derive one by one. Never leaves the billing run."""
+    """More than its terms decides a document: derive one by one. Never leaves the billing run.
+
+    That of `customers` (ids), or of all where there are none.
+    """
+
+    def __init__(self, customers: Collection[str] = ()) -> None:
+        super().__init__()
+        self.customers = frozenset(customers)
 
 
 class Chunk(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,6 +59,14 @@ class Chunk(msgspec.Struct, frozen=True, kw_only=True):
     def documents(self) -> int:
         """How many documents the sheaf gives."""
         return int(np.count_nonzero(np.diff(self.sheaf.offsets)))
+
+    def apart(self, customers: Collection[str], derived: Sequence[Derived]) -> "Chunk":
+        """The same with `customers` (ids) taken out of the sheaf; `derived` is what they owe."""
+        keep = np.array([each.customer not in customers for each in self.members], dtype=np.bool_)
+        places = {each.customer: place for place, each in enumerate(self.due)}
+        every = [*self.derived, *derived]
+        every.sort(key=lambda item: places[item.due.customer.id])
+        return msgspec.structs.replace(self, sheaf=self.sheaf.kept(keep), derived=every)
 
 
 class Outlook(msgspec.Struct, frozen=True, kw_only=True):
@@ -174,14 +189,15 @@ async def _check_plain(connection: AsyncConnection, due: Sequence[Due]) -> None:
     if not await are_customers_same(connection=connection, customers=customers, copied=copied):
         raise StaleDerivationError
     instants = list({each.due_at for each in due})
-    found = (
-        not await are_plain(connection=connection)
-        or await document_counts(connection=connection, customers=customers, instants=instants)
-        or await lock_balances(connection=connection, customers=customers)
-        or await waiting_edits(connection=connection, customers=customers)
-    )
-    if found:
+    if not await are_plain(connection=connection):
         raise NotAlikeError
+    counts = await document_counts(connection=connection, customers=customers, instants=instants)
+    balances = await lock_balances(connection=connection, customers=customers)
+    edits = await waiting_edits(connection=connection, customers=customers)
+    apart = {customer for customer, _ in (*counts, *balances)}
+    apart.update(edit.customer for edit in edits)
+    if apart:
+        raise NotAlikeError(apart)
 
 
 def _order(drafts: Sequence[Draft], places: Mapping[str, int]) -> list[tuple[bool, int]]:

@@ -4,8 +4,11 @@ import asyncio
 
 import msgspec
 import pytest
+from sqlalchemy import text
 
 from engine.db import PATIENT, open_database
+from invoicing.draft_store import insert_edit
+from invoicing.drafts import WaitingEdit
 from invoicing.portions import Portions
 from invoicing.run_billing import run_billing
 from plans.model import CustomerDraft
@@ -159,3 +162,69 @@ async def bill_who_used(dsn):
 
 def test_who_owes_nothing_is_derived_together_too(database_url) -> None:
     assert asyncio.run(bill_who_used(database_url)) == (6, 24), "at the start and at the end"
+
+
+BALANCES = """
+INSERT INTO customer_balances (seller, customer, currency, amount_minor)
+SELECT seller, id, 'EUR', CASE WHEN key < 'c10' THEN 250 ELSE 999999 END FROM customers
+WHERE key IN ('c02', 'c03', 'c13')
+"""
+
+
+async def fill_with_balances(dsn):
+    """Twenty alike, of whom three have a balance, and one a line by hand."""
+    await kills.open_books(dsn, mode="live", timezone="UTC")
+    database = open_database(dsn=dsn, role="usance_app", pool_size=3, waiting=PATIENT)
+    try:
+        async with open_shop(database, 1) as shop:
+            await shop.publish(plan(SEATS, TIERS))
+            for number in range(20):
+                await shop.customer(f"c{number:02}")
+                start = at(f"2026-01-{1 + number // 7:02}").isoformat()
+                await shop.subscribe(f"s{number:02}", f"c{number:02}", starts_at=start)
+            customer = await shop.one("SELECT id FROM customers WHERE key = 'c17'")
+            edit = WaitingEdit(
+                id="ded_1", customer=customer, billed_at=OPENED, currency="EUR",
+                invoice_group="", key="k", name="By hand", amount_minor=7, quantity="1",
+                unit_amount="0.07",
+            )  # fmt: skip
+            async with database.transaction(seller=1) as connection:
+                await connection.execute(text(BALANCES))
+                await insert_edit(connection=connection, edit=edit)
+    finally:
+        await database.close()
+
+
+async def bill_apart(dsn, portions):
+    """How many were derived together, and for how many that was tried in vain."""
+    database = open_database(dsn=dsn, role="usance_app", pool_size=3, waiting=PATIENT)
+    reports = []
+    when = at("2026-01-10")
+    try:
+        run = await run_billing(
+            database=database, seller=1, as_of=when, now=when, report=reports.append,
+            portions=portions,
+        )  # fmt: skip
+    finally:
+        await database.close()
+    return reports[-1].together, [(each.reason, each.customers) for each in run.fallbacks]
+
+
+def test_only_who_is_not_alike_is_derived_one_by_one(cluster) -> None:
+    """Three have a balance, which pays an invoice or a part of it; the books are the same."""
+    source = asyncio.run(cluster.make_clone())
+    asyncio.run(fill_with_balances(cluster.dsn(source)))
+    found, told = [], []
+    for portions in (TOGETHER, ONE_BY_ONE):
+        name = f"{source}_{len(told)}"
+        asyncio.run(kills.copy_database(cluster.admin_dsn, source, name))
+        told.append(asyncio.run(bill_apart(cluster.dsn(name), portions)))
+        found.append(asyncio.run(kills.everything(cluster.dsn(name))))
+        asyncio.run(cluster.drop(name))
+    asyncio.run(cluster.drop(source))
+    assert told == [(16, [("not_alike", 4)]), (0, [])]
+    together, apart = found
+    assert len(apart["invoices"]) == 20
+    assert len(apart["settlements"]) == 3
+    for table, rows in apart.items():
+        assert together[table] == rows, table
