@@ -303,6 +303,8 @@ class BillingPass:
             await self._post_one_by_one(chunk.due, sweeps)
             return
         derived = await self._parking.derive(work)
+        if len(derived) < len(work):
+            await self.next.drop()
         await self._post_chunk(chunk.apart(customers, derived), None, sweeps)
 
     async def _look_out(self, connection: AsyncConnection) -> None:

@@ -194,7 +194,8 @@ async def _check_plain(connection: AsyncConnection, due: Sequence[Due]) -> None:
     counts = await document_counts(connection=connection, customers=customers, instants=instants)
     balances = await lock_balances(connection=connection, customers=customers)
     edits = await waiting_edits(connection=connection, customers=customers)
-    apart = {customer for customer, _ in (*counts, *balances)}
+    apart = {each.customer for each in due if (each.customer, each.due_at) in counts}
+    apart.update(customer for customer, _ in balances)
     apart.update(edit.customer for edit in edits)
     if apart:
         raise NotAlikeError(apart)

@@ -13,8 +13,10 @@ from invoicing.portions import Portions
 from invoicing.run_billing import run_billing
 from plans.model import CustomerDraft
 from plans.register_customer import register_customer
-from tests.billing_world import OPENED, SEATS, TIERS, at, open_shop, plan, violations
+from tests.billing_world import OPENED, SEATS, TIERS, at, open_shop, plan, shop, violations
 from tests.faults import billing_kills as kills
+
+__all__ = ["shop"]
 
 TOGETHER = Portions(segment=7, chunk=11, few=0)
 ONE_BY_ONE = Portions(few=1_000_000)
@@ -228,3 +230,15 @@ def test_only_who_is_not_alike_is_derived_one_by_one(cluster) -> None:
     assert len(apart["settlements"]) == 3
     for table, rows in apart.items():
         assert together[table] == rows, table
+
+
+async def test_a_document_of_the_instant_of_another_is_in_nobodys_way(shop):
+    """A subscription that begins in the past falls due with one that is billed since then."""
+    await shop.publish_plan(plan(YEARLY, key="yearly", interval={"unit": "year"}))
+    await shop.subscribe("s1", "acme")
+    await shop.bill(at("2026-01-10"))
+    await shop.customer("late")
+    await shop.subscribe("s2", "late", plan="yearly", starts_at="2026-01-01T00:00:00Z")
+    reports = []
+    run = await shop.bill(at("2026-02-10"), portions=TOGETHER, report=reports.append)
+    assert (run.documents, reports[-1].together, run.fallbacks) == (2, 2, ())

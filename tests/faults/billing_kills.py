@@ -88,6 +88,31 @@ async def mortal(dsn, commits=None, delay_seconds=None):
         os.kill(*death)
 
 
+class CutError(Exception):
+    """The line to the database breaks here."""
+
+
+@contextlib.contextmanager
+def cut_at(database, number):
+    """The statement or commit of that number (None: of no number) raises a CutError."""
+    seen = 0
+
+    def count(*_):
+        nonlocal seen
+        seen += 1
+        if seen == number:
+            raise CutError
+
+    engine = database.engine.sync_engine
+    event.listen(engine, "before_cursor_execute", count)
+    event.listen(engine, "commit", count)
+    try:
+        yield
+    finally:
+        event.remove(engine, "before_cursor_execute", count)
+        event.remove(engine, "commit", count)
+
+
 def stands_still(*arguments):
     """A report that stands still after the first chunk until it may go on: see `halted`."""
     folder = Path(arguments[1]) if len(arguments) == 2 else None

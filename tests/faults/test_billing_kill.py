@@ -8,7 +8,6 @@ from pathlib import Path
 
 import asyncpg
 import pytest
-from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError
 
 from engine.db import PATIENT, open_database
@@ -131,10 +130,6 @@ def test_a_server_killed_in_the_middle_of_runs_ends_in_the_same_books(server, bo
     assert_same(dsn, undisturbed)
 
 
-class CutError(Exception):
-    """The line to the database breaks here."""
-
-
 async def bill_small(database, **how):
     return await run_billing(database=database, seller=1, as_of=kills.AS_OF, now=kills.AS_OF, **how)
 
@@ -158,25 +153,13 @@ def test_a_run_that_fails_at_every_statement_ends_in_the_same_books(small):
     async def attempt(dsn, cut_at):
         """Whether the run ended without being cut at the statement or commit of that number."""
         database = open_database(dsn=dsn, role="usance_app", pool_size=3, waiting=PATIENT)
-        seen = 0
-
-        def count(*_):
-            nonlocal seen
-            seen += 1
-            if seen == cut_at:
-                raise CutError
-
-        engine = database.engine.sync_engine
-        event.listen(engine, "before_cursor_execute", count)
-        event.listen(engine, "commit", count)
         try:
-            # What is derived ahead and thrown away would swallow the cut.
-            await bill_small(database, portions=Portions(ahead=False))
-        except CutError:
+            with kills.cut_at(database, cut_at):
+                # What is derived ahead and thrown away would swallow the cut.
+                await bill_small(database, portions=Portions(ahead=False))
+        except kills.CutError:
             return False
         finally:
-            event.remove(engine, "before_cursor_execute", count)
-            event.remove(engine, "commit", count)
             await database.close()
         return True
 
