@@ -245,8 +245,10 @@ async def _find_due(
     # Few instants and terms are those of many.
     instants: dict[datetime, datetime] = {}
     due_ats = [instants.setdefault(row[6], row[6]) for row in rows]
+    if terms and not many:
+        await raw.execute(JOIN_AT_ONCE)  # one by one, each would be compared with all that is named
     told = await _find_terms(raw, rows, due_ats) if terms else {}
-    if many:
+    if terms or many:
         await raw.execute(_JOIN_AS_BEFORE)
     found = []
     for row, due_at in zip(rows, due_ats, strict=True):

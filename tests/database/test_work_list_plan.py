@@ -1,5 +1,8 @@
 """The work list of many is read in one go, even where the planner knows nothing of how many."""
 
+import asyncio
+
+from engine.db import driver
 from invoicing.work_store import DUE, JOIN_AT_ONCE, TERMS, due_with_terms
 from tests.billing_world import at, shop
 
@@ -56,3 +59,22 @@ async def test_the_transaction_joins_as_before_afterwards(shop, superuser):
         plans = await connection.exec_driver_sql("SHOW plan_cache_mode")
         assert [each.key for each in due] == ["acme"]
         assert (joins.scalar_one(), plans.scalar_one()) == ("on", "auto")
+
+
+async def test_the_terms_of_few_are_joined_at_once_too(shop):
+    """Looked up one by one, each would be compared with all that is named."""
+    await shop.subscribe("s", "acme", starts_at="2026-01-01T00:00:00Z")
+    told = []
+    async with shop.database.transaction(seller=shop.seller, snapshot=True) as connection:
+        raw = await driver(connection)
+        with raw.query_logger(lambda record: told.append(record.query)):
+            due, _ = await due_with_terms(
+                connection=connection, due_by=FEBRUARY, limit=10, parked=[], customers=None
+            )
+            await asyncio.sleep(0)
+        joins = await connection.exec_driver_sql("SHOW enable_nestloop")
+        assert joins.scalar_one() == "on"
+    assert [each.terms is None for each in due] == [False]
+    place = told.index(TERMS)
+    assert JOIN_AT_ONCE in told[:place]
+    assert DUE in told[: told.index(JOIN_AT_ONCE)]
