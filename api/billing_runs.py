@@ -20,7 +20,7 @@ from invoicing.advance_clock import ClockAnswer, advance_clock
 from invoicing.end_due_credits import end_due_credits
 from invoicing.model import BillingRun, BillingRunDraft
 from invoicing.queue_run import queue_run
-from invoicing.rehearsal import RunRehearsal, refuse_far
+from invoicing.rehearsal import RunRehearsal, refuse_ahead, refuse_far
 from invoicing.rehearse_run import rehearse_run
 from invoicing.run_billing import run_billing, take_up_run
 from invoicing.run_store import Unfinished, list_runs
@@ -152,9 +152,8 @@ async def _again(
 
 
 def _refuse(data: BillingRunDraft, now: datetime) -> None:
-    if data.as_of > now and not data.dry_run:
-        detail = f"as_of lies ahead of the clock, which stands at {now.isoformat()}"
-        raise invalid_field(pointer="/as_of", code="ahead_of_clock", detail=detail)
+    if not data.dry_run:
+        refuse_ahead(as_of=data.as_of, now=now)
     if data.approve and data.dry_run:
         detail = "a dry run posts nothing: there is nothing to be approved"
         raise invalid_field(pointer="/approve", code="not_with_dry_run", detail=detail)

@@ -93,6 +93,7 @@ async def _run(
     queue: bool,
 ) -> "tuple[BillingRun, list[PostedDocument]]":
     from api.act_as import choose_seller
+    from invoicing.rehearsal import refuse_ahead
     from plans.seller_store import load_seller
 
     database = running.open()
@@ -100,6 +101,7 @@ async def _run(
         seller = await choose_seller(database=database, seller_id=seller_id)
         business_now = seller.clock_at or now
         at = as_of or business_now
+        refuse_ahead(as_of=at, now=business_now)
         if queue:
             return await _queue(
                 database=database, seller=seller.seller, as_of=at, now=business_now, approve=approve

@@ -22,6 +22,13 @@ def refuse_far(*, as_of: datetime, now: datetime) -> None:
         raise invalid_field(pointer="/as_of", code="too_far_ahead", detail=detail)
 
 
+def refuse_ahead(*, as_of: datetime, now: datetime) -> None:
+    """Raise `invalid_body` for a run that would post what is not due yet."""
+    if as_of > now:
+        detail = f"as_of lies ahead of the clock, which stands at {now.isoformat()}"
+        raise invalid_field(pointer="/as_of", code="ahead_of_clock", detail=detail)
+
+
 class PreviewDraft(Body, frozen=True, kw_only=True):
     """`POST /v1/invoices/preview`: upcoming documents of a customer, as agreed or as they would be.
 

@@ -128,6 +128,11 @@ def test_a_run_posts_once_and_the_audit_finds_nothing(database_url: str, tmp_pat
         )  # fmt: skip
         assert (ended.returncode, ended.stderr) == (0, "")
         assert "0 documents" in ended.stdout
+    ahead = usance(
+        "run", "--as-of", "2999-01-01", "--seller", created,
+        database_url=database_url, home=tmp_path,
+    )  # fmt: skip
+    assert (ahead.returncode, "as_of lies ahead of the clock" in ahead.stderr) == (2, True)
     audited = usance("audit", database_url=database_url, home=tmp_path)
     assert audited.returncode == 0, audited.stdout
     assert "no violations" in audited.stdout
