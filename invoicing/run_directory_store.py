@@ -8,7 +8,7 @@ import msgspec
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from invoicing.run_pace import MICROS
+from invoicing.run_pace import customers_per_second, seconds_left
 from invoicing.run_states import RunStatus
 
 _OPEN: Final = text("""
@@ -36,9 +36,7 @@ class OpenRuns(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def customers_per_second(self) -> Fraction | None:
         """The mean over the time that was worked; None before anything was done."""
-        if not self.customers_done or not self.worked_micros:
-            return None
-        return Fraction(self.customers_done * MICROS, self.worked_micros)
+        return customers_per_second(done=self.customers_done, worked_micros=self.worked_micros)
 
     @property
     def seconds_left(self) -> Fraction | None:
@@ -46,7 +44,7 @@ class OpenRuns(msgspec.Struct, frozen=True, kw_only=True):
         rate = self.customers_per_second
         if rate is None or self.customers_total is None or self.status != RunStatus.RUNNING:
             return None
-        return max(self.customers_total - self.customers_done, 0) / rate
+        return seconds_left(done=self.customers_done, total=self.customers_total, rate=rate)
 
 
 class BackgroundRun(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,6 +1,7 @@
 """How fast a billing run goes, and when it should be through. Pure."""
 
 from datetime import datetime, timedelta
+from fractions import Fraction
 
 import msgspec
 
@@ -14,6 +15,16 @@ class Pace(msgspec.Struct, frozen=True, kw_only=True):
     estimated_finish_at: datetime | None = None
 
 
+def customers_per_second(*, done: int, worked_micros: int) -> Fraction | None:
+    """The mean rate over the time that was worked; None before anything was done."""
+    return Fraction(done * MICROS, worked_micros) if done and worked_micros else None
+
+
+def seconds_left(*, done: int, total: int, rate: Fraction) -> Fraction:
+    """How long the rest takes at that rate."""
+    return max(total - done, 0) / rate
+
+
 def pace(
     *,
     done: int,
@@ -23,11 +34,12 @@ def pace(
     is_running: bool,
 ) -> Pace:
     """The mean rate over the time that was worked, and what it foretells for the rest."""
-    if not done or not worked_micros:
+    rate = customers_per_second(done=done, worked_micros=worked_micros)
+    if rate is None:
         return Pace()
-    tenths = done * 10 * MICROS // worked_micros
+    tenths = rate * 10 // 1
     finish_at = None
     if is_running and total is not None and progress_at is not None:
-        left = timedelta(microseconds=max(total - done, 0) * worked_micros // done)
-        finish_at = progress_at + left
+        left = seconds_left(done=done, total=total, rate=rate) * MICROS // 1
+        finish_at = progress_at + timedelta(microseconds=left)
     return Pace(customers_per_second=f"{tenths // 10}.{tenths % 10}", estimated_finish_at=finish_at)
