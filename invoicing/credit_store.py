@@ -66,9 +66,9 @@ WHERE seller = current_seller() AND document = :document AND kind = 'prepaid'
 GROUP BY credit_grant ORDER BY credit_grant
 """)
 _PAID_OUT: Final = text("""
-SELECT EXISTS (SELECT FROM postings p
+SELECT EXISTS (SELECT FROM postings_of(:grant) p
   JOIN journal_entries e ON e.seller = p.seller AND e.id = p.entry AND e.kind = 'credit_voided'
-  WHERE p.seller = current_seller() AND p.document = :grant AND p.account = 'customer_balance')
+  WHERE p.account = 'customer_balance')
 """)
 _END: Final = text("""
 UPDATE credit_grants SET ended_at = :ended_at, ended_by = :ended_by

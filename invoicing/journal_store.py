@@ -12,7 +12,7 @@ from invoicing.model import EntryPosting, JournalEntryAnswer
 _LINE_POSTINGS: Final = text("""
 SELECT p.entry, p.account, c.key AS customer, p.contract, p.document, p.line, p.currency,
   p.amount_minor
-FROM line_items l JOIN postings p ON p.seller = l.seller AND p.document = l.document
+FROM line_items l CROSS JOIN LATERAL postings_of(l.document) p
   JOIN customers c ON c.seller = p.seller AND c.id = p.customer
 WHERE l.seller = current_seller() AND l.id = :line AND p.line = l.id
 ORDER BY p.entry, p.ordinal

@@ -16,9 +16,9 @@ from plans.prices import Kind
 # What a write-off took and what came back since has not undone.
 _LOSSES: Final = text("""
 SELECT p.document, p.account, p.contract, p.line, sum(p.amount_minor)::bigint AS amount_minor
-FROM postings p JOIN journal_entries e ON e.seller = p.seller AND e.id = p.entry
-WHERE p.seller = current_seller() AND p.document = ANY(:invoices)
-  AND p.account IN ('credit_loss', 'contract_balance') AND e.kind NOT IN ('issued', 'voided')
+FROM unnest(CAST(:invoices AS text[])) AS i (id) CROSS JOIN LATERAL postings_of(i.id) p
+  JOIN journal_entries e ON e.seller = p.seller AND e.id = p.entry
+WHERE p.account IN ('credit_loss', 'contract_balance') AND e.kind NOT IN ('issued', 'voided')
 GROUP BY p.document, p.account, p.contract, p.line HAVING sum(p.amount_minor) <> 0
 ORDER BY p.document, p.account, p.contract, p.line
 """)

@@ -116,6 +116,7 @@ class TestCatalogue:
         assert open_path == {
             "current_seller": False,  # its body was bound when it was made
             "write_events": False,
+            "postings_of": False,  # bound too
         }
 
     async def test_the_working_roles_are_weak(self, root):

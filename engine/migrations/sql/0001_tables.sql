@@ -1105,7 +1105,8 @@ CREATE TABLE postings (
   amount_minor bigint NOT NULL,
   PRIMARY KEY (seller, entry, ordinal)
 );
-CREATE INDEX postings_document ON postings (seller, document);
+-- What entries other than a document's own, which has its id, post of it: a payment's, a write-off's, a void's.
+CREATE INDEX postings_elsewhere ON postings (seller, document) WHERE entry <> 'je_' || substr(document, 5);
 -- A customer's account: one posting of an invoice, whatever the number of its lines.
 CREATE INDEX postings_account ON postings (seller, customer)
   WHERE account IN ('accounts_receivable', 'customer_balance', 'unapplied_cash');
