@@ -29,23 +29,23 @@ def encode_copy(columns: Sequence[Column]) -> bytes:
     """n rows of columns, ready for `copy_to_table(format="binary")`.
 
     The dtype of an array is the width of the type in the table: int16, int32, int64, uint64; texts
-    of one width are uint8 of shape (n, width). Where there are ragged columns, rows whose values
-    are as wide come together: the order of rows is kept only among those.
+    of one width are uint8 of shape (n, width). Rows keep their order: those whose values are as
+    wide are encoded together, and put back into their places.
     """
     ragged = [column.lengths for column in columns if isinstance(column, Ragged)]
     if not ragged:
-        return _HEADER + _encode_alike(columns, ()) + _TRAILER
+        return _HEADER + _encode_alike(columns, ()).tobytes() + _TRAILER
     widths = np.stack(ragged, axis=1)
     kinds, kind = np.unique(widths, axis=0, return_inverse=True)
     kind = kind.reshape(-1)
-    parts = [_HEADER]
+    if len(kinds) == 1:
+        return _HEADER + _encode_alike(columns, kinds[0].tolist()).tobytes() + _TRAILER
+    rows = np.empty(len(kind), dtype=np.object_)
     for number, lengths in enumerate(kinds.tolist()):
-        if len(kinds) == 1:
-            parts.append(_encode_alike(columns, lengths))
-            continue
         chosen = np.flatnonzero(kind == number)
-        parts.append(_encode_alike([_taken(column, chosen) for column in columns], lengths))
-    return b"".join([*parts, _TRAILER])
+        encoded = _encode_alike([_taken(column, chosen) for column in columns], lengths)
+        rows[chosen] = encoded.view(f"V{encoded.itemsize}").tolist()
+    return b"".join([_HEADER, *rows.tolist(), _TRAILER])
 
 
 def _taken(column: Column, chosen: NDArray[np.intp]) -> Column:
@@ -54,7 +54,7 @@ def _taken(column: Column, chosen: NDArray[np.intp]) -> Column:
     return column[chosen]
 
 
-def _encode_alike(columns: Sequence[Column], lengths: Sequence[int]) -> bytes:
+def _encode_alike(columns: Sequence[Column], lengths: Sequence[int]) -> NDArray[np.void]:
     """Rows that all have the same widths; `lengths` are those of the ragged columns."""
     left = iter(lengths)
     fields: list[tuple[str, Any]] = [("count", ">i2")]
@@ -79,7 +79,7 @@ def _encode_alike(columns: Sequence[Column], lengths: Sequence[int]) -> bytes:
         rows[f"length{number}"] = width
         if value is not None:
             rows[f"value{number}"] = value
-    return rows.tobytes()
+    return rows
 
 
 def same(value: str, *, count: int) -> _Bytes:

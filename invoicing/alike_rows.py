@@ -54,15 +54,15 @@ def rows_of(
     billed = np.flatnonzero(counts)
     chosen = [due[place] for place in billed.tolist()]
     agreements = [sheaf.terms[term].agreement for term in sheaf.term[billed].tolist()]
+    bodies = document_bodies(
+        seller=issue.seller,
+        customers=[each.customer for each in chosen],
+        instants=[each.due_at for each in chosen],
+        currencies=[agreement.currency for agreement in agreements],
+    )
     documents = _Documents(
-        ids=IdColumns(
-            bodies=document_bodies(
-                seller=issue.seller,
-                customers=[each.customer for each in chosen],
-                instants=[each.due_at for each in chosen],
-                currencies=[agreement.currency for agreement in agreements],
-            )
-        ),
+        ids=IdColumns(bodies=bodies),
+        in_order=np.array(sorted(range(len(bodies)), key=bodies.__getitem__), dtype=np.int64),
         customer=texts([each.customer for each in chosen]),
         currency=texts([agreement.currency for agreement in agreements]),
         total=np.add.reduceat(sheaf.amount_minor, sheaf.offsets[billed])
@@ -85,14 +85,25 @@ def rows_of(
 
 
 class _Documents(msgspec.Struct, frozen=True, kw_only=True):
-    """n invoices, and of each line its invoice and its ordinal there."""
+    """n invoices, and of each line its invoice and its ordinal there.
+
+    `in_order` are the invoices by id. Whatever is found by their ids is copied in that order, so
+    that PostgreSQL fills one page of an index after another.
+    """
 
     ids: IdColumns
+    in_order: _Ints
     customer: Column
     currency: Column
     total: _Ints
     of: _Ints
     ordinal: _Ints
+
+    def sort(self, of: _Ints, ordinal: _Ints) -> _Ints:
+        """The order by id of parts: of which invoices they are, and which of their parts."""
+        rank = np.empty_like(self.in_order)
+        rank[self.in_order] = np.arange(len(rank))
+        return np.lexsort((ordinal, rank[of]))
 
 
 def _table(name: str, columns: Sequence[Column]) -> Table:
@@ -161,21 +172,22 @@ def _lines(documents: _Documents, sheaf: Sheaf, due: Sequence[Due]) -> list[Colu
     stored = np.frombuffer(intervals, dtype=np.uint8).reshape(-1, ID_LENGTH)
     sizes = np.array([len(each.intervals or "") // ID_LENGTH for each in due], dtype=np.int64)
     begins = np.cumsum(sizes) - sizes
-    of = documents.of
+    order = documents.sort(documents.of, documents.ordinal)
+    of, ordinal, charge = documents.of[order], documents.ordinal[order], sheaf.charge[order]
     return [
-        documents.ids.find("li", of=of, ordinal=documents.ordinal),
+        documents.ids.find("li", of=of, ordinal=ordinal),
         documents.ids.find("inv", of=of),
-        documents.ordinal.astype(np.int32),
+        ordinal.astype(np.int32),
         _picked(texts([each.subscription for each in due]), of),
-        stored[begins[of] + _places(charges)[sheaf.charge]],
-        _picked(texts([charge.stretch.price.key for charge in charges]), sheaf.charge),
-        _instants([charge.period.start for charge in charges])[sheaf.charge],
+        stored[begins[of] + _places(charges)[charge]],
+        _picked(texts([each.stretch.price.key for each in charges]), charge),
+        _instants([each.period.start for each in charges])[charge],
         same("", count=count),
         np.ones(count, dtype=np.int32),
-        _instants([charge.active.start for charge in charges])[sheaf.charge],
-        _instants([charge.active.end for charge in charges])[sheaf.charge],
-        numerics(sheaf.quantity_nanos),
-        sheaf.amount_minor,
+        _instants([each.active.start for each in charges])[charge],
+        _instants([each.active.end for each in charges])[charge],
+        numerics(sheaf.quantity_nanos[order]),
+        sheaf.amount_minor[order],
         same(Reason.INITIAL, count=count),
         nulls(count=count),
     ]
@@ -193,9 +205,9 @@ def _places(charges: Sequence[Charge]) -> _Ints:
 def _entries(documents: _Documents, issue: Issue) -> list[Column]:
     count, day = len(documents.total), issue.entry_on
     return [
-        documents.ids.find("je"),
+        documents.ids.find("je", of=documents.in_order),
         same("issued", count=count),
-        documents.ids.find("inv"),
+        documents.ids.find("inv", of=documents.in_order),
         np.full(count, (day - _FIRST_DAY) // timedelta(days=1), dtype=np.int32),
         np.full(count, (day.replace(day=1) - _FIRST_DAY) // timedelta(days=1), dtype=np.int32),
         _instant(issue.issued_at, count),
@@ -204,31 +216,26 @@ def _entries(documents: _Documents, issue: Issue) -> list[Column]:
 
 def _postings(documents: _Documents, sheaf: Sheaf, due: Sequence[Due]) -> list[Column]:
     """The receivable of each document, then what each line puts on its contract."""
-    documents_, lines = len(due), len(sheaf.charge)
-    of = np.concatenate([np.arange(documents_), documents.of])
+    count = len(due)
+    of = np.concatenate([np.arange(count), documents.of])
+    line = np.concatenate([np.zeros(count, np.int64), documents.ordinal])
+    order = documents.sort(of, line)
+    of, line = of[order], line[order]
     accounts = texts([ACCOUNTS_RECEIVABLE, CONTRACT_BALANCE])
     contracts = texts(["", *[each.contract for each in due]])
-    items = documents.ids.find("li", of=documents.of, ordinal=documents.ordinal)
-    account = np.concatenate([np.zeros(documents_, np.int64), np.ones(lines, np.int64)])
+    items = documents.ids.find("li", of=of, ordinal=line)
+    amounts = np.concatenate([documents.total, -sheaf.amount_minor])
     return [
         documents.ids.find("je", of=of),
-        np.concatenate([np.ones(documents_, np.int32), documents.ordinal + 1]).astype(np.int32),
-        _picked(accounts, account),
+        (line + 1).astype(np.int32),
+        _picked(accounts, (line > 0).astype(np.int64)),
         _picked(documents.customer, of),
-        _picked(contracts, np.where(account == 1, of + 1, 0)),
+        _picked(contracts, np.where(line > 0, of + 1, 0)),
         documents.ids.find("inv", of=of),
-        _or_empty(items, account),
+        Ragged(content=items, lengths=np.where(line > 0, items.shape[1], 0).astype(np.int32)),
         _picked(documents.currency, of),
-        np.concatenate([documents.total, -sheaf.amount_minor]),
+        amounts[order],
     ]
-
-
-def _or_empty(items: NDArray[np.uint8], account: _Ints) -> Column:
-    """The lines' ids where a posting is of a line, else an empty text."""
-    width, count = items.shape[1], len(account)
-    content = np.zeros((count, width), dtype=np.uint8)
-    content[account == 1] = items
-    return Ragged(content=content, lengths=np.where(account == 1, width, 0).astype(np.int32))
 
 
 def _events(documents: _Documents, issue: Issue) -> list[Column]:

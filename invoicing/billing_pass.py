@@ -11,6 +11,7 @@ from engine.db import Database
 from invoicing.alike import Due, Sheaf, following_of
 from invoicing.ask_taxes import TaxDesk
 from invoicing.blame import is_of_an_account
+from invoicing.copy_ahead import Begun, CopyAhead, chunks_of
 from invoicing.derive import Derived, following_due, load_work, up_to_following
 from invoicing.derive_ahead import DeriveAhead
 from invoicing.derive_alike import derive_alike
@@ -18,12 +19,11 @@ from invoicing.derive_portion import Portion, Stretch, apart, cut, derive_portio
 from invoicing.park_accounts import Parking
 from invoicing.portions import Portions, Progress
 from invoicing.post import Posted, compare_seller, post
-from invoicing.post_alike import Chunk, NotAlikeError, Written, outlook_of, post_alike
+from invoicing.post_alike import Chunk, NotAlikeError, UnforeseenError, post_alike
 from invoicing.run_desk import NotAsApprovedError, RunDesk
 from invoicing.sweep_usage import mark_usage, take_usage
 from invoicing.tax_provider import TaxUnknownError
 from invoicing.work_store import DueCustomer, due_customer, pending_customers
-from invoicing.write_ahead import Ahead, chunks_of
 from plans.model import Seller
 from plans.seller_store import load_seller
 from plans.subscription_store import PriceBook
@@ -62,7 +62,9 @@ class BillingPass:
         self._sweeps: int | None = None
         self._limit = min(portions.first, portions.most)
         self.next = DeriveAhead()
-        self.ahead = Ahead(seller=seller, run=desk.run)
+        self.ahead = desk.ahead = CopyAhead(
+            database=database, number=seller_number, seller=seller, run=desk.run, as_of=as_of
+        )
         self.customers = self.together = self.documents = self.lines = 0
 
     @property
@@ -92,13 +94,13 @@ class BillingPass:
 
     async def forget(self) -> None:
         """Sweep and derive again: facts changed."""
-        await self.next.drop()
+        await self.close()
         self._sweeps = None
 
     async def close(self) -> None:
         """Leave nothing behind that is still being done."""
+        await self.ahead.drop()
         await self.next.drop()
-        await self.ahead.take()
 
     async def bill_pending(self) -> bool:
         """Bill the next customers with a difference waiting; False when none is left."""
@@ -134,10 +136,8 @@ class BillingPass:
                 if not is_of_an_account(error):
                     raise
                 return await self._bill_with_care(sweeps)
-            self.ahead.outlook = None
         if portion is None or portion.last is None:
             return False
-        self.ahead.outlook = self.ahead.outlook or portion.outlook
         self._derive_ahead(portion)
         if portion.chunks:
             await self._post_chunks(portion.chunks, sweeps)
@@ -163,7 +163,6 @@ class BillingPass:
                 seller=self.seller,
                 stretch=stretch,
                 portions=self.portions,
-                as_of=self.as_of,
                 alike_only=alike_only,
             )
 
@@ -232,7 +231,6 @@ class BillingPass:
                     book=PriceBook(),
                     few=self.portions.few,
                 )
-                await self._look_out(connection)
         except Exception as error:
             if not due or not is_of_an_account(error):
                 raise
@@ -248,20 +246,21 @@ class BillingPass:
         try:
             while chunks:
                 chunk = chunks.popleft()
-                written = await self.ahead.take()
-                self.ahead.begin(chunk, chunks[0] if chunks else self.next.first_chunk())
-                await self._post_chunk(chunk, written, sweeps)
+                begun = await self.ahead.take(chunk)
+                if begun is not None:
+                    self.ahead.begin(chunks[0] if chunks else self.next.first_chunk(), begun)
+                await self._post_chunk(chunk, begun, sweeps)
         except BaseException:
-            await self.ahead.take()
+            await self.ahead.drop()
             raise
 
-    async def _post_chunk(self, chunk: Chunk, written: Written | None, sweeps: int) -> None:
+    async def _post_chunk(self, chunk: Chunk, begun: Begun | None, sweeps: int) -> None:
         customers = len(chunk.sheaf.place) + len(chunk.derived)
         if not len(chunk.sheaf.place):
             await self._post(chunk.derived, sweeps)
             return
         try:
-            async with self.desk.posting() as connection:
+            async with self.desk.posting(begun) as connection:
                 await compare_seller(connection=connection, seller=self.seller)
                 posted = await post_alike(
                     connection=connection,
@@ -270,12 +269,14 @@ class BillingPass:
                     as_of=self.as_of,
                     sweeps=sweeps,
                     chunk=chunk,
-                    written=written,
+                    written=None if begun is None else begun.written,
                 )
                 members = [each.customer for each in chunk.members]
                 members += [item.due.customer.id for item in chunk.derived]
                 await self.desk.note(connection, customers=members, posted=posted)
-                await self._look_out(connection)
+        except UnforeseenError:
+            await self._post_chunk(chunk, None, sweeps)
+            return
         except NotAlikeError as error:
             await self.desk.fall_back(error, customers=len(error.customers) or customers)
             await self._post_apart(chunk, error.customers, sweeps)
@@ -306,11 +307,6 @@ class BillingPass:
         if len(derived) < len(work):
             await self.next.drop()
         await self._post_chunk(chunk.apart(customers, derived), None, sweeps)
-
-    async def _look_out(self, connection: AsyncConnection) -> None:
-        self.ahead.outlook = await outlook_of(
-            connection=connection, seller=self.seller, as_of=self.as_of
-        )
 
     async def _post_one_by_one(self, due: Sequence[Due], sweeps: int) -> None:
         """Derive customers again as if no two were alike, and post them."""

@@ -8,12 +8,12 @@ import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from invoicing.alike import Due, Sheaf, following_of
+from invoicing.copy_ahead import chunks_of
 from invoicing.derive import Derived, Work, derive, following_due, load_work
 from invoicing.derive_alike import derive_alike
 from invoicing.portions import Portions
-from invoicing.post_alike import Chunk, Outlook, outlook_of
+from invoicing.post_alike import Chunk
 from invoicing.work_store import DueCustomer, Place, due_customer, due_with_terms
-from invoicing.write_ahead import chunks_of
 from plans.model import Seller
 from plans.subscription_store import PriceBook
 
@@ -46,7 +46,6 @@ class Portion(msgspec.Struct, frozen=True, kw_only=True):
     `chunks` where some of them were derived together, else `derived`. `last` is the place at which
     it ends, None where there is nothing; with `is_first` nothing is due before it. None of its
     customers is due again before `following`; with `goes_on` others may be due until then.
-    `outlook` is what it was when this was derived.
     """
 
     chunks: deque[Chunk]
@@ -55,7 +54,6 @@ class Portion(msgspec.Struct, frozen=True, kw_only=True):
     is_first: bool
     following: datetime | None
     goes_on: bool
-    outlook: Outlook
 
 
 async def derive_portion(
@@ -64,7 +62,6 @@ async def derive_portion(
     seller: Seller,
     stretch: Stretch,
     portions: Portions,
-    as_of: datetime,
     alike_only: bool = False,
 ) -> Portion | None:
     """Derive what comes first of a stretch; documents are numbered in the order of due instants.
@@ -98,7 +95,6 @@ async def derive_portion(
         is_first=stretch.after is None,
         following=following,
         goes_on=goes_on,
-        outlook=await outlook_of(connection=connection, seller=seller, as_of=as_of),
     )
 
 

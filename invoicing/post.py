@@ -30,6 +30,7 @@ from invoicing.store import (
     lock_balances,
     lock_billing,
     lock_open_invoices,
+    lock_shared_billing,
     reduce_invoices,
     take_numbers,
 )
@@ -110,9 +111,16 @@ async def post_drafts(
     return Posted(documents=len(drafts), lines=rows.count("line_items"))
 
 
-async def hold_sweeps(*, connection: AsyncConnection, sweeps: int) -> None:
-    """Take the posting lock; StaleDerivationError when the inbox was swept since."""
-    if await lock_billing(connection=connection, sweep=False) != sweeps:
+async def hold_sweeps(*, connection: AsyncConnection, sweeps: int, shared: bool = False) -> None:
+    """Take the posting lock; StaleDerivationError when the inbox was swept since.
+
+    With `shared` in a transaction that shares it already.
+    """
+    if shared:
+        found = await lock_shared_billing(connection=connection)
+    else:
+        found = await lock_billing(connection=connection, sweep=False)
+    if found != sweeps:
         raise StaleDerivationError
 
 

@@ -76,8 +76,15 @@ class Outlook(msgspec.Struct, frozen=True, kw_only=True):
     sequence: int
 
 
+class UnforeseenError(Exception):
+    """Numbers or instant are not what was foreseen. Never leaves the billing run."""
+
+
 class Written(msgspec.Struct, frozen=True, kw_only=True):
-    """The rows of a chunk's sheaf, written ahead for an outlook that may turn out wrong."""
+    """What is left to be copied of a chunk's sheaf, of an outlook that may turn out wrong.
+
+    The rest lies in the transaction already, which shares the posting lock.
+    """
 
     chunk: Chunk
     outlook: Outlook
@@ -97,10 +104,11 @@ async def post_alike(
     """Post the documents of a chunk, numbered in the order of the work list.
 
     Raises StaleDerivationError as `post` does, and NotAlikeError where a customer of the sheaf has
-    come to have credit, a document of that instant or lines by hand, or its seller taxes; the
-    transaction must then be rolled back. `written` saves the work where its outlook came true.
+    come to have credit, a document of that instant or lines by hand, or its seller taxes; and
+    UnforeseenError where the outlook of what is `written` did not come true. The transaction must
+    then be rolled back.
     """
-    await hold_sweeps(connection=connection, sweeps=sweeps)
+    await hold_sweeps(connection=connection, sweeps=sweeps, shared=written is not None)
     await advance(connection=connection, derived=chunk.derived)
     await _advance_sheaf(connection, chunk)
     billed = [item for item in chunk.derived if item.differences]
@@ -125,23 +133,17 @@ async def post_alike(
         )
     if due:
         found = Outlook(issued_at=issued_at, sequence=mine[1][0])
-        tables = _foretold(written, chunk, found, mine[1])
-        if tables is None:
+        if written is None:
             issue = issue_of(seller=seller, run=run, issued_at=issued_at)
             tables = rows_of(sheaf=chunk.sheaf, due=members, sequences=mine[1], issue=issue)
+        elif written.outlook == found:
+            tables = written.tables
+        else:
+            raise UnforeseenError
         await copy_encoded(connection=connection, tables=tables)
     return Posted(
         documents=posted.documents + len(due), lines=posted.lines + len(chunk.sheaf.charge)
     )
-
-
-def _foretold(
-    written: Written | None, chunk: Chunk, found: Outlook, sequences: Sequence[int]
-) -> Sequence[Table] | None:
-    """The chunk's rows written ahead, if their outlook came true and no number lies between."""
-    if written is None or written.chunk is not chunk or written.outlook != found:
-        return None
-    return written.tables if sequences[-1] - sequences[0] == len(sequences) - 1 else None
 
 
 async def outlook_of(*, connection: AsyncConnection, seller: Seller, as_of: datetime) -> Outlook:

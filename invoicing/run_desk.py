@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import AsyncIterator, Collection, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime
 from typing import Final
 
@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from engine.db import Database
 from engine.errors import BillingError
 from invoicing.blame import IMPOSSIBLE, reason_of
+from invoicing.copy_ahead import Begun, CopyAhead
 from invoicing.fallback_store import note_fallback
 from invoicing.post import Posted
 from invoicing.post_alike import NotAlikeError
@@ -18,7 +19,7 @@ from invoicing.review_store import not_approved
 from invoicing.run_progress_store import estimate_total, note_progress
 from invoicing.run_states import RunStatus
 from invoicing.run_store import may_go_on
-from invoicing.store import lock_billing
+from invoicing.store import lock_billing, lock_shared_billing
 
 _log: Final = logging.getLogger("usance.billing")
 
@@ -72,13 +73,27 @@ class RunDesk:
         self.left_out = left_out
         self.done = done
         self.total: int | None = None
+        self.ahead: CopyAhead | None = None
         self._is_failure_told = False
 
     @asynccontextmanager
-    async def posting(self) -> AsyncIterator[AsyncConnection]:
-        """A transaction with the posting lock. Raises RunStoppedError."""
-        async with self._database.transaction(seller=self._seller) as connection:
-            await lock_billing(connection=connection, sweep=False)
+    async def posting(self, begun: Begun | None = None) -> AsyncIterator[AsyncConnection]:
+        """A transaction with the posting lock, that which was begun or another.
+
+        Another one gives up first what was begun beyond. Raises RunStoppedError.
+        """
+        async with AsyncExitStack() as stack:
+            if begun is None:
+                if self.ahead is not None:
+                    await self.ahead.drop()
+                connection = await stack.enter_async_context(
+                    self._database.transaction(seller=self._seller)
+                )
+                await lock_billing(connection=connection, sweep=False)
+            else:
+                await stack.enter_async_context(begun.transaction)
+                connection = begun.connection
+                await lock_shared_billing(connection=connection)
             if not await may_go_on(
                 connection=connection, run=self.run, status=self.status, known=self._holds
             ):

@@ -24,9 +24,18 @@ FROM customers c WHERE c.seller = current_seller() AND c.payer IS NULL
   AND (CAST(:after AS text) IS NULL OR c.id > :after)
   AND (CAST(:customers AS text[]) IS NULL OR c.id = ANY(:customers)) ORDER BY c.id LIMIT :limit
 """)
-_STATE: Final = text("""
-INSERT INTO billing_state (sweeps) VALUES (0) ON CONFLICT (seller) DO UPDATE SET sweeps =
+_SHARE: Final = text("""
+SELECT pg_advisory_xact_lock_shared(hashtextextended('posting ' || current_seller(), 0))
+""")
+_ALONE: Final = text("""
+WITH held AS MATERIALIZED (
+  SELECT pg_advisory_xact_lock(hashtextextended('posting ' || current_seller(), 0)))
+INSERT INTO billing_state (sweeps) SELECT 0 FROM held ON CONFLICT (seller) DO UPDATE SET sweeps =
   billing_state.sweeps + :step RETURNING sweeps
+""")
+_NEXT: Final = text("""
+INSERT INTO billing_state (sweeps) VALUES (0) ON CONFLICT (seller) DO UPDATE SET sweeps =
+  billing_state.sweeps RETURNING sweeps
 """)
 _TOUCH: Final = text("""
 UPDATE subscriptions s SET dirty_from_at = least(s.dirty_from_at, t.first_at)
@@ -136,8 +145,22 @@ async def next_due_instant(
 
 async def lock_billing(*, connection: AsyncConnection, sweep: bool) -> int:
     """Take the seller's posting lock until the transaction ends; give the count of sweeps."""
-    row = await connection.execute(_STATE, {"step": 1 if sweep else 0})
+    row = await connection.execute(_ALONE, {"step": 1 if sweep else 0})
     return row.scalar_one()
+
+
+async def share_billing(*, connection: AsyncConnection) -> None:
+    """Keep whoever takes the posting lock away, but not who shares it, until the end.
+
+    Who shares it may copy what is found by derived ids, and nothing else that another could wait
+    for, and then goes on with `lock_shared_billing`.
+    """
+    await connection.execute(_SHARE)
+
+
+async def lock_shared_billing(*, connection: AsyncConnection) -> int:
+    """Take the posting lock of those that share it, in turn; give the count of sweeps."""
+    return (await connection.execute(_NEXT)).scalar_one()
 
 
 async def derived_until(*, connection: AsyncConnection) -> datetime | None:

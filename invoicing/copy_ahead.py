@@ -1,0 +1,150 @@
+"""Verb: copy the lines and entries of the next chunk while one is posted, on another connection.
+
+Most of what a chunk costs is its lines and entries finding their places in the indexes: of that
+nothing depends on who comes between. So its transaction begins early, shares the posting lock, and
+goes on once the chunk before it has committed: with all that is compared, with the numbers and
+with the invoices. Whatever turns out otherwise than it was foreseen, it is rolled back and the
+chunk is posted in a transaction of its own.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from datetime import datetime
+from functools import partial
+from typing import Final
+
+import msgspec
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from engine.db import Database
+from invoicing.alike import Due, Sheaf
+from invoicing.alike_rows import Table, rows_of
+from invoicing.alike_store import copy_encoded
+from invoicing.derive import Derived
+from invoicing.post_alike import Chunk, Outlook, Written, issue_of, outlook_of
+from invoicing.store import share_billing
+from plans.model import Seller
+
+_FREE: Final = frozenset({"line_items", "journal_entries", "postings"})
+"""Tables whose rows neither are numbered nor told to anybody in turn."""
+
+
+class _GivenUpError(Exception):
+    """Rolls a transaction back. Never leaves this module."""
+
+
+class Begun(msgspec.Struct, frozen=True, kw_only=True):
+    """A transaction in which the lines and entries of a chunk lie, and what it still lacks."""
+
+    written: Written
+    connection: AsyncConnection
+    transaction: AsyncExitStack
+
+    async def give_up(self) -> None:
+        """Roll back."""
+        try:
+            async with self.transaction:
+                raise _GivenUpError
+        except _GivenUpError:
+            pass
+
+
+class CopyAhead:
+    """At most one chunk ahead, and the task that copies of it what can be copied."""
+
+    def __init__(
+        self, *, database: Database, number: int, seller: Seller, run: str, as_of: datetime
+    ) -> None:
+        """`number` is the seller's, whose documents the run posts."""
+        self.seller = seller
+        self._database = database
+        self._number = number
+        self._run = run
+        self._as_of = as_of
+        self._copying: asyncio.Task[Begun] | None = None
+
+    def begin(self, chunk: Chunk | None, before: Begun | None = None) -> None:
+        """Begin with a chunk, where it is nothing but a sheaf and a connection is to spare.
+
+        `before` is the chunk that is posted meanwhile; without one it is the next.
+        """
+        assert self._copying is None, "whoever began with one takes or drops it"
+        if chunk is None or chunk.derived or not chunk.documents or self._database.spare < 2:
+            return
+        outlook = None
+        if before is not None:
+            foreseen = before.written.outlook
+            outlook = msgspec.structs.replace(
+                foreseen, sequence=foreseen.sequence + before.written.chunk.documents
+            )
+        self._copying = asyncio.create_task(self._copy(chunk, outlook))
+
+    async def take(self, chunk: Chunk) -> Begun | None:
+        """The chunk, begun now where it was not; None where that cannot be, or failed."""
+        if self._copying is None:
+            self.begin(chunk)
+        copying = self._copying
+        if copying is None:
+            return None
+        await asyncio.wait({copying})
+        if not copying.cancelled() and copying.exception() is None:
+            begun = copying.result()
+            if begun.written.chunk is chunk:
+                self._copying = None
+                return begun
+        await self.drop()
+        return None
+
+    async def drop(self) -> None:
+        """Roll back what was begun; nothing is being copied afterwards."""
+        copying, self._copying = self._copying, None
+        if copying is None:
+            return
+        copying.cancel()
+        await asyncio.wait({copying})
+        if not copying.cancelled() and copying.exception() is None:
+            await copying.result().give_up()
+
+    async def _copy(self, chunk: Chunk, outlook: Outlook | None) -> Begun:
+        async with AsyncExitStack() as stack:
+            connection = await stack.enter_async_context(
+                self._database.transaction(seller=self._number)
+            )
+            await share_billing(connection=connection)
+            if outlook is None:
+                outlook = await outlook_of(
+                    connection=connection, seller=self.seller, as_of=self._as_of
+                )
+            tables = await asyncio.get_running_loop().run_in_executor(
+                None,
+                partial(write, seller=self.seller, run=self._run, chunk=chunk, outlook=outlook),
+            )
+            free = [table for table in tables if table[0] in _FREE]
+            await copy_encoded(connection=connection, tables=free)
+            left = [table for table in tables if table[0] not in _FREE]
+            return Begun(
+                written=Written(chunk=chunk, outlook=outlook, tables=left),
+                connection=connection,
+                transaction=stack.pop_all(),
+            )
+
+
+def write(*, seller: Seller, run: str, chunk: Chunk, outlook: Outlook) -> list[Table]:
+    """The rows of a chunk of nothing but a sheaf, numbered as they will be."""
+    sequences = range(outlook.sequence, outlook.sequence + chunk.documents)
+    issue = issue_of(seller=seller, run=run, issued_at=outlook.issued_at)
+    return rows_of(sheaf=chunk.sheaf, due=chunk.members, sequences=sequences, issue=issue)
+
+
+def chunks_of(
+    *, due: Sequence[Due], sheaf: Sheaf, derived: Sequence[Derived], size: int
+) -> list[Chunk]:
+    """The work list cut into transactions of so many customers."""
+    found = {item.due.customer.id: item for item in derived}
+    chunks: list[Chunk] = []
+    for begin in range(0, len(due), size):
+        part = due[begin : begin + size]
+        some = [found[each.customer] for each in part if each.customer in found]
+        chunks.append(Chunk(due=part, sheaf=sheaf.between(begin, begin + size), derived=some))
+    return chunks
