@@ -246,7 +246,7 @@ class BillingPass:
         try:
             while chunks:
                 chunk = chunks.popleft()
-                begun = await self.ahead.take(chunk)
+                begun = await self.ahead.take(chunk) if self.portions.ahead else None
                 if begun is not None:
                     self.ahead.begin(chunks[0] if chunks else self.next.first_chunk(), begun)
                 await self._post_chunk(chunk, begun, sweeps)

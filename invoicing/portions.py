@@ -18,7 +18,7 @@ class Portions(msgspec.Struct, frozen=True, kw_only=True):
     Where many have the same terms `first` at once, then twice as many each time, up to `most`:
     posting begins early, and usage is not read anew for each few. `segment` of those that are
     derived one by one; `few` sharing the same terms are derived one by one. With `ahead` a portion
-    is derived while the one before it is posted.
+    is derived, and the next chunk's lines and entries copied, while the one before is posted.
     """
 
     first: int = FIRST

@@ -19,7 +19,8 @@ from tests.billing_world import Shop, at, shop, violations
 __all__ = ["shop"]
 
 FEBRUARY = at("2026-02-01")
-SMALL = Portions(segment=8, chunk=2, few=0)
+# Nobody else's posting waits for a chunk that is begun while a test holds up the loop of the run.
+SMALL = Portions(segment=8, chunk=2, few=0, ahead=False)
 INVOICES = "SELECT count(*) FROM invoices"
 
 

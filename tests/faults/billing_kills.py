@@ -46,6 +46,8 @@ async def main():
 
 asyncio.run(main())
 """
+# Whoever stands still in the middle of a chunk makes others of its seller wait.
+RUN_THAT_HALTS = RUN.replace(SMALL, SMALL.replace(")", ", ahead=False)"))
 RUN_ONE_BY_ONE = RUN.replace(SMALL, "Portions(few=1_000_000)")
 ADVANCE = f"""
 import asyncio, sys
@@ -68,7 +70,7 @@ async def mortal(dsn, commits=None, delay_seconds=None):
 
     At the latest it does when it is through; without a delay it lives.
     """
-    database = open_database(dsn=dsn, role="usance_app", pool_size=3, waiting=PATIENT)
+    database = open_database(dsn=dsn, role="usance_app", pool_size=6, waiting=PATIENT)
     left = None if delay_seconds is None else int(commits)
     death = (os.getpid(), signal.SIGKILL)
 
@@ -94,7 +96,10 @@ class CutError(Exception):
 
 @contextlib.contextmanager
 def cut_at(database, number):
-    """The statement or commit of that number (None: of no number) raises a CutError."""
+    """The statement or commit of that number (None: of no number) raises a CutError.
+
+    Yields a function that tells whether it came to that.
+    """
     seen = 0
 
     def count(*_):
@@ -107,7 +112,7 @@ def cut_at(database, number):
     event.listen(engine, "before_cursor_execute", count)
     event.listen(engine, "commit", count)
     try:
-        yield
+        yield lambda: number is not None and seen >= number
     finally:
         event.remove(engine, "before_cursor_execute", count)
         event.remove(engine, "commit", count)
@@ -268,7 +273,7 @@ def kill_again_and_again(script, dsn, deaths):
 def halted(dsn, folder):
     """A run that stands still after its first chunk, until it is told to go on."""
     folder.mkdir()
-    with program(python(RUN, dsn, str(folder))) as process:
+    with program(python(RUN_THAT_HALTS, dsn, str(folder))) as process:
 
         def stands():
             process.require_running()

@@ -100,7 +100,7 @@ def test_a_server_killed_in_the_middle_of_runs_ends_in_the_same_books(server, bo
     dsn = books("power_cut")
 
     async def run(cut_after):
-        database = open_database(dsn=dsn, role="usance_app", pool_size=3, waiting=PATIENT)
+        database = open_database(dsn=dsn, role="usance_app", pool_size=6, waiting=PATIENT)
         chunks = 0
 
         def report(progress):
@@ -175,7 +175,7 @@ def test_a_run_whose_tables_fail_one_by_one_ends_in_the_same_books(small):
     calm, disturbed, _ = small
 
     async def bill(dsn):
-        database = open_database(dsn=dsn, role="usance_app", pool_size=3, waiting=PATIENT)
+        database = open_database(dsn=dsn, role="usance_app", pool_size=6, waiting=PATIENT)
         try:
             await bill_small(database, portions=Portions(segment=5, chunk=2))
         finally:

@@ -48,7 +48,7 @@ from invoicing.portions import Portions
 from invoicing.run_billing import run_billing
 
 async def main():
-    database = open_database(dsn=sys.argv[1], role="usance_app", pool_size=3, waiting=PATIENT)
+    database = open_database(dsn=sys.argv[1], role="usance_app", pool_size=6, waiting=PATIENT)
     as_of = datetime.fromisoformat("{SECOND_RUN.isoformat()}")
     await run_billing(database=database, seller=1, as_of=as_of, now=as_of, portions={PORTIONS})
     await database.close()

@@ -54,7 +54,7 @@ async def move(database, act):
 
 async def resume_and_pause(dsn, chunks):
     """Go on with the run for so many chunks; whether it is through."""
-    database = open_database(dsn=dsn, role="usance_app", pool_size=4, waiting=PATIENT)
+    database = open_database(dsn=dsn, role="usance_app", pool_size=6, waiting=PATIENT)
     seen, pausing = 0, []
 
     def report(progress):

@@ -1,0 +1,227 @@
+"""The next chunk's lines and entries are copied while one is posted: whatever comes between."""
+
+import asyncio
+import contextlib
+
+import asyncpg
+import msgspec
+import pytest
+
+from engine.db import PATIENT, open_database
+from invoicing.issue_invoice import issue_invoice
+from invoicing.one_off import OneOffDraft
+from invoicing.portions import Portions
+from invoicing.preview import preview
+from invoicing.rehearsal import PreviewDraft
+from invoicing.run_billing import run_billing
+from plans.seller_store import load_seller
+from tests.billing_world import SEATS, TIERS, at, open_shop, plan, shop, violations
+
+__all__ = ["shop"]
+
+FEBRUARY = at("2026-02-01")
+SMALL = Portions(first=6, most=6, chunk=2, few=0)
+CUSTOMERS = 18
+PATIENCE_SECONDS = 120
+SHARED = """
+SELECT count(*) FILTER (WHERE granted), count(*) FILTER (WHERE NOT granted) FROM pg_locks
+WHERE locktype = 'advisory' AND mode = 'ShareLock'
+  AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+"""
+ALONE = SHARED.replace("ShareLock", "ExclusiveLock")
+OPEN = """
+SELECT count(*) FROM pg_stat_activity
+WHERE datname = current_database() AND xact_start IS NOT NULL AND pid <> pg_backend_pid()
+"""
+BOOKS = """
+SELECT i.number, c.key, i.billed_at, i.total_minor, l.price_key, l.amount_minor, l.quantity
+FROM invoices i JOIN customers c ON c.id = i.customer JOIN line_items l ON l.document = i.id
+ORDER BY i.number, l.ordinal
+"""
+
+
+async def fill(shop):
+    """Customers who fall due together, with usage of January."""
+    for number in range(CUSTOMERS):
+        await shop.customer(f"c{number:02}")
+        await shop.subscribe(f"s{number:02}", f"c{number:02}")
+    await shop.bill(at("2026-01-01"))
+    for number in range(CUSTOMERS):
+        await shop.use(f"c{number:02}", at("2026-01-20"), 10 * number + 1)
+
+
+class Held:
+    """A run that posts its first chunk, and waits for a lock: the second lies there as well."""
+
+    def __init__(self, run, holder, transaction):
+        self.run, self._holder, self._transaction = run, holder, transaction
+
+    async def until(self, query, *expected):
+        """Wait until the query answers with that row."""
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while tuple(await self._holder.fetchrow(query)) != expected:  # noqa: ASYNC110
+                await asyncio.sleep(0)
+
+    async def let_go(self):
+        await self._transaction.rollback()
+
+
+@contextlib.asynccontextmanager
+async def held_run(shop, database_url):
+    await fill(shop)
+    holder = await asyncpg.connect(database_url, timeout=PATIENCE_SECONDS)
+    transaction = holder.transaction()
+    await transaction.start()
+    await holder.execute("SELECT FROM number_series FOR UPDATE")
+    held = Held(asyncio.create_task(shop.bill(FEBRUARY, portions=SMALL)), holder, transaction)
+    try:
+        await held.until(SHARED, 2, 0)
+        yield held
+    finally:
+        await holder.close()
+        held.run.cancel()
+        await asyncio.wait({held.run})
+
+
+async def books_without(database, make_seller, act):
+    """What the books say where chunks are posted one after the other, and `act` comes first."""
+    async with open_shop(database, await make_seller()) as shop:
+        await shop.publish(plan(SEATS, TIERS))
+        await fill(shop)
+        await act(shop)
+        await shop.bill(FEBRUARY, portions=msgspec.structs.replace(SMALL, ahead=False))
+        return await shop.rows(BOOKS)
+
+
+async def nothing(shop):
+    del shop
+
+
+async def cancelled(shop):
+    await shop.cancel("s03", now=FEBRUARY, effective=at("2026-01-21").isoformat())
+
+
+async def changed(shop):
+    await shop.change("s02", now=FEBRUARY, quantities={"seats": "7"})
+
+
+@pytest.mark.parametrize("act", [nothing, cancelled, changed], ids=lambda act: act.__name__)
+async def test_a_fact_of_a_chunk_that_lies_there_gives_the_same_documents(
+    database, make_seller, shop, database_url, act
+):
+    async with held_run(shop, database_url) as held:
+        await act(shop)
+        await held.let_go()
+        assert (await held.run).status == "finished"
+    await shop.bill(FEBRUARY)
+    ahead = sorted(row[1:] for row in await shop.rows(BOOKS))
+    after = sorted(row[1:] for row in await books_without(database, make_seller, act))
+    assert ahead == after
+    assert await shop.one("SELECT max(sequence) = count(*) FROM invoices")
+    assert await violations(database_url) == []
+
+
+async def one_off(shop):
+    body = {"customer": "c00", "lines": [{"key": "extra", "amount": "3.00"}]}
+    async with shop.database.transaction(seller=shop.seller) as connection:
+        seller = await load_seller(connection=connection)
+        draft = msgspec.convert(body, OneOffDraft)
+        return await issue_invoice(connection=connection, seller=seller, draft=draft, now=FEBRUARY)
+
+
+async def test_an_invoice_by_hand_takes_its_turn_and_its_number(shop, database_url):
+    async with held_run(shop, database_url) as held:
+        by_hand = asyncio.create_task(one_off(shop))
+        await held.until(ALONE, 1, 1)  # the run holds another such lock, for itself
+        await held.let_go()
+        await by_hand
+        assert (await held.run).documents == CUSTOMERS
+    # It came after the two chunks that lay there, and before what shared the lock later.
+    place = await shop.one("SELECT sequence FROM invoices WHERE total_minor = 300")
+    assert place == CUSTOMERS + 2 * SMALL.chunk + 1
+    numbers = await shop.rows("SELECT min(sequence), max(sequence), count(*) FROM invoices")
+    assert numbers == [(1, 2 * CUSTOMERS + 1, 2 * CUSTOMERS + 1)]
+    assert await shop.one("SELECT count(*) FROM run_fallbacks") == 0
+    assert await violations(database_url) == []
+
+
+async def test_an_instant_that_was_not_foreseen_posts_the_chunks_again(shop, database_url):
+    """Somebody who does not ask for the lock moves the series on: no row of the run is wrong."""
+    await fill(shop)
+    later = at("2026-02-09")
+    holder = await asyncpg.connect(database_url, timeout=PATIENCE_SECONDS)
+    try:
+        async with holder.transaction() as transaction:
+            await holder.execute("SELECT FROM number_series FOR UPDATE")
+            run = asyncio.create_task(shop.bill(FEBRUARY, portions=SMALL))
+            await Held(run, holder, transaction).until(SHARED, 2, 0)
+            await holder.execute("UPDATE number_series SET last_issued_at = $1", later)
+        assert (await run).documents == CUSTOMERS
+    finally:
+        await holder.close()
+    told = await shop.rows(
+        "SELECT DISTINCT i.issued_at, e.posted_at, e.entry_on FROM invoices i"
+        " JOIN journal_entries e ON e.source = i.id WHERE i.sequence > :first"
+        " ORDER BY i.issued_at", first=CUSTOMERS
+    )  # fmt: skip
+    assert told[-1] == (later, later, later.date())
+    assert all(issued_at == posted_at for issued_at, posted_at, _ in told)
+    assert await shop.one("SELECT count(*) FROM run_fallbacks") == 0
+    assert await violations(database_url) == []
+
+
+async def test_who_is_cancelled_leaves_neither_rows_nor_locks(shop, database_url):
+    async with held_run(shop, database_url) as held:
+        held.run.cancel()
+        await asyncio.wait({held.run})
+        await held.until(SHARED, 0, 0)
+        assert shop.database.spare == shop.database.size - 1  # usage is taken in by the other
+        await held.let_go()
+        await held.until(OPEN, 0)
+        assert await shop.one("SELECT count(*) FROM invoices") == CUSTOMERS
+        assert await shop.one("SELECT count(*) FROM line_items") == CUSTOMERS
+        assert (await shop.bill(FEBRUARY, portions=SMALL)).documents == CUSTOMERS
+
+
+async def test_a_connection_that_is_lost_loses_no_document(shop, superuser, database_url):
+    """Whichever of the two it is: the run fails, or posts the chunk anew, and nothing is lost."""
+    lost = """
+    SELECT pg_terminate_backend(pid) FROM pg_locks
+    WHERE locktype = 'advisory' AND mode = 'ShareLock' AND granted
+      AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+    ORDER BY pid = ANY(SELECT pid FROM pg_locks WHERE NOT granted) LIMIT 1
+    """
+    async with held_run(shop, database_url) as held:
+        assert await superuser.fetchval(lost)
+        await held.let_go()
+        await asyncio.wait({held.run})
+        held.run.exception()
+    await shop.bill(FEBRUARY, portions=SMALL)
+    assert await shop.one("SELECT count(*) FROM invoices") == 2 * CUSTOMERS
+    assert await violations(database_url) == []
+
+
+async def test_runs_and_previews_at_once_do_not_wait_for_each_other_for_ever(shop, database_url):
+    await fill(shop)
+    other = open_database(dsn=database_url, role="usance_app", pool_size=6, waiting=PATIENT)
+    small = {"seller": shop.seller, "portions": SMALL}
+
+    async def foretell(customer):
+        draft = msgspec.convert({"customer": customer}, PreviewDraft)
+        await preview(
+            database=other, seller=shop.seller, draft=draft, now=FEBRUARY, wall_now=FEBRUARY
+        )
+
+    try:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            runs = await asyncio.gather(
+                run_billing(database=shop.database, as_of=FEBRUARY, now=FEBRUARY, **small),
+                run_billing(database=other, as_of=at("2026-02-02"), now=FEBRUARY, **small),
+                *(foretell(f"c{number:02}") for number in range(0, CUSTOMERS, 3)),
+            )
+    finally:
+        await other.close()
+    assert sum(run.documents for run in runs[:2]) == CUSTOMERS
+    numbers = await shop.rows("SELECT min(sequence), max(sequence), count(*) FROM invoices")
+    assert numbers == [(1, 2 * CUSTOMERS, 2 * CUSTOMERS)]
+    assert await violations(database_url) == []
