@@ -5,7 +5,7 @@ from typing import Final
 import msgspec
 
 FIRST: Final = 16_000
-MOST: Final = 50_000
+MOST: Final = 60_000
 SEGMENT: Final = 20_000
 CHUNK: Final = 5_000
 FEW: Final = 4

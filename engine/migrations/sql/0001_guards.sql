@@ -277,7 +277,7 @@ $$;
 -- first lists after a month's end slow. Whoever analyses already, does it for us too.
 CREATE FUNCTION refresh_statistics() RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp SET lock_timeout = '1s'
-SET default_statistics_target = 30 AS $$ -- a sample that costs little; autovacuum looks closer later
+SET default_statistics_target = 10 AS $$ -- a sample that costs little; autovacuum looks closer later
 BEGIN
   ANALYZE invoices, credit_notes, line_items, journal_entries, postings, outbox, subscriptions, due_instants, price_intervals, customers;
 EXCEPTION WHEN lock_not_available OR query_canceled THEN
