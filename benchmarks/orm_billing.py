@@ -50,7 +50,7 @@ from engine.journal import ACCOUNTS_RECEIVABLE, CONTRACT_BALANCE
 from engine.money import Rounding
 from engine.period import Alignment, Calendar, IntervalUnit, Period, local_date, period_holding
 from invoicing.assembly import document_parts
-from invoicing.post import NUMBER
+from invoicing.numbers import NUMBER
 from plans.catalog import party_id, party_of_seller
 from plans.model import Seller
 from plans.seller_store import load_seller

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from engine.period import Period
 from invoicing.credit_notes import Creditable
 from invoicing.difference import StandingLine, credits_of
+from invoicing.numbers import named
 from invoicing.posted_store import credits_of_lines, posted_lines
 
 _LINES: Final = text("""
@@ -32,7 +33,8 @@ SELECT EXISTS (SELECT FROM credit_notes
 _LOCK: Final = text("""
 SELECT id, number, customer, currency, status, invoice, applied_minor, credited_minor,
   refunded_minor, version
-FROM credit_notes WHERE seller = current_seller() AND (id = :reference OR number = :reference)
+FROM credit_notes WHERE seller = current_seller()
+  AND (id = :reference OR (series = :series AND sequence = :sequence))
 ORDER BY id = :reference DESC LIMIT 1 FOR UPDATE
 """)
 _REFUND: Final = text("""
@@ -149,7 +151,7 @@ async def is_credited_by_hand(*, connection: AsyncConnection, invoice: str) -> b
 
 async def lock_note(*, connection: AsyncConnection, reference: str) -> IssuedNote | None:
     """The credit note of that id or number, locked until the transaction ends."""
-    row = (await connection.execute(_LOCK, {"reference": reference})).mappings().one_or_none()
+    row = (await connection.execute(_LOCK, named(reference=reference))).mappings().one_or_none()
     return None if row is None else msgspec.convert(dict(row), IssuedNote)
 
 

@@ -18,6 +18,7 @@ from invoicing.model import (
     LineItem,
     Reason,
 )
+from invoicing.numbers import named
 from invoicing.payment_store import paid_of
 from plans.model import Party
 
@@ -31,7 +32,8 @@ _CREDIT_NOTE_COLUMNS: Final = """id, number, customer, currency, status, reason,
 _ONE: Final = """
 SELECT d.*, c.key AS customer_key FROM {table} d
   JOIN customers c ON c.seller = d.seller AND c.id = d.customer
-WHERE d.seller = current_seller() AND (d.id = :reference OR d.number = :reference)
+WHERE d.seller = current_seller()
+  AND (d.id = :reference OR (d.series = :series AND d.sequence = :sequence))
 """
 _PAGE: Final = """
 SELECT d.*, c.key AS customer_key FROM (
@@ -178,7 +180,7 @@ class _Documents:
     ) -> Sequence[Row[Any]]:
         """The one document with that id or number, or a page in the order of issue."""
         if reference is not None:
-            found = await connection.execute(self._one, {"reference": reference})
+            found = await connection.execute(self._one, named(reference=reference))
             return found.all()
         place: Mapping[str, Any] = _BEGINNING
         if after is not None:

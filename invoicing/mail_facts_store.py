@@ -8,6 +8,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from invoicing.mail_facts import MailFacts
+from invoicing.numbers import named
 from plans.mailing import EmailKind
 
 PAYMENTS: Final = "payments"
@@ -32,6 +33,7 @@ SELECT d.id AS document, d.id AS number, d.customer, {_CUSTOMER}, d.currency,
 FROM payments d JOIN customers c ON c.seller = d.seller AND c.id = d.customer
 WHERE d.seller = current_seller()"""
 _NEXT: Final = "AND d.series = :series AND d.sequence > :position ORDER BY d.sequence LIMIT :limit"
+_NAMED: Final = "AND (d.id = :reference OR (d.series = :series AND d.sequence = :sequence))"
 _AFTER: Final = {
     EmailKind.INVOICE: text(f"{_INVOICES} {_NEXT}"),
     EmailKind.CREDIT_NOTE: text(f"{_CREDIT_NOTES} {_NEXT}"),
@@ -46,10 +48,8 @@ _RECEIVED: Final = text(f"""{_PAYMENTS} AND d.id IN (
   ORDER BY o.occurred_at, o.id LIMIT :limit)
 ORDER BY d.received_at, d.id""")
 _ONE: Final = {
-    EmailKind.INVOICE: text(f"{_INVOICES} AND (d.id = :reference OR d.number = :reference)"),
-    EmailKind.CREDIT_NOTE: text(
-        f"{_CREDIT_NOTES} AND (d.id = :reference OR d.number = :reference)"
-    ),
+    EmailKind.INVOICE: text(f"{_INVOICES} {_NAMED}"),
+    EmailKind.CREDIT_NOTE: text(f"{_CREDIT_NOTES} {_NAMED}"),
     EmailKind.RECEIPT: text(f"{_PAYMENTS} AND d.id = :reference"),
 }
 # A series gives out its numbers under a lock that is held until they are on documents, so what is
@@ -106,7 +106,9 @@ async def find_facts(
     *, connection: AsyncConnection, kind: EmailKind, reference: str
 ) -> MailFacts | None:
     """What a mail of that kind tells of a document, by id or number."""
-    row: Any = (await connection.execute(_ONE[kind], {"reference": reference})).mappings().first()
+    of_payment = {"reference": reference}
+    wanted = of_payment if kind is EmailKind.RECEIPT else named(reference=reference)
+    row: Any = (await connection.execute(_ONE[kind], wanted)).mappings().first()
     return None if row is None else msgspec.convert(dict(row), MailFacts)
 
 

@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from engine.money import format_amount
 from invoicing.loss_store import losses_left
+from invoicing.numbers import named
 from invoicing.payments import Allocation, Payable, Payment, PaymentMethod, PaymentStatus
 
 _PAYABLE: Final = """id, number, customer, currency, status, amount_due_minor, version
@@ -19,7 +20,12 @@ SELECT {_PAYABLE} AND customer = :customer AND currency = :currency AND status =
 ORDER BY due_at, issued_at, sequence FOR UPDATE
 """)
 _NAMED: Final = text(f"""
-SELECT {_PAYABLE} AND (id = ANY(:references) OR number = ANY(:references)) ORDER BY id FOR UPDATE
+SELECT {_PAYABLE} AND (id = ANY(:references) OR id = ANY(ARRAY(
+    SELECT i.id FROM unnest(CAST(:series AS text[]), CAST(:sequences AS integer[]))
+      AS n (series, sequence)
+      JOIN invoices i ON i.series = n.series AND i.sequence = n.sequence
+    WHERE i.seller = current_seller())))
+ORDER BY id FOR UPDATE
 """)
 _INSERT: Final = text("""
 INSERT INTO payments (id, customer, currency, amount_minor, method, reference, status,
@@ -94,7 +100,13 @@ async def lock_named(
     *, connection: AsyncConnection, references: Sequence[str]
 ) -> dict[str, Payable]:
     """Invoices by id and by number, locked, with what a write-off took of them."""
-    rows = (await connection.execute(_NAMED, {"references": list(references)})).mappings().all()
+    names = [named(reference=reference) for reference in references]
+    wanted = {
+        "references": list(references),
+        "series": [name["series"] for name in names],
+        "sequences": [name["sequence"] for name in names],
+    }
+    rows = (await connection.execute(_NAMED, wanted)).mappings().all()
     gone = [row["id"] for row in rows if row["status"] == "uncollectible"]
     losses = await losses_left(connection=connection, invoices=gone)
     found: dict[str, Payable] = {}

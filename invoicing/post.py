@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Final
 
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -14,6 +13,7 @@ from invoicing.copied_facts_store import are_customers_same, are_groups_same
 from invoicing.derive import Derived
 from invoicing.draft_store import mark_edits
 from invoicing.losses import write_off_postings
+from invoicing.numbers import NUMBER
 from invoicing.posting_rules import (
     balance_postings,
     credit_note_postings,
@@ -37,8 +37,6 @@ from invoicing.store import (
 from plans.catalog import party_id, party_of_seller
 from plans.model import Seller
 from plans.seller_store import load_seller
-
-NUMBER: Final = "{series}-{sequence:06d}"
 
 
 class StaleDerivationError(Exception):

@@ -16,8 +16,8 @@ from invoicing.assembly import Draft
 from invoicing.copied_facts_store import are_customers_same
 from invoicing.derive import Derived
 from invoicing.draft_store import waiting_edits
+from invoicing.numbers import NUMBER
 from invoicing.post import (
-    NUMBER,
     Posted,
     StaleDerivationError,
     advance,

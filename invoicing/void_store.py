@@ -8,12 +8,14 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from engine.journal import Posting
+from invoicing.numbers import named
 
 _LOCK: Final = text("""
 SELECT id, customer, currency, status, total_minor, amount_due_minor, po_number,
   written_off_at, version
 FROM invoices
-WHERE seller = current_seller() AND (id = :reference OR number = :reference)
+WHERE seller = current_seller()
+  AND (id = :reference OR (series = :series AND sequence = :sequence))
 ORDER BY id = :reference DESC LIMIT 1 FOR UPDATE
 """)
 _ISSUED: Final = text("""
@@ -53,7 +55,7 @@ class IssuedInvoice(msgspec.Struct, frozen=True, kw_only=True):
 
 async def lock_invoice(*, connection: AsyncConnection, reference: str) -> IssuedInvoice | None:
     """The invoice of that id or number, locked until the transaction ends."""
-    row = (await connection.execute(_LOCK, {"reference": reference})).mappings().one_or_none()
+    row = (await connection.execute(_LOCK, named(reference=reference))).mappings().one_or_none()
     return None if row is None else msgspec.convert(dict(row), IssuedInvoice)
 
 

@@ -711,7 +711,7 @@ CREATE TABLE audit_log (
 CREATE INDEX audit_log_object ON audit_log (seller, object, id);
 
 -- Documents and their lines are bulk tables: references among them are checked per chunk and by the audit, not by
--- foreign keys, which cost more than the rows themselves.
+-- foreign keys, which cost more than the rows themselves. A document is found by its number as by series and sequence.
 CREATE TABLE invoices (
   seller integer NOT NULL DEFAULT current_seller(),
   id text NOT NULL,
@@ -765,7 +765,6 @@ CREATE TABLE held_entries (
 CREATE INDEX held_entries_due ON held_entries (seller, enter_by_at) WHERE ended_at IS NULL;
 
 CREATE INDEX invoices_issued ON invoices (seller, issued_at, series, sequence);
-CREATE INDEX invoices_number ON invoices (seller, number);
 CREATE INDEX invoices_customer ON invoices (seller, customer, billed_at);
 
 CREATE TABLE credit_notes (
@@ -803,7 +802,6 @@ CREATE TABLE credit_notes (
     'billing_error', 'price_concession', 'goodwill', 'unused_service', 'cancellation', 'service_credit'))
 );
 CREATE INDEX credit_notes_issued ON credit_notes (seller, issued_at, series, sequence);
-CREATE INDEX credit_notes_number ON credit_notes (seller, number);
 CREATE INDEX credit_notes_customer ON credit_notes (seller, customer, billed_at);
 CREATE INDEX credit_notes_invoice ON credit_notes (seller, invoice) WHERE invoice IS NOT NULL;
 
