@@ -29,57 +29,32 @@ def encode_copy(columns: Sequence[Column]) -> bytes:
     """n rows of columns, ready for `copy_to_table(format="binary")`.
 
     The dtype of an array is the width of the type in the table: int16, int32, int64, uint64; texts
-    of one width are uint8 of shape (n, width). Rows keep their order: those whose values are as
-    wide are encoded together, and put back into their places.
+    of one width are uint8 of shape (n, width). Every row is laid out as wide as the widest could
+    be; then what lies beyond the values is left out.
     """
-    ragged = [column.lengths for column in columns if isinstance(column, Ragged)]
-    if not ragged:
-        return _HEADER + _encode_alike(columns, ()).tobytes() + _TRAILER
-    widths = np.stack(ragged, axis=1)
-    kinds, kind = np.unique(widths, axis=0, return_inverse=True)
-    kind = kind.reshape(-1)
-    if len(kinds) == 1:
-        return _HEADER + _encode_alike(columns, kinds[0].tolist()).tobytes() + _TRAILER
-    rows = np.empty(len(kind), dtype=np.object_)
-    for number, lengths in enumerate(kinds.tolist()):
-        chosen = np.flatnonzero(kind == number)
-        encoded = _encode_alike([_taken(column, chosen) for column in columns], lengths)
-        rows[chosen] = encoded.view(f"V{encoded.itemsize}").tolist()
-    return b"".join([_HEADER, *rows.tolist(), _TRAILER])
-
-
-def _taken(column: Column, chosen: NDArray[np.intp]) -> Column:
-    if isinstance(column, Ragged):
-        return Ragged(content=column.content[chosen], lengths=column.lengths[chosen])
-    return column[chosen]
-
-
-def _encode_alike(columns: Sequence[Column], lengths: Sequence[int]) -> NDArray[np.void]:
-    """Rows that all have the same widths; `lengths` are those of the ragged columns."""
-    left = iter(lengths)
-    fields: list[tuple[str, Any]] = [("count", ">i2")]
-    values: list[tuple[int, NDArray[Any] | None]] = []
+    fields: list[tuple[Any, ...]] = [("count", ">i2")]
     for number, column in enumerate(columns):
-        fields.append((f"length{number}", ">i4"))
-        value: NDArray[Any] | None
-        if isinstance(column, Ragged):
-            width = next(left)
-            value = column.content[:, :width] if width > 0 else None
-        else:
-            width, value = column.itemsize * int(np.prod(column.shape[1:])), column
-        if value is not None:
-            kind = value.dtype.newbyteorder(">")
-            fields.append((f"value{number}", (kind, value.shape[1:])))
-        values.append((width, value))
+        value = column.content if isinstance(column, Ragged) else column
+        kind = value.dtype.newbyteorder(">")
+        fields += [(f"length{number}", ">i4"), (f"value{number}", kind, value.shape[1:])]
     first = columns[0]
-    count = len(first.lengths if isinstance(first, Ragged) else first)
-    rows = np.empty(count, dtype=fields)
+    rows = np.empty(len(first.lengths if isinstance(first, Ragged) else first), dtype=fields)
     rows["count"] = len(columns)
-    for number, (width, value) in enumerate(values):
-        rows[f"length{number}"] = width
-        if value is not None:
-            rows[f"value{number}"] = value
-    return rows
+    kept = None
+    for number, column in enumerate(columns):
+        if not isinstance(column, Ragged):
+            rows[f"length{number}"] = rows.dtype[f"value{number}"].itemsize
+            rows[f"value{number}"] = column
+            continue
+        rows[f"length{number}"] = column.lengths
+        rows[f"value{number}"] = column.content
+        if kept is None:
+            kept = np.ones((len(rows), rows.itemsize), dtype=np.bool_)
+        width = column.content.shape[1]
+        begin = sum(rows.dtype[place].itemsize for place in range(2 * number + 2))
+        kept[:, begin : begin + width] = np.arange(width) < column.lengths[:, None]
+    body = rows.view(np.uint8).reshape(len(rows), rows.itemsize)
+    return b"".join([_HEADER, (body if kept is None else body[kept]).data, _TRAILER])
 
 
 def same(value: str, *, count: int) -> _Bytes:
@@ -91,20 +66,17 @@ def same(value: str, *, count: int) -> _Bytes:
 def texts(values: Sequence[str | None]) -> Column:
     """Texts, or none, as a column: of one width where all are as wide, else ragged."""
     encoded = [b"" if value is None else value.encode() for value in values]
-    if b"\0" in b"".join(encoded):
+    joined = np.frombuffer(b"".join(encoded), dtype=np.uint8)
+    if not joined.all():
         message = "a text with NUL cannot be stored"
         raise ValueError(message)
-    packed = np.array(encoded, dtype=np.bytes_)
-    content = packed.view(np.uint8).reshape(len(encoded), packed.itemsize)
-    lengths = np.array(
-        [
-            _NULL if value is None else len(text)
-            for value, text in zip(values, encoded, strict=True)
-        ],
-        dtype=np.int32,
-    )
-    if len(lengths) and int(lengths.min()) == int(lengths.max()) == packed.itemsize:
-        return content
+    lengths = np.fromiter(map(len, encoded), dtype=np.int32, count=len(encoded))
+    width = int(lengths.max(initial=0))
+    if width * len(encoded) == len(joined) and width:
+        return joined.reshape(len(encoded), width)
+    content = np.zeros((len(encoded), width), dtype=np.uint8)
+    content[np.arange(width) < lengths[:, None]] = joined
+    lengths[[value is None for value in values]] = _NULL
     return Ragged(content=content, lengths=lengths)
 
 

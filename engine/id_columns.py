@@ -1,6 +1,5 @@
 """Derived ids of many documents at once, as columns: what `engine.ids` gives one by one."""
 
-from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -18,12 +17,10 @@ _Ints = NDArray[np.int64]
 class IdColumns:
     """The ids of n documents and of their parts."""
 
-    def __init__(self, *, bodies: Sequence[int]) -> None:
-        """`bodies` are the documents' 128 bits, from `derived_body`."""
-        packed = b"".join([body.to_bytes(16, "big") for body in bodies])
-        halves = np.frombuffer(packed, dtype=">u8").astype(np.uint64).reshape(-1, 2)
-        high, low = halves[:, 0], halves[:, 1]
-        heads = np.empty((len(bodies), BODY_LENGTH - _TAIL), dtype=np.uint8)
+    def __init__(self, *, bodies: bytes) -> None:
+        """`bodies` are the documents' 128 bits one after the other, from `derived_bodies`."""
+        high, low = np.frombuffer(bodies, dtype=">u8").astype(np.uint64).reshape(-1, 2).T
+        heads = np.empty((len(high), BODY_LENGTH - _TAIL), dtype=np.uint8)
         for place in range(heads.shape[1]):
             shift = 5 * (BODY_LENGTH - 1 - place)
             if shift >= 64:
@@ -33,6 +30,8 @@ class IdColumns:
                 if shift:
                     bits = bits | (high << np.uint64(64 - shift))
             heads[:, place] = _LETTERS[(bits & np.uint64(31)).astype(np.intp)]
+        self.in_order = np.lexsort((low, high))
+        """The documents by id."""
         self._heads = heads
         self._tails = (low & np.uint64(0xFFFFF)).astype(np.int64)
 

@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.ids import derived_body
+from engine.ids import derived_bodies, join_parts, unix_millis
 from engine.money import parse_scaled
 from invoicing.assembly import document_parts
 from invoicing.charges import Charge, ProrationTerms, charges_due, may_be_posted, touched_from
@@ -263,18 +263,24 @@ def document_bodies(
     customers: Sequence[str],
     instants: Sequence[datetime],
     currencies: Sequence[str],
-) -> list[int]:
-    """The 128 bits of each customer's first document of its due instant, in no group."""
-    told = {at: at.isoformat() for at in set(instants)}
-    return [
-        derived_body(
-            at=at,
-            parts=document_parts(
-                seller_id=seller, customer=customer, billed_at=told[at], currency=currency
-            ),
+) -> bytes:
+    """The 128 bits of each customer's first document of its due instant, in no group.
+
+    Only the customer is one document's own: all else is joined once.
+    """
+    millis = {at: unix_millis(at).to_bytes(6, "big") for at in set(instants)}
+    after: dict[tuple[datetime, str], bytes] = {}
+    for at, currency in set(zip(instants, currencies, strict=True)):
+        named = document_parts(
+            seller_id=seller, customer="", billed_at=at.isoformat(), currency=currency
         )
-        for customer, at, currency in zip(customers, instants, currencies, strict=True)
-    ]
+        after[at, currency] = join_parts(named[2:])
+    return derived_bodies(
+        millis=[millis[at] for at in instants],
+        before=join_parts([seller]),
+        names=customers,
+        after=[after[key] for key in zip(instants, currencies, strict=True)],
+    )
 
 
 def following_of(sheaf: Sheaf | None, end: int) -> datetime | None:

@@ -62,7 +62,6 @@ def rows_of(
     )
     documents = _Documents(
         ids=IdColumns(bodies=bodies),
-        in_order=np.array(sorted(range(len(bodies)), key=bodies.__getitem__), dtype=np.int64),
         customer=texts([each.customer for each in chosen]),
         currency=texts([agreement.currency for agreement in agreements]),
         total=np.add.reduceat(sheaf.amount_minor, sheaf.offsets[billed])
@@ -87,23 +86,22 @@ def rows_of(
 class _Documents(msgspec.Struct, frozen=True, kw_only=True):
     """n invoices, and of each line its invoice and its ordinal there.
 
-    `in_order` are the invoices by id. Whatever is found by their ids is copied in that order, so
-    that PostgreSQL fills one page of an index after another.
+    Whatever is found by their ids is copied in the order of these, so that PostgreSQL fills one
+    page of an index after another.
     """
 
     ids: IdColumns
-    in_order: _Ints
     customer: Column
     currency: Column
     total: _Ints
     of: _Ints
     ordinal: _Ints
 
-    def sort(self, of: _Ints, ordinal: _Ints) -> _Ints:
-        """The order by id of parts: of which invoices they are, and which of their parts."""
-        rank = np.empty_like(self.in_order)
-        rank[self.in_order] = np.arange(len(rank))
-        return np.lexsort((ordinal, rank[of]))
+    def sort(self, of: _Ints) -> _Ints:
+        """The order of parts by the id of the invoice each is `of`, else as they come."""
+        rank = np.empty_like(self.ids.in_order)
+        rank[self.ids.in_order] = np.arange(len(rank))
+        return np.argsort(rank[of], kind="stable")
 
 
 def _table(name: str, columns: Sequence[Column]) -> Table:
@@ -172,7 +170,7 @@ def _lines(documents: _Documents, sheaf: Sheaf, due: Sequence[Due]) -> list[Colu
     stored = np.frombuffer(intervals, dtype=np.uint8).reshape(-1, ID_LENGTH)
     sizes = np.array([len(each.intervals or "") // ID_LENGTH for each in due], dtype=np.int64)
     begins = np.cumsum(sizes) - sizes
-    order = documents.sort(documents.of, documents.ordinal)
+    order = documents.sort(documents.of)
     of, ordinal, charge = documents.of[order], documents.ordinal[order], sheaf.charge[order]
     return [
         documents.ids.find("li", of=of, ordinal=ordinal),
@@ -205,9 +203,9 @@ def _places(charges: Sequence[Charge]) -> _Ints:
 def _entries(documents: _Documents, issue: Issue) -> list[Column]:
     count, day = len(documents.total), issue.entry_on
     return [
-        documents.ids.find("je", of=documents.in_order),
+        documents.ids.find("je", of=documents.ids.in_order),
         same("issued", count=count),
-        documents.ids.find("inv", of=documents.in_order),
+        documents.ids.find("inv", of=documents.ids.in_order),
         np.full(count, (day - _FIRST_DAY) // timedelta(days=1), dtype=np.int32),
         np.full(count, (day.replace(day=1) - _FIRST_DAY) // timedelta(days=1), dtype=np.int32),
         _instant(issue.issued_at, count),
@@ -219,7 +217,7 @@ def _postings(documents: _Documents, sheaf: Sheaf, due: Sequence[Due]) -> list[C
     count = len(due)
     of = np.concatenate([np.arange(count), documents.of])
     line = np.concatenate([np.zeros(count, np.int64), documents.ordinal])
-    order = documents.sort(of, line)
+    order = documents.sort(of)
     of, line = of[order], line[order]
     accounts = texts([ACCOUNTS_RECEIVABLE, CONTRACT_BALANCE])
     contracts = texts(["", *[each.contract for each in due]])
