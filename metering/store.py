@@ -20,7 +20,7 @@ from metering.intake import EPOCH, micros_of, read_data
 from metering.model import StoredEvent
 from plans.model import Meter
 
-FETCH_BYTES: Final = 4_000_000
+FETCH_BYTES: Final = 2_000_000
 _FETCH_ROWS: Final = 2_000
 _FIRST_ROWS: Final = 16
 _EARLIEST: Final = datetime(1, 1, 1, tzinfo=UTC)

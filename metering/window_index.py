@@ -11,47 +11,54 @@ _Ints = NDArray[np.int64]
 
 
 class _Layer:
-    """Windows that do not overlap within a customer, sorted by customer and start."""
+    """Windows that do not overlap within a customer, sorted by customer and start.
+
+    After the last comes one into which nothing falls: that of the customers who have none.
+    """
 
     def __init__(self, *, line: _Ints, customer: _Ints, start: _Ints, end: _Ints) -> None:
-        self._line, self._start, self._end = line, start, end
+        self._line = line
+        self._start = np.append(start, np.iinfo(np.int64).max)
+        self._end = np.append(end, np.iinfo(np.int64).min)
         self._customers, self._first, count = np.unique(
             customer, return_index=True, return_counts=True
         )
-        self._stop = self._first + count
+        self._stop = np.append(np.repeat(self._first + count, count), 0)
         self._steps = [1 << bit for bit in range(int(count.max()).bit_length() - 1, -1, -1)]
         low, high = int(self._customers[0]), int(self._customers[-1])
-        self._low, self._span = low, high - low + 1
-        self._rank = None
-        if self._span <= max(_DENSE_MINIMUM, 16 * len(self._customers)):
-            self._rank = np.full(self._span, -1, dtype=np.int32)
-            self._rank[self._customers - low] = np.arange(len(self._customers), dtype=np.int32)
+        self._before = low - 1
+        self._table = None
+        if high - low < max(_DENSE_MINIMUM, 16 * len(self._customers)):
+            # With a place at either end for all the customers beyond.
+            self._table = np.full(high - low + 3, len(line), dtype=np.intp)
+            self._table[self._customers - self._before] = self._first
 
-    def _ranks(self, customer: _Ints) -> tuple[_Ints, _Ints]:
-        """(positions, ranks) of the events whose customer has a window here."""
-        offset = customer - self._low
-        if self._rank is not None:
-            inside = np.flatnonzero((offset >= 0) & (offset < self._span))
-            ranks = self._rank[offset[inside]]
-            kept = ranks >= 0
-            return inside[kept], ranks[kept].astype(np.int64)
+    def _places(self, customer: _Ints) -> NDArray[np.intp]:
+        """The first window of each event's customer."""
+        if self._table is not None:
+            return self._table.take(customer - self._before, mode="clip")
         found = np.minimum(np.searchsorted(self._customers, customer), len(self._customers) - 1)
-        positions = np.flatnonzero(self._customers[found] == customer)
-        return positions, found[positions]
+        return np.where(self._customers[found] == customer, self._first[found], len(self._line))
 
     def find(self, *, customer: _Ints, time_micros: _Ints) -> tuple[_Ints, _Ints]:
         """(lines, positions) of the events that fall into a window."""
-        positions, ranks = self._ranks(customer)
-        at = time_micros[positions]
-        place = self._first[ranks]
-        if len(self._steps) > 1:
-            stop = self._stop[ranks]
-            for step in self._steps:
-                ahead = place + step
-                safe = np.minimum(ahead, len(self._start) - 1)
-                place = np.where((ahead < stop) & (self._start[safe] <= at), ahead, place)
-        hit = (self._start[place] <= at) & (at < self._end[place])
-        return self._line[place[hit]], positions[hit]
+        place = self._places(customer)
+        if len(self._steps) == 1:
+            positions = self._hit(place, time_micros)
+            return self._line[place[positions]], positions
+        known = np.flatnonzero(place < len(self._line))
+        place, at = place[known], time_micros[known]
+        stop = self._stop[place]
+        for step in self._steps:
+            ahead = place + step
+            safe = np.minimum(ahead, len(self._line))
+            place = np.where((ahead < stop) & (self._start[safe] <= at), ahead, place)
+        positions = self._hit(place, at)
+        return self._line[place[positions]], known[positions]
+
+    def _hit(self, place: NDArray[np.intp], at: _Ints) -> NDArray[np.intp]:
+        """Which of the instants lie in the windows beside them."""
+        return np.flatnonzero((self._start.take(place) <= at) & (at < self._end.take(place)))
 
 
 def _layer_numbers(customer: _Ints, start: _Ints, end: _Ints) -> _Ints:
