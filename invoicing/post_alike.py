@@ -216,6 +216,14 @@ async def _take_numbers(
     sheaf: Sequence[int],
 ) -> tuple[list[int], list[int]]:
     """The numbers of the drafts and of the sheaf's documents, invoices in one series."""
+    if not drafts and sheaf:
+        first = await take_numbers(
+            connection=connection,
+            series=series_of(seller, credit_note=False),
+            count=len(sheaf),
+            issued_at=issued_at,
+        )
+        return [], list(range(first, first + len(sheaf)))
     invoices = sorted(
         [(place, 0, at) for at, (credit_note, place) in enumerate(drafts) if not credit_note]
         + [(place, 1, at) for at, place in enumerate(sheaf)]

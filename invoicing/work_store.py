@@ -280,14 +280,19 @@ async def _find_terms(
 
     Of those that owe by nothing but their terms.
     """
-    named = [(row[8], due_at, row[0]) for row, due_at in zip(rows, due_ats, strict=True) if row[8]]
-    if not named:
+    subscriptions = [row[8] for row in rows if row[8]]
+    if not subscriptions:
         return {}
+    instants = [due_at for row, due_at in zip(rows, due_ats, strict=True) if row[8]]
+    customers = [row[0] for row in rows if row[8]]
     known: dict[tuple[int, int], tuple[int, int]] = {}
-    return {
-        row[0]: (*row[:4], known.setdefault(row[4:], row[4:]))
-        for row in await raw.fetch(TERMS, *map(list, zip(*named, strict=True)))
-    }
+    found: dict[str | None, Any] = {}
+    for identity, key, revision, intervals, one, other in await raw.fetch(
+        TERMS, subscriptions, instants, customers
+    ):
+        terms = (one, other)
+        found[identity] = (identity, key, revision, intervals, known.setdefault(terms, terms))
+    return found
 
 
 async def _are_many(raw: Any, due_by: datetime, customers: Sequence[str] | None) -> bool:
