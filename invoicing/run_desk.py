@@ -14,7 +14,7 @@ from invoicing.blame import IMPOSSIBLE, reason_of
 from invoicing.copy_ahead import Begun, CopyAhead
 from invoicing.fallback_store import note_fallback
 from invoicing.post import Posted
-from invoicing.post_alike import NotAlikeError
+from invoicing.post_alike import NotAlikeError, UnforeseenError
 from invoicing.review_store import not_approved
 from invoicing.run_progress_store import estimate_total, note_progress
 from invoicing.run_states import RunStatus
@@ -80,7 +80,8 @@ class RunDesk:
     async def posting(self, begun: Begun | None = None) -> AsyncIterator[AsyncConnection]:
         """A transaction with the posting lock, that which was begun or another.
 
-        Another one gives up first what was begun beyond. Raises RunStoppedError.
+        Another one gives up first what was begun beyond. Raises RunStoppedError, and
+        UnforeseenError where the one that was begun is lost, as one that lay idle may be.
         """
         async with AsyncExitStack() as stack:
             if begun is None:
@@ -93,7 +94,10 @@ class RunDesk:
             else:
                 await stack.enter_async_context(begun.transaction)
                 connection = begun.connection
-                await lock_shared_billing(connection=connection)
+                try:
+                    await lock_shared_billing(connection=connection)
+                except Exception as error:
+                    raise UnforeseenError from error
             if not await may_go_on(
                 connection=connection, run=self.run, status=self.status, known=self._holds
             ):
@@ -125,8 +129,11 @@ class RunDesk:
         """Note that so many customers are billed one by one, which takes longer.
 
         A failure of ours is logged, once in a run: what is billed is right all the same, and
-        nobody would know why it takes so long.
+        nobody would know why it takes so long. What was begun is given up: nobody waits for it
+        while they are derived.
         """
+        if self.ahead is not None:
+            await self.ahead.drop()
         reason, detail = reason_of(error)
         if isinstance(error, NotAlikeError):
             reason, detail = "not_alike", "more than their terms decides what some are billed"

@@ -33,6 +33,14 @@ OPEN = """
 SELECT count(*) FROM pg_stat_activity
 WHERE datname = current_database() AND xact_start IS NOT NULL AND pid <> pg_backend_pid()
 """
+LIES_THERE = """
+SELECT count(*) FILTER (WHERE wait_event_type = 'Lock'),
+  count(*) FILTER (WHERE state = 'idle in transaction' AND query LIKE 'RESET ROLE%')
+FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()
+"""
+FALLS_BACK = """
+SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'run_fallbacks'::regclass
+"""
 BOOKS = """
 SELECT i.number, c.key, i.billed_at, i.total_minor, l.price_key, l.amount_minor, l.quantity
 FROM invoices i JOIN customers c ON c.id = i.customer JOIN line_items l ON l.document = i.id
@@ -59,8 +67,9 @@ class Held:
     async def until(self, query, *expected):
         """Wait until the query answers with that row."""
         async with asyncio.timeout(PATIENCE_SECONDS):
-            while tuple(await self._holder.fetchrow(query)) != expected:  # noqa: ASYNC110
+            while tuple(await self._holder.fetchrow(query)) != expected:
                 await asyncio.sleep(0)
+                await self._holder.execute("SELECT pg_stat_clear_snapshot()")
 
     async def let_go(self):
         await self._transaction.rollback()
@@ -183,22 +192,78 @@ async def test_who_is_cancelled_leaves_neither_rows_nor_locks(shop, database_url
         assert (await shop.bill(FEBRUARY, portions=SMALL)).documents == CUSTOMERS
 
 
-async def test_a_connection_that_is_lost_loses_no_document(shop, superuser, database_url):
-    """Whichever of the two it is: the run fails, or posts the chunk anew, and nothing is lost."""
-    lost = """
-    SELECT pg_terminate_backend(pid) FROM pg_locks
-    WHERE locktype = 'advisory' AND mode = 'ShareLock' AND granted
-      AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-    ORDER BY pid = ANY(SELECT pid FROM pg_locks WHERE NOT granted) LIMIT 1
-    """
+LOST = """
+SELECT pg_terminate_backend(pid) FROM pg_locks
+WHERE locktype = 'advisory' AND mode = 'ShareLock' AND granted
+  AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+  AND (pid = ANY(SELECT pid FROM pg_locks WHERE NOT granted)) = $1
+"""
+
+
+async def test_a_chunk_ahead_whose_connection_is_lost_is_posted_anew(shop, superuser, database_url):
+    """As when it lay idle for too long: the run does not fail of it."""
     async with held_run(shop, database_url) as held:
-        assert await superuser.fetchval(lost)
+        await held.until(LIES_THERE, 1, 1)
+        assert await superuser.fetchval(LOST, False)
+        await held.let_go()
+        assert (await held.run).documents == CUSTOMERS
+    assert await shop.one("SELECT count(*) FROM invoices") == 2 * CUSTOMERS
+    assert await shop.one("SELECT count(*) FROM run_fallbacks") == 0
+    assert await violations(database_url) == []
+
+
+async def test_a_run_that_loses_its_connection_loses_no_document(shop, superuser, database_url):
+    async with held_run(shop, database_url) as held:
+        await held.until(LIES_THERE, 1, 1)
+        assert await superuser.fetchval(LOST, True)
         await held.let_go()
         await asyncio.wait({held.run})
-        held.run.exception()
+        assert held.run.exception() is not None
     await shop.bill(FEBRUARY, portions=SMALL)
     assert await shop.one("SELECT count(*) FROM invoices") == 2 * CUSTOMERS
     assert await violations(database_url) == []
+
+
+async def test_a_lost_connection_does_not_hide_why_a_run_ends(shop, superuser, database_url):
+    async with held_run(shop, database_url) as held:
+        await held.until(LIES_THERE, 1, 1)
+        assert await superuser.fetchval(LOST, False)
+        held.run.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await held.run
+
+
+async def test_who_is_cancelled_again_and_again_leaves_no_transaction(shop, database_url):
+    async with held_run(shop, database_url) as held:
+        await held.until(LIES_THERE, 1, 1)
+        while not held.run.done():
+            held.run.cancel()
+            await asyncio.sleep(0)
+        await held.until(SHARED, 0, 0)
+        await held.let_go()
+        await held.until(OPEN, 0)
+    assert (await shop.bill(FEBRUARY, portions=SMALL)).documents == CUSTOMERS
+
+
+async def test_nobody_waits_for_a_chunk_ahead_while_another_is_derived_one_by_one(
+    shop, database_url
+):
+    await fill(shop)
+    holder = await asyncpg.connect(database_url, timeout=PATIENCE_SECONDS)
+    try:
+        await holder.execute(
+            "INSERT INTO customer_balances (seller, customer, currency, amount_minor)"
+            " SELECT seller, id, 'EUR', 1 FROM customers WHERE key = 'c01'"
+        )
+        async with holder.transaction() as transaction:
+            await holder.execute("LOCK run_fallbacks IN EXCLUSIVE MODE")
+            run = asyncio.create_task(shop.bill(FEBRUARY, portions=SMALL))
+            await Held(run, holder, transaction).until(FALLS_BACK, 1)
+            assert tuple(await holder.fetchrow(SHARED)) == (0, 0)
+        assert (await run).documents == CUSTOMERS
+    finally:
+        await holder.close()
+    assert await shop.one("SELECT count(*) FROM run_fallbacks") == 1
 
 
 async def test_runs_and_previews_at_once_do_not_wait_for_each_other_for_ever(shop, database_url):
