@@ -8,6 +8,7 @@ chunk is posted in a transaction of its own.
 """
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, suppress
 from datetime import datetime
@@ -26,6 +27,7 @@ from invoicing.post_alike import Chunk, Outlook, Written, issue_of, outlook_of
 from invoicing.store import share_billing
 from plans.model import Seller
 
+_log: Final = logging.getLogger("usance.billing")
 _FREE: Final = frozenset({"line_items", "journal_entries", "postings"})
 """Tables whose rows neither are numbered nor told to anybody in turn."""
 
@@ -61,6 +63,7 @@ class CopyAhead:
         self._run = run
         self._as_of = as_of
         self._copying: asyncio.Task[Begun] | None = None
+        self._is_failure_told = False
 
     def begin(self, chunk: Chunk | None, before: Begun | None = None) -> None:
         """Begin with a chunk, where it is nothing but a sheaf and a connection is to spare.
@@ -91,6 +94,10 @@ class CopyAhead:
             if begun.written.chunk is chunk:
                 self._copying = None
                 return begun
+        elif not copying.cancelled() and not self._is_failure_told:
+            self._is_failure_told = True
+            words = "run %s: chunks are not copied ahead, which is slower"
+            _log.warning(words, self._run, exc_info=copying.exception())
         await self.drop()
         return None
 

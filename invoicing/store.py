@@ -152,7 +152,7 @@ async def lock_billing(*, connection: AsyncConnection, sweep: bool) -> int:
 async def share_billing(*, connection: AsyncConnection) -> None:
     """Keep whoever takes the posting lock away, but not who shares it, until the end.
 
-    Who shares it may copy what is found by derived ids, and nothing else that another could wait
+    Who shares it may copy rows that only who posts writes, and nothing else that another could wait
     for, and then goes on with `lock_shared_billing`.
     """
     await connection.execute(_SHARE)
