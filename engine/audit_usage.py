@@ -117,11 +117,13 @@ USAGE_CHECKS: Final[tuple[Check, ...]] = (
         sentence="What falls due next is told once of each subscription, with whom it bills.",
         sql="""
 SELECT coalesce(s.seller, d.seller), coalesce(s.id, d.subscription),
-  format('due %s for %s, told as %s for %s', s.next_due_at, s.bill_to, d.next_due_at, d.bill_to)
+  format('due %s for %s, told as %s for %s, key %s', s.next_due_at, s.bill_to, d.next_due_at,
+    d.bill_to, d.key)
 FROM (SELECT seller, id, next_due_at, coalesce(payer, customer) AS bill_to FROM subscriptions
     WHERE next_due_at IS NOT NULL) s
   FULL JOIN due_instants d ON d.seller = s.seller AND d.subscription = s.id
-WHERE (s.next_due_at, s.bill_to) IS DISTINCT FROM (d.next_due_at, d.bill_to)""",
+  LEFT JOIN customers c ON c.seller = s.seller AND c.id = s.bill_to
+WHERE (s.next_due_at, s.bill_to, c.key) IS DISTINCT FROM (d.next_due_at, d.bill_to, d.key)""",
     ),
     Check(
         name="event_batches",

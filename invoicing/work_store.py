@@ -1,6 +1,6 @@
 """SQL of the work list: what is due or pending, and of subscriptions what decides it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -14,75 +14,94 @@ from invoicing.alike_store import are_plain
 from invoicing.assembly import BilledCustomer
 from invoicing.copied_facts_store import COPIED
 
-DUE: Final = f"""
-WITH listed AS (
-  SELECT i.bill_to AS customer, min(i.next_due_at) AS due_at,
-    CASE WHEN count(*) = 1 THEN min(i.subscription) END AS only
-  FROM due_instants i WHERE i.seller = current_seller() AND i.next_due_at <= $1
-    AND i.bill_to <> ALL($2::text[]) AND ($3::text[] IS NULL OR i.bill_to = ANY($3::text[]))
-  GROUP BY 1
-)
-SELECT c.id, c.key, c.number, c.party, c.net_terms_days, c.po_number, l.due_at,
-  {COPIED.format("c")} AS copied, CASE WHEN c.invoice_group IS NULL THEN l.only END AS only
-FROM listed l JOIN customers c ON c.seller = current_seller() AND c.id = l.customer
-WHERE $5::timestamptz IS NULL OR (l.due_at, c.key COLLATE "C") > ($5, $6::text)
-ORDER BY l.due_at, c.key COLLATE "C" LIMIT $4
+# Who is due, in the order of (due instant, key), beyond a place: the order of the index, which is
+# read from there on and no further than is wanted. A customer is told once for each due instant.
+DUE: Final = """
+SELECT next_due_at, key, min(bill_to) AS customer,
+  CASE WHEN count(*) = 1 THEN min(subscription) END AS only
+FROM due_instants
+WHERE seller = current_seller() AND next_due_at <= $1
+  AND bill_to <> ALL($2::text[]) AND ($3::text[] IS NULL OR bill_to = ANY($3::text[]))
+  AND ($5::timestamptz IS NULL OR (next_due_at, key) > ($5, $6::text))
+GROUP BY next_due_at, key ORDER BY next_due_at, key LIMIT $4
 """
-# Of those subscriptions $1, each the only one of its customer $3 that falls due, at $2, of which
-# nothing but its terms decides what is owed: these terms as two hashes. Everything that deriving
-# reads of a subscription is hashed, or else the subscription is told apart here. Each table is
-# read by what is named: joined with the names instead, where many are due, it is read as a whole
-# for every portion of a run, and the time that takes grows with the square of a seller's size.
-TERMS: Final = """
-WITH held AS MATERIALIZED (
-  SELECT s.customer FROM subscriptions s
-  WHERE s.seller = current_seller() AND s.customer = ANY($3::text[])
-  GROUP BY 1 HAVING count(*) = 1
-), told AS MATERIALIZED (
+_CUSTOMERS: Final = f"""
+SELECT c.id, c.number, c.party, c.net_terms_days, c.po_number, {COPIED.format("c")} AS copied,
+  c.invoice_group IS NULL AS ungrouped
+FROM customers c WHERE c.seller = current_seller() AND c.id = ANY($1::text[])
+"""
+# Those of some who are due up to a place as well.
+_BEFORE: Final = """
+SELECT DISTINCT bill_to FROM due_instants
+WHERE seller = current_seller() AND (next_due_at, key) <= ($1::timestamptz, $2::text)
+  AND bill_to = ANY($3::text[])
+"""
+# The hash of a record takes of an instant only 32 bits, those of a float all.
+_INSTANT: Final = "date_part('epoch', {})"
+_USUAL: Final = """i.end_at IS NULL AND NOT i.end_is_cancellation AND i.credit_unused
+      AND i.agreed_end_at IS NULL AND i.closed_at IS NULL AND i.start_is_due
+      AND i.anchor_at IS NULL AND i.anchor_day IS NULL AND i.alignment IS NULL"""
+_SELDOM: Final = f"""ROW({_INSTANT.format("i.end_at")}, i.end_is_cancellation, i.credit_unused,
+      {_INSTANT.format("i.agreed_end_at")}, {_INSTANT.format("i.closed_at")}, i.start_is_due,
+      {_INSTANT.format("i.anchor_at")}, i.anchor_day, i.alignment)"""
+# Of a price interval `i`, mixed with its number. One by one is half of what a record costs, and
+# what is seldom there costs nothing where it is not.
+_INTERVAL: Final = f"""hashtextextended(i.price, 8 * i.number + {{0}})
+      # hash_numeric_extended(i.quantity, 8 * i.number + {{0}} + 1)
+      # hashfloat8extended({_INSTANT.format("i.start_at")}, 8 * i.number + {{0}} + 2)
+      # CASE WHEN {_USUAL} THEN 0
+        ELSE hash_record_extended({_SELDOM}, 8 * i.number + {{0}} + 3) END"""
+_AGREED: Final = f"""ROW(s.currency, s.timezone, {_INSTANT.format("s.starts_at")},
+      {_INSTANT.format("s.ends_at")}, {_INSTANT.format("s.anchor_at")}, s.anchor_day, s.alignment,
+      s.net_terms_days, {_INSTANT.format("s.next_due_at")},
+      {_INSTANT.format("s.derived_through_at")}, {_INSTANT.format("s.next_change_at")})"""
+# Of those subscriptions $1, each the only one of its customer $2 that falls due, of which nothing
+# but its terms decides what is owed: these terms as two hashes. Everything that deriving reads of a
+# subscription is hashed, or else the subscription is told apart here. It falls due at its
+# `next_due_at`. Each table is read by what is named: joined with the names instead, where many are
+# due, it is read as a whole for every portion of a run, and the time that takes grows with the
+# square of a seller's size.
+TERMS: Final = f"""
+WITH told AS (
   SELECT i.subscription, string_agg(i.id, '' ORDER BY i.number) AS intervals,
-    bit_xor(hash_record_extended(r, 0)) AS one, bit_xor(hash_record_extended(r, 1)) AS other
+    bit_xor({_INTERVAL.format(0)}) AS one,
+    bit_xor({_INTERVAL.format(4)}) AS other
   FROM price_intervals i
-    CROSS JOIN LATERAL (SELECT ROW(i.number, i.price, i.quantity,
-      i.start_at, i.end_at, i.end_is_cancellation, i.credit_unused, i.agreed_end_at,
-      i.closed_at, i.start_is_due, i.anchor_at, i.anchor_day, i.alignment) AS r) x
   WHERE i.seller = current_seller() AND i.subscription = ANY($1::text[])
   GROUP BY 1
-)
-SELECT s.id, s.key, s.revision, t.intervals,
-  hash_record_extended(x.r, t.one) AS one, hash_record_extended(x.r, t.other) AS other
-FROM unnest($1::text[], $2::timestamptz[]) AS d (id, due_at)
-  JOIN subscriptions s ON s.seller = current_seller() AND s.id = d.id AND s.id = ANY($1::text[])
-    AND s.payer IS NULL
-    AND s.dirty_from_at IS NULL AND s.interim_at IS NULL AND s.spend_thresholds = '{}'
-    AND (s.next_change_at IS NULL OR s.next_change_at > d.due_at)
+), sole AS (
+  SELECT s.customer, min(s.id) AS id, min(s.key) AS key, min(s.revision) AS revision,
+    min(hash_record_extended({_AGREED}, 0)) AS one,
+    min(hash_record_extended({_AGREED}, 1)) AS other
+  FROM subscriptions s
+  WHERE s.seller = current_seller() AND s.customer = ANY($2::text[])
+  GROUP BY 1 HAVING count(*) = 1 AND bool_and(s.payer IS NULL
+    AND s.dirty_from_at IS NULL AND s.interim_at IS NULL AND s.spend_thresholds = '{{}}'
+    AND (s.next_change_at IS NULL OR s.next_change_at > s.next_due_at)
     AND s.cancelled_at IS NULL AND NOT s.refund_unused AND s.invoice_group IS NULL
-    AND (s.derived_through_at IS NULL OR s.derived_through_at < d.due_at)
-  JOIN held h ON h.customer = s.customer
-  JOIN told t ON t.subscription = s.id
-  CROSS JOIN LATERAL (SELECT ROW(s.currency, s.timezone, s.starts_at, s.ends_at,
-    s.anchor_at, s.anchor_day, s.alignment, s.net_terms_days, s.next_due_at,
-    s.derived_through_at, s.next_change_at) AS r) x
+    AND (s.derived_through_at IS NULL OR s.derived_through_at < s.next_due_at))
+)
+SELECT s.id, s.key, s.revision, t.intervals, s.one # t.one AS one, s.other # t.other AS other
+FROM sole s JOIN told t ON t.subscription = s.id
 WHERE NOT EXISTS (SELECT FROM subscriptions o
-  WHERE o.seller = current_seller() AND o.payer = ANY($3::text[]) AND o.payer = s.customer)
+  WHERE o.seller = current_seller() AND o.payer = s.customer
+    AND o.payer = ANY(CASE WHEN EXISTS (SELECT FROM subscriptions
+      WHERE seller = current_seller() AND payer IS NOT NULL) THEN $2::text[] END))
 """
 # What is due is not known before it is read: of a seller who is new, or of whom much is new, the
 # planner may expect one row, and join each of many thousands with each of the others. What stands
-# in an array it knows. The other processors have the rest of the run to do.
+# in an array it knows. Each index gives the order that is wanted, and the begin of it without the
+# rest. The other processors have the rest of the run to do.
 _JOINING: Final = {
     "enable_nestloop": "off",
+    "enable_sort": "off",
+    "enable_hashagg": "off",
     "plan_cache_mode": "force_custom_plan",
     "max_parallel_workers_per_gather": "0",
 }
 JOIN_AT_ONCE: Final = "; ".join(f"SET LOCAL {name} = {value}" for name, value in _JOINING.items())
 _JOIN_AS_BEFORE: Final = "; ".join(f"SET LOCAL {name} TO DEFAULT" for name in _JOINING)
 _UNTOLD: Final = (None,) * 5
-_MANY: Final = 5_000
-"""So many are not looked up one by one."""
-# Beyond that instant lie only others than the first so many.
-_NEAR: Final = """
-SELECT next_due_at FROM due_instants
-WHERE seller = current_seller() AND next_due_at <= $1 ORDER BY next_due_at OFFSET $2 LIMIT 1
-"""
 _PENDING: Final = text(f"""
 SELECT c.id, c.key, c.number, c.party, c.net_terms_days, c.po_number,
   CAST(:as_of AS timestamptz) AS due_at, {COPIED.format("c")} AS copied
@@ -124,6 +143,15 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     key: str
 
 
+class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+    """At most so many due by an instant; `parked` are left out, `customers` the only ones (ids)."""
+
+    due_by: datetime
+    limit: int
+    parked: Sequence[str]
+    customers: Sequence[str] | None
+
+
 async def due_with_terms(
     *,
     connection: AsyncConnection,
@@ -136,21 +164,11 @@ async def due_with_terms(
     """Customers with something due by `due_by`, in the order of (due instant, key).
 
     Those beyond the place `after`, and at least one where there is any; and whether there may be
-    more. Of a long list only the begin is looked at: twice the limit, because those up to `after`
-    may still be due.
+    more.
     """
     plain = await are_plain(connection=connection)
-    raw = await driver(connection)
-    near = None if customers else await raw.fetchval(_NEAR, due_by, 2 * limit)
-    for until in (near, due_by):
-        if until is None:
-            continue
-        found = await _find_due(
-            connection, until, limit, parked, customers, terms=plain, after=after
-        )
-        if found:
-            return found, until < due_by or len(found) == limit
-    return [], False
+    wanted = Wanted(due_by=due_by, limit=limit, parked=parked, customers=customers)
+    return await _find_due(connection, wanted, terms=plain, after=after)
 
 
 async def due_customers(
@@ -162,7 +180,8 @@ async def due_customers(
     customers: Sequence[str] | None = None,
 ) -> list[DueCustomer]:
     """The same, to be derived one by one. `customers` (ids) leaves out others."""
-    found = await _find_due(connection, due_by, limit, parked, customers, terms=False)
+    wanted = Wanted(due_by=due_by, limit=limit, parked=parked, customers=customers)
+    found, _ = await _find_due(connection, wanted, terms=False)
     return [due_customer(each) for each in found]
 
 
@@ -226,43 +245,68 @@ def due_customer(due: Due) -> DueCustomer:
 
 
 async def _find_due(
-    connection: AsyncConnection,
-    due_by: datetime,
-    limit: int,
-    parked: Sequence[str],
-    customers: Sequence[str] | None,
-    *,
-    terms: bool,
-    after: Place | None = None,
-) -> list[Due]:
+    connection: AsyncConnection, wanted: Wanted, *, terms: bool, after: Place | None = None
+) -> tuple[list[Due], bool]:
+    """Who is due, and whether there may be more."""
     raw = await driver(connection)
-    wanted = None if customers is None else list(customers)
-    place = (None, None) if after is None else (after.due_at, after.key)
-    many = await _are_many(raw, due_by, wanted)
-    if many:
-        await raw.execute(JOIN_AT_ONCE)
-    rows = await raw.fetch(DUE, due_by, list(parked), wanted, limit, *place)
+    await raw.execute(JOIN_AT_ONCE)
+    place = after
+    while True:
+        rows = await _list_due(raw, wanted, place)
+        found = await _tell_due(raw, rows, terms=terms, after=after)
+        goes_on = len(rows) == wanted.limit
+        if found or not goes_on:
+            break
+        place = Place(due_at=rows[-1][0], key=rows[-1][1])  # all of these were due before
+    await raw.execute(_JOIN_AS_BEFORE)
+    return found, goes_on
+
+
+async def _list_due(raw: Any, wanted: Wanted, place: Place | None) -> list[Any]:
+    """(due instant, key, customer, its only subscription due then) in this order."""
+    customers = None if wanted.customers is None else list(wanted.customers)
+    start = (None, None) if place is None else (place.due_at, place.key)
+    parked = list(wanted.parked)
+    listed: list[Any] = await raw.fetch(DUE, wanted.due_by, parked, customers, wanted.limit, *start)
+    return listed
+
+
+async def _tell_due(
+    raw: Any, rows: Sequence[Any], *, terms: bool, after: Place | None
+) -> list[Due]:
+    """Each customer of these rows once, when it first falls due; beyond `after` if that is given.
+
+    Who holds one subscription has not been due before: only the others are looked for there.
+    """
+    first = {row[2]: row for row in reversed(rows)}
+    last = {row[2]: row for row in rows}
+    facts = {row[0]: row for row in await raw.fetch(_CUSTOMERS, list(first))} if rows else {}
+    only = {
+        customer: row[3]
+        for customer, row in first.items()
+        if row[3] and last[customer] is row and customer in facts and facts[customer][6]
+    }
+    told = await _find_terms(raw, only) if terms and only else {}
+    gone = await _due_before(raw, [each for each in first if only.get(each) not in told], after)
     # Few instants and terms are those of many.
     instants: dict[datetime, datetime] = {}
-    due_ats = [instants.setdefault(row[6], row[6]) for row in rows]
-    if terms and not many:
-        await raw.execute(JOIN_AT_ONCE)  # one by one, each would be compared with all that is named
-    told = await _find_terms(raw, rows, due_ats) if terms else {}
-    if terms or many:
-        await raw.execute(_JOIN_AS_BEFORE)
     found = []
-    for row, due_at in zip(rows, due_ats, strict=True):
-        subscription, contract, revision, intervals, same = told.get(row[8], _UNTOLD)
+    for row in rows:
+        due_at, key, customer, _ = row
+        if first.pop(customer, None) is None or customer not in facts or customer in gone:
+            continue
+        _, number, party, net_terms_days, po_number, copied, _ = facts[customer]
+        subscription, contract, revision, intervals, same = told.get(only.get(customer), _UNTOLD)
         found.append(
             Due(
-                customer=row[0],
-                key=row[1],
-                number=row[2],
-                party=row[3],
-                net_terms_days=row[4],
-                po_number=row[5],
-                due_at=due_at,
-                copied=row[7],
+                customer=customer,
+                key=key,
+                number=number,
+                party=party,
+                net_terms_days=net_terms_days,
+                po_number=po_number,
+                due_at=instants.setdefault(due_at, due_at),
+                copied=copied,
                 subscription=subscription,
                 contract=contract,
                 revision=revision,
@@ -273,29 +317,23 @@ async def _find_due(
     return found
 
 
-async def _find_terms(
-    raw: Any, rows: Sequence[Any], due_ats: Sequence[datetime]
-) -> dict[str | None, Any]:
-    """{subscription: (itself, its key, revision, intervals, terms)}.
+async def _due_before(raw: Any, customers: Sequence[str], after: Place | None) -> frozenset[str]:
+    if after is None or not customers:
+        return frozenset()
+    rows = await raw.fetch(_BEFORE, after.due_at, after.key, customers)
+    return frozenset(row[0] for row in rows)
+
+
+async def _find_terms(raw: Any, only: Mapping[str, str]) -> dict[str | None, Any]:
+    """{subscription: (itself, its key, revision, intervals, terms)} by {customer: subscription}.
 
     Of those that owe by nothing but their terms.
     """
-    subscriptions = [row[8] for row in rows if row[8]]
-    if not subscriptions:
-        return {}
-    instants = [due_at for row, due_at in zip(rows, due_ats, strict=True) if row[8]]
-    customers = [row[0] for row in rows if row[8]]
     known: dict[tuple[int, int], tuple[int, int]] = {}
     found: dict[str | None, Any] = {}
     for identity, key, revision, intervals, one, other in await raw.fetch(
-        TERMS, subscriptions, instants, customers
+        TERMS, list(only.values()), list(only)
     ):
         terms = (one, other)
         found[identity] = (identity, key, revision, intervals, known.setdefault(terms, terms))
     return found
-
-
-async def _are_many(raw: Any, due_by: datetime, customers: Sequence[str] | None) -> bool:
-    if customers is not None and len(customers) <= _MANY:
-        return False
-    return await raw.fetchval(_NEAR, due_by, _MANY) is not None

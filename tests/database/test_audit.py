@@ -16,11 +16,7 @@ BY_HAND = (
 
 # What is done to the books of seller 1 | the checks that tell | what they name.
 PLANTS = [
-    (
-        "UPDATE invoices SET subtotal_minor = 3001 WHERE id = 'inv_2'",
-        {"invoice_total"},
-        "inv_2",
-    ),
+    ("UPDATE invoices SET subtotal_minor = 3001 WHERE id = 'inv_2'", {"invoice_total"}, "inv_2"),
     (
         "UPDATE line_items SET amount_minor = -801 WHERE id = 'li_4'",
         {"credit_note_total", "entry_amount", "entry_lines"},
@@ -316,7 +312,12 @@ PLANTS = [
     ("UPDATE outbox SET object = 'uat_b' WHERE id = 'evt_u'", {"usage_alert_triggers"}, "uat_a"),
     ("DELETE FROM due_instants WHERE seller = 1", {"due_instants"}, "sub_a"),
     ("UPDATE due_instants SET bill_to = 'cus_b' WHERE seller = 1", {"due_instants"}, "sub_a"),
-    ("INSERT INTO due_instants VALUES (1, now(), 'sub_a', 'cus_a')", {"due_instants"}, "sub_a"),
+    ("UPDATE due_instants SET key = 'beta' WHERE seller = 1", {"due_instants"}, "sub_a"),
+    (
+        "INSERT INTO due_instants VALUES (1, now(), 'sub_a', 'cus_a', 'acme')",
+        {"due_instants"},
+        "sub_a",
+    ),
     ("DROP TRIGGER due_updated ON subscriptions", {"guards"}, "subscriptions due_updated"),
     ("DROP TRIGGER in_turn ON outbox", {"guards"}, "outbox in_turn"),
     ("ALTER TABLE postings DISABLE TRIGGER balance", {"guards"}, "postings balance"),

@@ -6,12 +6,13 @@ from tests.books import AT, START, insert
 from tests.database.breaking import NOT_PERMITTED, refusal
 
 TOLD = """
-SELECT seller, subscription, bill_to, next_due_at::text FROM due_instants WHERE seller = 1
+SELECT seller, subscription, bill_to, next_due_at::text, key FROM due_instants WHERE seller = 1
 ORDER BY subscription
 """
 EXPECTED = """
-SELECT seller, id, coalesce(payer, customer), next_due_at::text FROM subscriptions
-WHERE seller = 1 AND next_due_at IS NOT NULL ORDER BY id
+SELECT s.seller, s.id, c.id, s.next_due_at::text, c.key FROM subscriptions s
+  JOIN customers c ON c.seller = s.seller AND c.id = coalesce(s.payer, s.customer)
+WHERE s.seller = 1 AND s.next_due_at IS NOT NULL ORDER BY s.id
 """
 ANOTHER = {
     "customer": "cus_a",
@@ -52,7 +53,10 @@ OTHER = {"id": "cus_b", "key": "beta", "name": "Beta", "emails": [], "tax_ids": 
 
 
 async def add(raw):
-    await insert(raw, "customers", OTHER | {"party": "party_a", "created_at": START})
+    others = [OTHER, OTHER | {"id": "cus_z", "key": "zeta"}]
+    await insert(
+        raw, "customers", *(each | {"party": "party_a", "created_at": START} for each in others)
+    )
     rows = [
         {"id": "sub_b", "key": "b", "next_due_at": AT, "payer": None},
         {"id": "sub_c", "key": "c", "next_due_at": None, "payer": None},

@@ -15,6 +15,7 @@ GLOBAL_KEYS = {
 LOOK_UPS = {
     "sellers",
     "api_keys",
+    "customers",
     "subscriptions",
     "due_instants",
     "credit_grants",

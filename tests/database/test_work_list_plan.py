@@ -34,7 +34,7 @@ async def test_a_list_of_many_compares_no_customer_with_each_other(shop, superus
     async with superuser.transaction():
         await superuser.execute(JOIN_AT_ONCE)
         due = await planned(superuser, DUE, *LIST)
-        terms = await planned(superuser, TERMS, ["sub_1"], [FEBRUARY], ["cus_1"])
+        terms = await planned(superuser, TERMS, ["sub_1"], ["cus_1"])
     assert not any("Nested Loop" in line for line in due)
     # What makes a record of each row is written as a loop of one round, here and in the intervals.
     assert sum("Nested Loop" in line for line in terms) == sum(
@@ -45,7 +45,7 @@ async def test_a_list_of_many_compares_no_customer_with_each_other(shop, superus
 async def test_the_transaction_joins_as_before_afterwards(shop, superuser):
     await superuser.execute("SELECT set_config('app.seller', $1, false)", str(shop.seller))
     await superuser.execute(
-        "INSERT INTO due_instants SELECT $1, $2, 'sub_' || n, 'cus_' || n"
+        "INSERT INTO due_instants SELECT $1, $2, 'sub_' || n, 'cus_' || n, 'c' || n"
         " FROM generate_series(1, 5002) n",
         shop.seller,
         FEBRUARY,
@@ -77,4 +77,3 @@ async def test_the_terms_of_few_are_joined_at_once_too(shop):
     assert [each.terms is None for each in due] == [False]
     place = told.index(TERMS)
     assert JOIN_AT_ONCE in told[:place]
-    assert DUE in told[: told.index(JOIN_AT_ONCE)]

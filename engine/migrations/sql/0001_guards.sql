@@ -153,26 +153,38 @@ CREATE CONSTRAINT TRIGGER gapless AFTER INSERT OR UPDATE OF next_sequence ON num
   DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION check_series();
 
 -- What falls due follows its subscription, whichever statement moves that: nobody else may write it. A session keeps the
--- plan of a statement in a function, and that of one row would compare each of thousands with each: hence EXECUTE.
+-- plan of a statement in a function, and that of one row would compare each of thousands with each: hence EXECUTE. Keys are looked
+-- up one by one, by index: joined, all customers would be read for each chunk of a run.
 CREATE FUNCTION keep_due_instants() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 BEGIN
   IF TG_OP = 'INSERT' THEN
-    INSERT INTO due_instants (seller, next_due_at, subscription, bill_to)
-      SELECT seller, next_due_at, id, coalesce(payer, customer) FROM added WHERE next_due_at IS NOT NULL;
+    EXECUTE 'INSERT INTO due_instants (seller, next_due_at, subscription, bill_to, key)
+      SELECT a.seller, a.next_due_at, a.id, coalesce(a.payer, a.customer),
+        (SELECT c.key FROM customers c WHERE c.seller = a.seller AND c.id = coalesce(a.payer, a.customer))
+      FROM added a WHERE a.next_due_at IS NOT NULL';
   ELSIF TG_OP = 'DELETE' THEN
-    EXECUTE 'DELETE FROM due_instants d USING gone g
-      WHERE d.seller = g.seller AND d.next_due_at = g.next_due_at AND d.subscription = g.id';
+    EXECUTE 'DELETE FROM due_instants d USING (
+      SELECT g.seller, g.next_due_at, g.id,
+        (SELECT c.key FROM customers c WHERE c.seller = g.seller AND c.id = coalesce(g.payer, g.customer)) AS key
+      FROM gone g WHERE g.next_due_at IS NOT NULL OFFSET 0
+    ) m WHERE d.seller = m.seller AND d.next_due_at = m.next_due_at AND d.key = m.key AND d.subscription = m.id';
   ELSE
     EXECUTE 'MERGE INTO due_instants d USING (
-      SELECT g.seller, g.id, g.next_due_at AS was_due_at, a.next_due_at, coalesce(a.payer, a.customer) AS bill_to
-      FROM gone g JOIN added a ON a.seller = g.seller AND a.id = g.id
-      WHERE a.next_due_at IS DISTINCT FROM g.next_due_at
-        OR coalesce(a.payer, a.customer) <> coalesce(g.payer, g.customer)
-    ) m ON d.seller = m.seller AND d.next_due_at = m.was_due_at AND d.subscription = m.id
+      SELECT m.seller, m.id, m.was_due_at, m.next_due_at, m.bill_to,
+        (SELECT c.key FROM customers c WHERE c.seller = m.seller AND c.id = m.was_bill_to) AS was_key,
+        CASE WHEN m.was_due_at IS NULL OR m.bill_to <> m.was_bill_to THEN
+          (SELECT c.key FROM customers c WHERE c.seller = m.seller AND c.id = m.bill_to) END AS key
+      FROM (
+        SELECT g.seller, g.id, g.next_due_at AS was_due_at, a.next_due_at,
+          coalesce(g.payer, g.customer) AS was_bill_to, coalesce(a.payer, a.customer) AS bill_to
+        FROM gone g JOIN added a ON a.seller = g.seller AND a.id = g.id
+      ) m WHERE m.next_due_at IS DISTINCT FROM m.was_due_at OR m.bill_to <> m.was_bill_to
+      OFFSET 0
+    ) m ON d.seller = m.seller AND d.next_due_at = m.was_due_at AND d.key = m.was_key AND d.subscription = m.id
     WHEN MATCHED AND m.next_due_at IS NULL THEN DELETE
-    WHEN MATCHED THEN UPDATE SET next_due_at = m.next_due_at, bill_to = m.bill_to
+    WHEN MATCHED THEN UPDATE SET next_due_at = m.next_due_at, bill_to = m.bill_to, key = coalesce(m.key, d.key)
     WHEN NOT MATCHED AND m.next_due_at IS NOT NULL THEN
-      INSERT (seller, next_due_at, subscription, bill_to) VALUES (m.seller, m.next_due_at, m.id, m.bill_to)';
+      INSERT (seller, next_due_at, subscription, bill_to, key) VALUES (m.seller, m.next_due_at, m.id, m.bill_to, coalesce(m.key, m.was_key))';
   END IF;
   RETURN NULL;
 END $$;
@@ -297,7 +309,7 @@ BEGIN
     EXECUTE format('CREATE POLICY audit ON %I FOR SELECT TO usance_auditor USING (true)', name);
     EXECUTE format('GRANT SELECT ON %I TO usance_auditor', name);
   END LOOP;
-  FOREACH name IN ARRAY ARRAY['api_keys', 'sellers', 'due_instants', 'subscriptions', 'credit_grants', 'held_entries', 'event_inbox', 'usage_alerts',
+  FOREACH name IN ARRAY ARRAY['api_keys', 'sellers', 'customers', 'due_instants', 'subscriptions', 'credit_grants', 'held_entries', 'event_inbox', 'usage_alerts',
     'usage_alert_marks', 'emails', 'billing_runs', 'parked_accounts', 'run_fallbacks']
   LOOP
     EXECUTE format('CREATE POLICY look_up ON %I FOR SELECT TO usance_owner USING (true)', name);

@@ -219,13 +219,15 @@ CREATE INDEX subscriptions_customer ON subscriptions (seller, customer);
 CREATE INDEX subscriptions_payer ON subscriptions (seller, payer) WHERE payer IS NOT NULL;
 
 -- What falls due, and whom it bills: of each subscription its next_due_at, kept by a trigger of subscriptions and written by
--- nobody else. An index there would cost a run an entry in every other index for each row whose instant it moves.
+-- nobody else. An index there would cost a run an entry in every other index for each row whose instant it moves. Its key, which
+-- never changes, is that of bill_to: a run goes through all of them in the order of (next_due_at, key).
 CREATE TABLE due_instants (
   seller integer NOT NULL,
   next_due_at timestamptz NOT NULL,
   subscription text NOT NULL,
   bill_to text NOT NULL,
-  PRIMARY KEY (seller, next_due_at, subscription)
+  key text COLLATE "C" NOT NULL,
+  PRIMARY KEY (seller, next_due_at, key, subscription)
 );
 
 CREATE TABLE price_intervals (
