@@ -90,17 +90,21 @@ WHERE NOT EXISTS (SELECT FROM subscriptions o
 """
 # What is due is not known before it is read: of a seller who is new, or of whom much is new, the
 # planner may expect one row, and join each of many thousands with each of the others. What stands
-# in an array it knows. Each index gives the order that is wanted, and the begin of it without the
-# rest. The other processors have the rest of the run to do.
+# in an array it knows. The other processors have the rest of the run to do.
 _JOINING: Final = {
     "enable_nestloop": "off",
-    "enable_sort": "off",
-    "enable_hashagg": "off",
     "plan_cache_mode": "force_custom_plan",
     "max_parallel_workers_per_gather": "0",
 }
+# Each index has the order that is wanted, and the begin of it without all the rest.
+_IN_ORDER: Final = {"enable_sort": "off", "enable_hashagg": "off"}
 JOIN_AT_ONCE: Final = "; ".join(f"SET LOCAL {name} = {value}" for name, value in _JOINING.items())
-_JOIN_AS_BEFORE: Final = "; ".join(f"SET LOCAL {name} TO DEFAULT" for name in _JOINING)
+LIST_IN_ORDER: Final = "; ".join(
+    f"SET LOCAL {name} = {value}" for name, value in (_JOINING | _IN_ORDER).items()
+)
+_JOIN_AS_BEFORE: Final = "; ".join(
+    f"SET LOCAL {name} TO DEFAULT" for name in (*_JOINING, *_IN_ORDER)
+)
 _UNTOLD: Final = (None,) * 5
 _PENDING: Final = text(f"""
 SELECT c.id, c.key, c.number, c.party, c.net_terms_days, c.po_number,
@@ -249,7 +253,8 @@ async def _find_due(
 ) -> tuple[list[Due], bool]:
     """Who is due, and whether there may be more."""
     raw = await driver(connection)
-    await raw.execute(JOIN_AT_ONCE)
+    # Few who are named are found sooner by looking at all than in the order of what is due.
+    await raw.execute(LIST_IN_ORDER if wanted.customers is None else JOIN_AT_ONCE)
     place = after
     while True:
         rows = await _list_due(raw, wanted, place)

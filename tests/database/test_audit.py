@@ -313,11 +313,7 @@ PLANTS = [
     ("DELETE FROM due_instants WHERE seller = 1", {"due_instants"}, "sub_a"),
     ("UPDATE due_instants SET bill_to = 'cus_b' WHERE seller = 1", {"due_instants"}, "sub_a"),
     ("UPDATE due_instants SET key = 'beta' WHERE seller = 1", {"due_instants"}, "sub_a"),
-    (
-        "INSERT INTO due_instants VALUES (1, now(), 'sub_a', 'cus_a', 'acme')",
-        {"due_instants"},
-        "sub_a",
-    ),
+    ("INSERT INTO due_instants VALUES (1, now(), 'sub_a', 'a', 'a')", {"due_instants"}, "sub_a"),
     ("DROP TRIGGER due_updated ON subscriptions", {"guards"}, "subscriptions due_updated"),
     ("DROP TRIGGER in_turn ON outbox", {"guards"}, "outbox in_turn"),
     ("ALTER TABLE postings DISABLE TRIGGER balance", {"guards"}, "postings balance"),

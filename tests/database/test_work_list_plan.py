@@ -3,14 +3,16 @@
 import asyncio
 
 from engine.db import driver
-from invoicing.work_store import DUE, JOIN_AT_ONCE, TERMS, due_with_terms
+from invoicing.work_store import DUE, LIST_IN_ORDER, TERMS, Place, due_with_terms
 from tests.billing_world import at, shop
 
 __all__ = ["shop"]
 
 FEBRUARY = at("2026-02-01")
 TABLES = ("subscriptions", "due_instants", "customers", "price_intervals")
-LIST = (FEBRUARY, [], None, 100, None, None)
+LIST = (FEBRUARY, [], None, 100, at("2026-01-03"), "acme")
+COLLIDING = ("2026-01-05T10:00:00Z", "2026-01-05T11:11:34.967359Z")
+"""PostgreSQL's own hash of an instant is the same for both."""
 
 
 async def forget_statistics(superuser):
@@ -26,16 +28,32 @@ async def planned(superuser, query, *parameters):
     return [row[0].strip() for row in rows]
 
 
+async def list_due(shop, *, limit, after=None):
+    async with shop.database.transaction(seller=shop.seller, snapshot=True) as connection:
+        due, goes_on = await due_with_terms(
+            connection=connection,
+            due_by=at("2026-02-20"),
+            limit=limit,
+            parked=[],
+            customers=None,
+            after=after,
+        )
+    return due, goes_on
+
+
 async def test_a_list_of_many_compares_no_customer_with_each_other(shop, superuser):
     await shop.subscribe("s", "acme")
     await forget_statistics(superuser)
     await superuser.execute("SELECT set_config('app.seller', $1, false)", str(shop.seller))
     await superuser.execute("SET ROLE usance_app")
     async with superuser.transaction():
-        await superuser.execute(JOIN_AT_ONCE)
+        await superuser.execute(LIST_IN_ORDER)
         due = await planned(superuser, DUE, *LIST)
         terms = await planned(superuser, TERMS, ["sub_1"], ["cus_1"])
-    assert not any("Nested Loop" in line for line in due)
+    assert not any("Nested Loop" in line or "Sort" in line for line in due)
+    # What is due up to the place, and all that is due beyond the limit, is not even looked at.
+    (condition,) = (line for line in due if line.startswith("Index Cond: "))
+    assert "ROW(next_due_at, key) > ROW(" in condition
     # What makes a record of each row is written as a loop of one round, here and in the intervals.
     assert sum("Nested Loop" in line for line in terms) == sum(
         line.endswith("Result") for line in terms
@@ -76,4 +94,45 @@ async def test_the_terms_of_few_are_joined_at_once_too(shop):
         assert joins.scalar_one() == "on"
     assert [each.terms is None for each in due] == [False]
     place = told.index(TERMS)
-    assert JOIN_AT_ONCE in told[:place]
+    assert LIST_IN_ORDER in told[:place]
+
+
+async def test_terms_differ_where_only_the_hashes_of_instants_are_the_same(shop, superuser):
+    assert await superuser.fetchval(
+        "SELECT timestamptz_hash_extended($1::text::timestamptz, 1)"
+        " = timestamptz_hash_extended($2::text::timestamptz, 1)",
+        *COLLIDING,
+    )
+    for number, starts_at in enumerate((*COLLIDING, COLLIDING[0])):
+        await shop.customer(f"c{number}")
+        await shop.subscribe(f"t{number}", f"c{number}", starts_at=starts_at)
+    due, _ = await list_due(shop, limit=10)
+    terms = {each.key: each.terms for each in due}
+    assert None not in terms.values()
+    assert terms["c0"] == terms["c2"]
+    assert terms["c0"] != terms["c1"]
+
+
+async def test_who_is_due_before_the_place_is_not_due_again_beyond_it(shop):
+    for key, starts in {"a": "05", "b": "06", "c": "07"}.items():
+        await shop.customer(key)
+        await shop.subscribe(f"{key}1", key, starts_at=f"2026-01-{starts}T00:00:00Z")
+    await shop.subscribe("a2", "a", starts_at="2026-01-06T00:00:00Z")
+    place = Place(due_at=at("2026-01-05"), key="a")
+    due, goes_on = await list_due(shop, limit=2, after=place)
+    assert ([each.key for each in due], goes_on) == (["b"], True)
+    # The first so many may all have been due before: then those after them are looked at.
+    due, goes_on = await list_due(shop, limit=1, after=place)
+    assert ([each.key for each in due], goes_on) == (["b"], True)
+    due, goes_on = await list_due(shop, limit=1, after=Place(due_at=at("2026-01-07"), key="c"))
+    assert (due, goes_on) == ([], False)
+
+
+async def test_who_is_due_twice_is_listed_once_when_first_due(shop):
+    await shop.customer("a")
+    for key, starts in {"a1": "06", "a2": "05", "a3": "05"}.items():
+        await shop.subscribe(key, "a", starts_at=f"2026-01-{starts}T00:00:00Z")
+    due, goes_on = await list_due(shop, limit=10)
+    assert [(each.key, each.due_at) for each in due] == [("a", at("2026-01-05"))]
+    assert not goes_on
+    assert due[0].terms is None
