@@ -14,14 +14,19 @@ ID_LENGTH: Final = 30
 """Of the ids of price intervals: a prefix and 26 characters."""
 
 # Everything is hashed that decides which charges there are: what was agreed, and every act since.
-_TERMS: Final = """hash_record_extended(ROW(s.currency, s.timezone, s.starts_at, s.ends_at,
-    s.anchor_at, s.anchor_day, s.alignment, s.cancelled_at, s.trial_ends_at, s.plan, s.quantities,
-    s.overrides,
-    (SELECT bit_xor(hash_record_extended(ROW(i.number, i.price, i.quantity, i.start_at, i.end_at,
-        i.end_is_cancellation, i.credit_unused, i.agreed_end_at, i.closed_at, i.start_is_due,
-        i.anchor_at, i.anchor_day, i.alignment), {seed}))
+# Instants as floats, for the hash of a record takes of an instant only 32 bits.
+_TERMS: Final = """hash_record_extended(ROW(s.currency, s.timezone,
+    date_part('epoch', s.starts_at), date_part('epoch', s.ends_at),
+    date_part('epoch', s.anchor_at), s.anchor_day, s.alignment,
+    date_part('epoch', s.cancelled_at), date_part('epoch', s.trial_ends_at),
+    s.plan, s.quantities, s.overrides,
+    (SELECT bit_xor(hash_record_extended(ROW(i.number, i.price, i.quantity,
+        date_part('epoch', i.start_at), date_part('epoch', i.end_at), i.end_is_cancellation,
+        i.credit_unused, date_part('epoch', i.agreed_end_at), date_part('epoch', i.closed_at),
+        i.start_is_due, date_part('epoch', i.anchor_at), i.anchor_day, i.alignment), {seed}))
       FROM price_intervals i WHERE i.seller = s.seller AND i.subscription = s.id),
-    (SELECT bit_xor(hash_record_extended(ROW(h.number, h.kind, h.effective_at, h.recorded_at,
+    (SELECT bit_xor(hash_record_extended(ROW(h.number, h.kind,
+        date_part('epoch', h.effective_at), date_part('epoch', h.recorded_at),
         h.plan, h.quantities, h.overrides, h.prorate, h.invoice_now), {seed}))
       FROM subscription_changes h WHERE h.seller = s.seller AND h.subscription = s.id
         AND h.undone_at IS NULL)), {seed})"""

@@ -22,14 +22,18 @@ _KEYS: Final = """
 SELECT key FROM customers WHERE seller = current_seller() AND number > $1 AND number <= $2
 ORDER BY number
 """
-# All that deriving reads of a subscription from its beginning is hashed.
+# All that deriving reads of a subscription from its beginning is hashed. Instants as floats: the
+# hash of a record takes of an instant only 32 bits.
 _HASHED: Final = """
-  hash_record_extended(ROW(s.currency, s.timezone, s.starts_at, s.ends_at, s.anchor_at,
-    s.anchor_day, s.alignment, s.cancelled_at, s.refund_unused, s.derived_through_at,
-    s.next_due_at,
-    count(*), bit_xor(hash_record_extended(ROW(i.number, i.price, i.quantity, i.start_at, i.end_at,
-      i.end_is_cancellation, i.credit_unused, i.agreed_end_at, i.closed_at, i.start_is_due,
-      i.anchor_at, i.anchor_day, i.alignment), {seed}))), {seed})"""
+  hash_record_extended(ROW(s.currency, s.timezone, date_part('epoch', s.starts_at),
+    date_part('epoch', s.ends_at), date_part('epoch', s.anchor_at), s.anchor_day, s.alignment,
+    date_part('epoch', s.cancelled_at), s.refund_unused, date_part('epoch', s.derived_through_at),
+    date_part('epoch', s.next_due_at),
+    count(*), bit_xor(hash_record_extended(ROW(i.number, i.price, i.quantity,
+      date_part('epoch', i.start_at), date_part('epoch', i.end_at), i.end_is_cancellation,
+      i.credit_unused, date_part('epoch', i.agreed_end_at), date_part('epoch', i.closed_at),
+      i.start_is_due, date_part('epoch', i.anchor_at), i.anchor_day, i.alignment), {seed}))
+    ), {seed})"""
 _MEMBERS: Final = f"""
 SELECT c.number, s.id, s.dirty_from_at IS NULL AND s.spend_thresholds = '{{}}' AS plain,
   t.one, t.other

@@ -3,6 +3,8 @@
 import asyncio
 
 from engine.db import driver
+from invoicing.backtest_store import members_of
+from invoicing.posted_columns_store import members_between
 from invoicing.work_store import DUE, LIST_IN_ORDER, TERMS, Place, due_with_terms
 from tests.billing_world import at, shop
 
@@ -111,6 +113,14 @@ async def test_terms_differ_where_only_the_hashes_of_instants_are_the_same(shop,
     assert None not in terms.values()
     assert terms["c0"] == terms["c2"]
     assert terms["c0"] != terms["c1"]
+    async with shop.database.transaction(seller=shop.seller, snapshot=True) as connection:
+        customers = [each.customer for each in due]
+        tried = await members_of(connection=connection, customers=customers, before=FEBRUARY)
+        audited = await members_between(connection=connection, after=0, last=10)
+    for members in (sorted(tried, key=lambda each: each.key), audited):
+        one, other, same = (each.terms for each in members)
+        assert one == same
+        assert one != other
 
 
 async def test_who_is_due_before_the_place_is_not_due_again_beyond_it(shop):
