@@ -1,19 +1,20 @@
 """The billing run through ORM objects, on a sample of what our own run is about to bill.
 
 By the chunk of 500 subscriptions, one transaction each: load what is due with its customers, price
-intervals and prices, load what those intervals were charged before, rate with `decimal`, take
-numbers under a lock, make invoices, lines, entries, postings and events as mapped objects, move
-the subscriptions on, flush, commit. It is written as the unit of work is meant to be used: no query
-within a loop, inserts and updates by `executemany`.
+intervals and prices, load what those intervals were charged before, measure the usage of all that
+is left in one statement, rate with `decimal`, take numbers under a lock, make invoices, lines,
+entries, postings and outbox as mapped objects, move the subscriptions on, flush, commit. It is
+written as the unit of work is meant to be used: no query within a loop, inserts and updates by
+`executemany`.
 
-Whatever could be thought unfair was decided for it. It does not measure: the quantities are those
-of the lines that our run posted, read before the clock starts; they are the one thing that it
-cannot get wrong. Statements and mappers are warm. Its tables are copies that hold the sample alone,
-without triggers, foreign keys and row-level security. Nothing makes sure that subscriptions stay as
-they were read, nor keeps a list of what is due. It has mapped only the columns that it needs, and
-no relationship is kept up while it writes. It knows no more than the billing world asks for: whole
-months, three price models, no taxes, discounts, credit or parked accounts. Ids are derived as
-cheaply as ours are one by one, and periods and prices are worked out once.
+Whatever could be thought unfair was decided for it. Usage lies before it an event a row, loaded and
+indexed before the clock starts, and is measured as `orm_usage` says. Statements and mappers are
+warm. Its tables are copies that hold the sample alone, without triggers, foreign keys and row-level
+security. Nothing makes sure that subscriptions stay as they were read, nor keeps a list of what is
+due. It has mapped only the columns that it needs, and no relationship is kept up while it writes.
+It knows no more than the billing world asks for: whole months, three price models, two ways to
+aggregate, no taxes, discounts, credit or parked accounts. Ids are derived as cheaply as ours are
+one by one, and periods and prices are worked out once.
 
 Afterwards all that it wrote is compared with what our run posted of the same subscriptions, column
 by column; only the numbers may differ, and those have to be without a gap.
@@ -21,13 +22,14 @@ by column; only the numbers may differ, and those have to be without a gap.
 
 import functools
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any, NamedTuple
 
 import asyncpg
-from orm_sample import check_columns, compare, read_quantities
+from orm_prices import PriceList, price_list
+from orm_sample import check_columns, compare
 from orm_tables import (
     Base,
     Invoice,
@@ -36,10 +38,10 @@ from orm_tables import (
     NumberSeries,
     Outbox,
     Posting,
-    Price,
     PriceInterval,
     Subscription,
 )
+from orm_usage import SampleMeter, Window, fill_events, measure, read_meters
 from sqlalchemy import ARRAY, Text, any_, literal, select
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import configure_mappers, joinedload, selectinload
@@ -59,12 +61,12 @@ CHUNK = 500
 WARMING = 20  # billed before the clock starts
 
 
-class PriceList(NamedTuple):
-    """A price made ready: its amount in major units, exactly, for a quantity."""
+class Due(NamedTuple):
+    """What is to be charged, not rated yet."""
 
-    key: str
-    in_advance: bool
-    amount: Callable[[Decimal], Decimal]
+    interval: PriceInterval
+    price: PriceList
+    period: Period
 
 
 class Charge(NamedTuple):
@@ -85,18 +87,28 @@ class Office(NamedTuple):
     party: str
     run: str
     as_of: datetime
-    quantities: Mapping[tuple[str, datetime], Decimal]
+    meters: Mapping[str, SampleMeter]
     prices: dict[str, PriceList]
+
+
+class Billed(NamedTuple):
+    """How many documents there were, and how long they took; measuring is a part of that."""
+
+    documents: int
+    seconds: float
+    measuring_seconds: float
 
 
 async def bill_sample(
     *, raw: Any, database: Database, dsn: str, seller: int, run: str, as_of: datetime
-) -> tuple[int, float]:
-    """(documents, seconds) of the sample billed through objects, compared with what `run` posted.
+) -> Billed:
+    """The sample billed through objects and compared with what `run` posted.
 
     The few documents that warm it are not in the figures. Ends the program where anything differs.
     """
     check_columns()
+    await fill_events(raw, seller=seller)
+    await raw.execute("CHECKPOINT")
     async with database.transaction(seller=seller) as connection:
         ours = await load_seller(connection=connection)
     assert ours.rounding is Rounding.HALF_UP
@@ -106,7 +118,7 @@ async def bill_sample(
         party=party_id(party_of_seller(ours)),
         run=run,
         as_of=as_of,
-        quantities=await read_quantities(raw, run),
+        meters=await read_meters(raw, seller),
         prices={},
     )
     engine = create_async_engine(
@@ -115,21 +127,24 @@ async def bill_sample(
     sessions = async_sessionmaker(engine, expire_on_commit=False, autoflush=False)
     configure_mappers()
     try:
-        warmed = await bill_chunk(sessions, office, WARMING)
-        documents, begin = 0, time.perf_counter()
-        while billed := await bill_chunk(sessions, office, CHUNK):
-            documents += billed
+        warmed, _ = await bill_chunk(sessions, office, WARMING)
+        documents, measuring, more, begin = 0, 0.0, True, time.perf_counter()
+        while more:
+            billed, taken = await bill_chunk(sessions, office, CHUNK)
+            documents, measuring, more = documents + billed, measuring + taken, billed > 0
         taken = time.perf_counter() - begin
     finally:
         await engine.dispose()
     await compare(raw, run=run, documents=warmed + documents)
     if not documents:
         raise SystemExit("the sample is too small to be timed")
-    return documents, taken
+    return Billed(documents, taken, measuring)
 
 
-async def bill_chunk(sessions: async_sessionmaker[AsyncSession], office: Office, limit: int) -> int:
-    """Bill what is due next, at most so many; gives how many documents that made."""
+async def bill_chunk(
+    sessions: async_sessionmaker[AsyncSession], office: Office, limit: int
+) -> tuple[int, float]:
+    """Bill what is due next, at most so many; (documents, seconds of measuring)."""
     async with sessions() as session, session.begin():
         found = await session.scalars(
             select(Subscription)
@@ -143,10 +158,14 @@ async def bill_chunk(sessions: async_sessionmaker[AsyncSession], office: Office,
         )
         due = found.all()
         if not due:
-            return 0
+            return 0, 0.0
         posted = await charged_before(session, office, due)
-        owed = [(one, list(charges_of(one, office, posted))) for one in due]
-        owed = [(one, charges) for one, charges in owed if charges]
+        uncharged = [(one, list(due_of(one, office, posted))) for one in due]
+        begin = time.perf_counter()
+        quantities = await measured(session, office, uncharged)
+        measuring = time.perf_counter() - begin
+        rated = [(one, list(charges_of(parts, quantities))) for one, parts in uncharged]
+        owed = [(one, charges) for one, charges in rated if charges]
         series = await session.get_one(
             NumberSeries, (office.number, office.seller.series), with_for_update=True
         )
@@ -157,7 +176,7 @@ async def bill_chunk(sessions: async_sessionmaker[AsyncSession], office: Office,
         series.last_issued_at = issued_at
         for one in due:
             advance(one)
-        return len(owed)
+        return len(owed), measuring
 
 
 async def charged_before(
@@ -190,53 +209,48 @@ def periods_at(anchor_at: datetime, due_at: datetime) -> tuple[Period, Period]:
     return Period(ended.start, ended.end), Period(begun.start, begun.end)
 
 
-def charges_of(
+def due_of(
     one: Subscription, office: Office, posted: set[tuple[str | None, datetime | None]]
-) -> Iterator[Charge]:
-    """What a subscription owes at its due instant and was not charged yet, each charge rated."""
+) -> Iterator[Due]:
+    """What a subscription is to be charged at its due instant and was not charged yet."""
     assert one.next_due_at is not None
     ended, begun = periods_at(one.anchor_at, one.next_due_at)
     for interval in one.intervals:
         price = office.prices.get(interval.price_id)
         if price is None:
-            price = office.prices[interval.price_id] = price_list(interval.price)
-        period = begun if price.in_advance else ended
-        if period.start < interval.start_at or (interval.id, period.start) in posted:
-            continue
-        quantity = interval.quantity
-        if not price.in_advance:
-            quantity = office.quantities.get((interval.id, period.start), Decimal(0))
+            price = office.prices[interval.price_id] = price_list(interval.price, office.meters)
+        period = begun if price.meter is None else ended
+        if period.start >= interval.start_at and (interval.id, period.start) not in posted:
+            yield Due(interval, price, period)
+
+
+async def measured(
+    session: AsyncSession, office: Office, due: Sequence[tuple[Subscription, Sequence[Due]]]
+) -> dict[str, Decimal]:
+    """The quantity of each price interval whose usage is due."""
+    asked = [
+        (part.interval.id, Window(one.customer.number, part.period.start, part.period.end), meter)
+        for one, parts in due
+        for part in parts
+        if (meter := part.price.meter) is not None
+    ]
+    found = await measure(
+        session,
+        seller=office.number,
+        meters=tuple(office.meters.values()),
+        windows=list(dict.fromkeys(window for _, window, _ in asked)),
+    )
+    return {interval: found[window, meter] for interval, window, meter in asked}
+
+
+def charges_of(parts: Sequence[Due], quantities: Mapping[str, Decimal]) -> Iterator[Charge]:
+    """Each charge rated; those that come to nothing are left out."""
+    for interval, price, period in parts:
+        quantity = interval.quantity if price.meter is None else quantities[interval.id]
         exact = price.amount(quantity) * 100  # the cents of a euro
         amount = int(exact.quantize(Decimal(1), rounding=ROUND_HALF_UP))
         if amount:
             yield Charge(interval.id, price.key, period, quantity, amount)
-
-
-def price_list(price: Price) -> PriceList:
-    """What a price's body says, read once."""
-    body = price.body
-    in_advance = body["kind"] == "recurring"
-    if body["model"] == "flat":
-        flat = Decimal(body["flat_amount"])
-        return PriceList(price.key, in_advance, lambda _: flat)
-    if body["model"] == "per_unit":
-        return PriceList(price.key, in_advance, Decimal(body["unit_amount"]).__mul__)
-    assert body["model"] == "graduated", body
-    tiers, begin = [], Decimal(0)
-    for tier in body["tiers"]:
-        end = Decimal(tier["up_to"] or "Infinity")
-        tiers.append((begin, end, Decimal(tier["unit_amount"])))
-        begin = end
-    return PriceList(price.key, in_advance, functools.partial(graduated, tiers))
-
-
-def graduated(tiers: Sequence[tuple[Decimal, Decimal, Decimal]], quantity: Decimal) -> Decimal:
-    amount = Decimal(0)
-    for begin, end, unit in tiers:
-        if quantity <= begin:
-            break
-        amount += (min(quantity, end) - begin) * unit
-    return amount
 
 
 def document_of(

@@ -1,7 +1,6 @@
 """What the run through ORM objects bills, kept before ours bills it, and compared afterwards."""
 
 from datetime import datetime
-from decimal import Decimal
 from typing import Any
 
 from orm_tables import SCHEMA, Base
@@ -52,17 +51,6 @@ def check_columns() -> None:
         table = mapper.local_table.name
         if table in WRITTEN:
             assert set(mapper.local_table.columns.keys()) == {"seller", *COLUMNS[table]}, table
-
-
-async def read_quantities(raw: Any, run: str) -> dict[tuple[str, datetime], Decimal]:
-    """What was measured of each charge that our run posted; of the others it was nothing."""
-    found = await raw.fetch(
-        "SELECT l.price_interval, l.charge_start_at, l.quantity FROM public.line_items l"
-        " JOIN public.invoices i ON i.seller = l.seller AND i.id = l.document"
-        f" WHERE i.run = $1 AND i.customer IN (SELECT id FROM {SCHEMA}.customers)",
-        run,
-    )
-    return {(row[0], row[1]): row[2] for row in found}
 
 
 async def compare(raw: Any, *, run: str, documents: int) -> None:

@@ -1,6 +1,7 @@
 """Mapped classes of what a billing run reads and writes, over copies of the tables.
 
-Only the columns that a run needs are mapped: of what it writes those that our run writes too, which
+Usage alone has another form than ours: an event is a row there, and no column of a batch. Only the
+columns that a run needs are mapped: of what it writes those that our run writes too, which
 `bill_sample` makes sure of. What refers to what is told to the mapper alone.
 """
 
@@ -8,7 +9,7 @@ from datetime import date, datetime
 from decimal import Decimal
 from typing import Annotated, Any
 
-from sqlalchemy import BigInteger, DateTime, ForeignKeyConstraint, MetaData, Numeric, Text
+from sqlalchemy import BigInteger, DateTime, ForeignKeyConstraint, Index, MetaData, Numeric, Text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
@@ -41,9 +42,25 @@ class Customer(Base):
     __tablename__ = "customers"
     seller: Mapped[Owner]
     id: Mapped[Id]
+    number: Mapped[int] = mapped_column(BigInteger)
     party: Mapped[str]
     net_terms_days: Mapped[int | None]
     po_number: Mapped[str | None]
+
+
+class Event(Base):
+    """What was used, an event a row; what is measured of it is read from the index alone."""
+
+    __tablename__ = "events"
+    __table_args__ = (
+        Index("events_at", "seller", "customer", "meter", "at", postgresql_include=["value"]),
+    )
+    id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    seller: Mapped[int]
+    customer: Mapped[int] = mapped_column(BigInteger)
+    meter: Mapped[int]
+    at: Mapped[datetime]
+    value: Mapped[int | None] = mapped_column(BigInteger)
 
 
 class Price(Base):

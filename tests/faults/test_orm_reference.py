@@ -3,12 +3,15 @@
 It compares itself with the run; here that comparison is shown to notice what is not the same.
 """
 
+import functools
 import importlib
+from datetime import timedelta
 
 import asyncpg
 import pytest
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
-from benchmarks.billing_world import SECOND_RUN, build_world
+from benchmarks.billing_world import OPENED, SECOND_RUN, build_world
 from invoicing.run_billing import run_billing
 from tests.processes import ROOT
 
@@ -47,7 +50,9 @@ async def refused(orm_sample, raw, run, statement):
         await change.rollback()
 
 
-async def test_it_gives_the_same_documents_and_would_tell_if_not(reference, database, database_url):
+@pytest.fixture
+async def billed(reference, database, database_url):
+    """(connection, seller, id of the run, what bills the sample) of a world that our run billed."""
     orm_billing, orm_sample = reference
     seller = await build_world(
         dsn=database_url, subscriptions=SUBSCRIPTIONS, events=6_000, anchors=28
@@ -59,7 +64,8 @@ async def test_it_gives_the_same_documents_and_would_tell_if_not(reference, data
         )
         run = await run_billing(database=database, seller=seller, as_of=SECOND_RUN, now=SECOND_RUN)
         assert run.documents == SUBSCRIPTIONS
-        billed, _ = await orm_billing.bill_sample(
+        bill = functools.partial(
+            orm_billing.bill_sample,
             raw=raw,
             database=database,
             dsn=database_url,
@@ -67,42 +73,73 @@ async def test_it_gives_the_same_documents_and_would_tell_if_not(reference, data
             run=run.id,
             as_of=SECOND_RUN,
         )
-        assert billed == SUBSCRIPTIONS - orm_billing.WARMING
-        for table, change in DEFECTS:
-            told = await refused(orm_sample, raw, run.id, f"UPDATE sample.{table} {change}")
-            assert told.startswith("the numbers" if "SET sequence" in change else table), told
-        told = await refused(orm_sample, raw, run.id, "DELETE FROM sample.outbox")
-        assert told.startswith("outbox: our run alone has"), told
-        with pytest.raises(SystemExit, match="0 documents through objects"):
-            await orm_sample.compare(raw, run=run.id, documents=0)
+        yield raw, seller, run.id, bill
     finally:
         await raw.close()
+
+
+async def test_it_gives_the_same_documents_and_would_tell_if_not(reference, billed):
+    orm_billing, orm_sample = reference
+    raw, _, run, bill = billed
+    found = await bill()
+    assert found.documents == SUBSCRIPTIONS - orm_billing.WARMING
+    assert 0 < found.measuring_seconds < found.seconds
+    for table, change in DEFECTS:
+        told = await refused(orm_sample, raw, run, f"UPDATE sample.{table} {change}")
+        assert told.startswith("the numbers" if "SET sequence" in change else table), told
+    told = await refused(orm_sample, raw, run, "DELETE FROM sample.outbox")
+    assert told.startswith("outbox: our run alone has"), told
+    with pytest.raises(SystemExit, match="0 documents through objects"):
+        await orm_sample.compare(raw, run=run, documents=0)
 
 
 @pytest.mark.parametrize("defect", ["'0.5'", "'0'"])
-async def test_a_price_that_is_rated_otherwise_is_noticed(
-    reference, database, database_url, defect
-):
-    orm_billing, orm_sample = reference
-    seller = await build_world(
-        dsn=database_url, subscriptions=SUBSCRIPTIONS, events=6_000, anchors=28
+async def test_a_price_that_is_rated_otherwise_is_noticed(billed, defect):
+    raw, _, _, bill = billed
+    await raw.execute(
+        f"UPDATE sample.prices SET body = jsonb_set(body, '{{unit_amount}}', to_jsonb({defect}"
+        " ::text)) WHERE key = 'calls'"
     )
-    raw = await asyncpg.connect(database_url, timeout=60)
+    with pytest.raises(SystemExit, match="objects alone has"):
+        await bill()
+
+
+@pytest.mark.parametrize("meter", ["calls", "tokens"])
+async def test_it_measures_what_lies_there(billed, meter):
+    raw, _, _, bill = billed
+    gone = (
+        "DELETE FROM event_measures WHERE batch = (SELECT max(batch) FROM event_measures)"
+        " AND meter = (SELECT number FROM meters WHERE key = $1)"
+    )
+    assert await raw.execute(gone, meter) == "DELETE 1"
+    with pytest.raises(SystemExit, match=r"(invoices|line_items): objects alone has"):
+        await bill()
+
+
+async def test_a_window_takes_its_first_instant_and_not_its_end(billed, reference, database_url):
+    raw, seller, _, bill = billed
+    await bill()
+    orm_usage = importlib.import_module("orm_usage")
+    meters = await orm_usage.read_meters(raw, seller)
+    start, end = OPENED + timedelta(days=400), OPENED + timedelta(days=401)
+    just_before = timedelta(microseconds=1)
+    for at, value in [(start - just_before, 1), (start, 20), (end - just_before, 300), (end, 4000)]:
+        for key, each in (("calls", None), ("tokens", value)):
+            await orm_usage.copy_events(raw, [(seller, 1, meters[key].number, at, each)])
+    windows = [
+        orm_usage.Window(1, start, end),
+        orm_usage.Window(2, start, end),
+        orm_usage.Window(1, end, end + just_before),
+    ]
+    engine = create_async_engine(
+        "postgresql+asyncpg://", async_creator=functools.partial(asyncpg.connect, database_url)
+    )
     try:
-        await orm_sample.keep_sample(raw, seller=seller, as_of=SECOND_RUN, documents=SUBSCRIPTIONS)
-        await raw.execute(
-            f"UPDATE sample.prices SET body = jsonb_set(body, '{{unit_amount}}', to_jsonb({defect}"
-            " ::text)) WHERE key = 'calls'"
-        )
-        run = await run_billing(database=database, seller=seller, as_of=SECOND_RUN, now=SECOND_RUN)
-        with pytest.raises(SystemExit, match="objects alone has"):
-            await orm_billing.bill_sample(
-                raw=raw,
-                database=database,
-                dsn=database_url,
-                seller=seller,
-                run=run.id,
-                as_of=SECOND_RUN,
+        async with AsyncSession(engine) as session:
+            found = await orm_usage.measure(
+                session, seller=seller, meters=list(meters.values()), windows=windows
             )
     finally:
-        await raw.close()
+        await engine.dispose()
+    told = {key: [found[window, meters[key]] for window in windows] for key in meters}
+    assert told == {"calls": [2, 0, 1], "tokens": [320, 0, 4000]}
