@@ -150,9 +150,8 @@ def usage_of(
             column("start_at", instant),
             column("end_at", instant),
             with_ordinality="place",
-            name="due",
         )
-        .render_derived()
+        .render_derived(name="due")
     )
     used = (
         select(*(aggregate_of(meter) for meter in meters))
