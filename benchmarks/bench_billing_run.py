@@ -7,21 +7,10 @@ number, journal, post. Three references stand beside it:
 - *ORM objects, rows alone* writes finished rows of a sample as mapped objects. That is less than a
   run: reading, rating, comparing and numbering are given to it;
 - *ORM objects, the run* bills a sample through mapped objects, as `orm_billing` says. It does the
-  same work, measuring too, and must have come to the same documents. What measuring takes of it is
-  told, for who would rather leave it out. It has two forms.
+  same work, measuring too, and must have come to the same documents. The target is about this one;
+  what measuring takes of it is told, for who would rather leave it out.
 
-On *bare tables* it writes copies that hold the sample alone, without triggers, foreign keys and
-row-level security, and leaves all writing to the unit of work, which sends a statement a row. The
-other form, which the target is about, writes our own tables, in a clone that is taken before our
-run, and they are guarded as for us: statement triggers check that each number was taken, that the
-lines of a document and the postings of an entry are whole and balanced, let events come in turn,
-and keep what is due; at the commit numbers must have no gap. Those fire once a statement, for us
-and there. An `UPDATE` that the unit of work sends by `executemany` would fire them for each row,
-and an `INSERT` of postings so sent is refused. So lines, postings and progress are one statement
-each in this form, made from the objects, and it is the quicker one although it is guarded. We write
-by COPY, as roles that row-level security holds for, and it as the superuser: `orm_guarded`.
-
-The samples are scaled up. Then the run is repeated. All in one process and one run; only the
+Both samples are scaled up. Then the run is repeated. All in one process and one run; only the
 ratios mean anything elsewhere. The processor time of this process and of the server's is told
 beside the clock, for what others on the machine take moves that less.
 
@@ -35,25 +24,29 @@ beside the clock, for what others on the machine take moves that less.
 import argparse
 import asyncio
 import functools
+import io
 import multiprocessing
 import resource
 import shutil
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
+from statistics import median
 from types import ModuleType
 from typing import Any
 
 import asyncpg
 import uvloop
-from billing_references import ORM_BILLED, Run, against_others
 from billing_world import SECOND_RUN, build_world
-from orm_guarded import clone_of
+from orm_billing import bill_sample
 from orm_sample import keep_sample
 from processor_time import family_seconds, parent_of
+from sqlalchemy import MetaData
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from sqlalchemy.orm import registry
 
 import invoicing.billing_pass
 import invoicing.derive_alike
@@ -64,6 +57,20 @@ from engine.postgres import start_or_join
 from engine.scratch import scratch_database
 from invoicing.run_billing import run_billing
 
+COPIES = 3
+ORM_DOCUMENTS = 1_000
+ORM_CHUNK = 500
+ORM_BILLED = 2_000
+# Rows of a table that belong to documents of the run; invoices are named by the run itself.
+TABLES = {
+    "invoices": "id",
+    "credit_notes": "id",
+    "line_items": "document",
+    "settlements": "invoice",
+    "journal_entries": "source",
+    "postings": "document",
+    "outbox": "object",
+}
 PHASES: list[tuple[ModuleType, str, str]] = [
     (invoicing.billing_pass, "mark_usage", "inbox: who has new usage"),
     (invoicing.derive_portion, "due_with_terms", "work list"),
@@ -117,6 +124,119 @@ class Seconds:
         return called
 
 
+async def seconds_of(work: Awaitable[object]) -> float:
+    begin = time.perf_counter()
+    await work
+    return time.perf_counter() - begin
+
+
+def condition(table: str, run: str) -> str:
+    if table in {"invoices", "credit_notes"}:
+        return f"run = '{run}'"
+    documents = " UNION ALL ".join(
+        f"SELECT id FROM {name} WHERE run = '{run}'" for name in ("invoices", "credit_notes")
+    )
+    return f"{TABLES[table]} IN ({documents})"
+
+
+async def read_back(raw: Any, run: str) -> dict[str, tuple[int, bytes]]:
+    """{table: (rows, binary COPY)} of what the run posted, in the order in which it lies there."""
+    found: dict[str, tuple[int, bytes]] = {}
+    for table in TABLES:
+        target = io.BytesIO()
+        query = f"SELECT * FROM public.{table} WHERE {condition(table, run)} ORDER BY ctid"
+        tag = await raw.copy_from_query(query, output=target, format="binary")
+        rows = int(tag.split()[-1])
+        if rows:
+            found[table] = (rows, target.getvalue())
+    return found
+
+
+async def make_copies(raw: Any) -> None:
+    """Empty copies of the tables with their keys, indexes and checks, without triggers."""
+    await raw.execute("CREATE SCHEMA copies")
+    for table in TABLES:
+        await raw.execute(f"CREATE TABLE copies.{table} (LIKE public.{table} INCLUDING ALL)")
+    await raw.execute("ALTER TABLE copies.outbox ALTER position SET GENERATED BY DEFAULT")
+
+
+async def empty_copies(raw: Any) -> None:
+    for table in TABLES:
+        await raw.execute(f"TRUNCATE copies.{table}")
+    await raw.execute("CHECKPOINT")
+
+
+async def copy_all(raw: Any, posted: dict[str, tuple[int, bytes]]) -> None:
+    async with raw.transaction():
+        for table, (_, content) in posted.items():
+            await raw.copy_to_table(
+                table, schema_name="copies", source=memoryview(content), format="binary"
+            )
+
+
+async def copy_seconds(raw: Any, posted: dict[str, tuple[int, bytes]]) -> float:
+    taken: list[float] = []
+    for _ in range(COPIES):
+        await empty_copies(raw)
+        taken.append(await seconds_of(copy_all(raw, posted)))
+    return median(taken)
+
+
+async def orm_seconds(raw: Any, dsn: str, run: str) -> tuple[int, float]:
+    """(rows, seconds) of a sample written as mapped objects, flushed and committed by the chunk."""
+    await empty_copies(raw)
+    mapped, metadata = registry(), MetaData(schema="copies")
+    engine = create_async_engine(
+        "postgresql+asyncpg://", async_creator=functools.partial(asyncpg.connect, dsn)
+    )
+    try:
+        async with engine.connect() as connection:
+            await connection.run_sync(metadata.reflect)
+        kinds: dict[str, type] = {}
+        for table in TABLES:
+            kinds[table] = type(table, (), {})
+            mapped.map_imperatively(kinds[table], metadata.tables[f"copies.{table}"])
+        documents = await raw.fetch(
+            "SELECT id FROM public.invoices WHERE run = $1 ORDER BY ctid LIMIT $2",
+            run,
+            ORM_DOCUMENTS,
+        )
+        ids = [row["id"] for row in documents]
+        rows, taken = 0, 0.0
+        for begin in range(0, len(ids), ORM_CHUNK):
+            records = {
+                table: [
+                    dict(row)
+                    for row in await raw.fetch(
+                        f"SELECT * FROM public.{table} WHERE {column} = ANY($1)",
+                        ids[begin : begin + ORM_CHUNK],
+                    )
+                ]
+                for table, column in TABLES.items()
+            }
+            rows += sum(map(len, records.values()))
+            taken += await seconds_of(_add_objects(engine, kinds, records))
+        return rows, taken
+    finally:
+        mapped.dispose()
+        await engine.dispose()
+
+
+async def _add_objects(
+    engine: Any, kinds: dict[str, type], records: dict[str, list[dict[str, Any]]]
+) -> None:
+    async with AsyncSession(engine) as session:
+        for table, rows in records.items():
+            objects = []
+            for row in rows:
+                one = kinds[table]()
+                for name, value in row.items():
+                    setattr(one, name, value)
+                objects.append(one)
+            session.add_all(objects)
+        await session.commit()
+
+
 def peak_mebibytes() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
@@ -153,6 +273,43 @@ def processor_seconds(server: int | None) -> tuple[float, float]:
     return time.process_time(), 0.0 if server is None else family_seconds(server)
 
 
+async def against_others(
+    *, raw: Any, database: Database, dsn: str, seller: int, run: Any, taken: float
+) -> tuple[list[str], list[str]]:
+    """(lines of the table, lines of the ratios) of COPY and of objects, for the rows of a run."""
+    posted = await read_back(raw, run.id)
+    await make_copies(raw)
+    by_copy = await copy_seconds(raw, posted)
+    orm_rows, orm = await orm_seconds(raw, dsn, run.id)
+    sample = await bill_sample(
+        raw=raw, database=database, dsn=dsn, seller=seller, run=run.id, as_of=SECOND_RUN
+    )
+    rows = sum(count for count, _ in posted.values())
+    scale = run.documents / sample.documents
+    by_orm, by_orm_run = orm * rows / orm_rows, sample.seconds * scale
+    counts = ", ".join(f"{table} {count}" for table, (count, _) in posted.items())
+    timed = [
+        ("billing run", taken),
+        (f"COPY of its rows, median of {COPIES}", by_copy),
+        (f"ORM objects, rows alone, of {orm_rows} rows", by_orm),
+        (f"ORM objects, the run, of {sample.documents} documents", by_orm_run),
+    ]
+    table = [f"{rows} rows: {counts}"]
+    for name, each in timed:
+        share = each * 1_000_000 / run.documents
+        table.append(
+            f"  {name:<44} {each:>8.2f} s {rows / each:>12,.0f} rows/s"
+            f" {share:>8,.0f} microseconds a document"
+        )
+    share = sample.measuring_seconds / sample.seconds
+    table.append(f"  {'  of it measuring':<44} {share * by_orm_run:>8.2f} s {share:>12.1%}")
+    return table, [
+        f"run / COPY                       {by_copy / taken:>6.2f}   (target at least 0.50)",
+        f"run / ORM objects, rows alone    {by_orm / taken:>6.1f}   (finished rows: not a run)",
+        f"run / ORM objects, the run       {by_orm_run / taken:>6.1f}   (target at least 15)",
+    ]
+
+
 async def measure_all(*, dsn: str, arguments: argparse.Namespace) -> None:
     sizes = {name: getattr(arguments, name) for name in ("subscriptions", "events", "anchors")}
     begin = time.perf_counter()
@@ -161,17 +318,10 @@ async def measure_all(*, dsn: str, arguments: argparse.Namespace) -> None:
         f"{sizes['subscriptions']} subscriptions of 3 prices on {sizes['anchors']} anchor days,"
         f" {sizes['events']} events, loaded in {time.perf_counter() - begin:.0f} s"
     )
-    async with AsyncExitStack() as stack:
-        clone = None if arguments.alone else await stack.enter_async_context(clone_of(dsn))
-        await measure_run(dsn=dsn, clone=clone, seller=seller, documents=arguments.subscriptions)
-
-
-async def measure_run(*, dsn: str, clone: str | None, seller: int, documents: int) -> None:
-    """Bill, and measure what it took; against the references where there is a clone for them."""
     database = open_database(dsn=dsn, role="usance_app", statement_timeout_seconds=600)
     raw = await asyncpg.connect(dsn)
     try:
-        if clone is not None:
+        if not arguments.alone:
             await keep_sample(raw, seller=seller, as_of=SECOND_RUN, documents=ORM_BILLED)
         await raw.execute("CHECKPOINT")
         server, before, phases = await server_of(raw), peak_mebibytes(), Seconds()
@@ -181,13 +331,12 @@ async def measure_run(*, dsn: str, clone: str | None, seller: int, documents: in
         worked = [end - begin for begin, end in zip(begun, processor_seconds(server), strict=True)]
         after, spent = peak_mebibytes(), dict(phases.spent)
         again, empty = await bill(database, seller)
-        assert run.documents == documents, run
+        assert run.documents == sizes["subscriptions"], run
         assert empty.documents == 0, empty
-        table, ratios = [f"  {'billing run':<56} {first:>8.2f} s"], []
-        if clone is not None:
-            ours = Run(seller, run.id, run.documents, first)
+        table, ratios = [f"  {'billing run':<44} {first:>8.2f} s"], []
+        if not arguments.alone:
             table, ratios = await against_others(
-                raw=raw, database=database, dsn=dsn, clone=clone, run=ours
+                raw=raw, database=database, dsn=dsn, seller=seller, run=run, taken=first
             )
     finally:
         await raw.close()
@@ -196,16 +345,14 @@ async def measure_run(*, dsn: str, clone: str | None, seller: int, documents: in
     print("\n".join(table))
     for name, taken in zip(("processor, Python", "processor, server"), worked, strict=True):
         share = taken * 1_000_000 / run.documents
-        print(f"  {name:<56} {taken:>8.2f} s {share:>12,.0f} microseconds a document")
-    print(f"  {'the run again':<56} {again:>8.2f} s")
+        print(f"  {name:<44} {taken:>8.2f} s {share:>12,.0f} microseconds a document")
+    print(f"  {'the run again':<44} {again:>8.2f} s")
     order = [label for _, _, label in PHASES]
     for label, taken in sorted(spent.items(), key=lambda item: order.index(item[0])):
-        print(f"    {label:<54} {taken:>8.2f} s {taken / first:>7.0%}")
-    ratios.append(
-        f"again / first                          {again / first:>6.3f}   (target at most 0.3)"
-    )
+        print(f"    {label:<42} {taken:>8.2f} s {taken / first:>7.0%}")
+    ratios.append(f"again / first                    {again / first:>6.3f}   (target at most 0.3)")
     told = f"(target at most 512; {before:.0f} before)"
-    ratios.append(f"peak memory, MiB                       {after:>6.0f}   {told}")
+    ratios.append(f"peak memory, MiB                 {after:>6.0f}   {told}")
     print("\n".join(ratios))
 
 

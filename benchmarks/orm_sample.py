@@ -28,8 +28,6 @@ async def keep_sample(raw: Any, *, seller: int, as_of: datetime, documents: int)
     await raw.execute(f"CREATE SCHEMA {SCHEMA}")
     for table in (*READ, *WRITTEN):
         await raw.execute(f"CREATE TABLE {SCHEMA}.{table} (LIKE public.{table} INCLUDING ALL)")
-    # Room for the row as billing leaves it, as our own table has it.
-    await raw.execute(f"ALTER TABLE {SCHEMA}.subscriptions SET (fillfactor = 50)")
     chosen = f"next_due_at <= '{as_of}' ORDER BY hashtext(id), id LIMIT {documents}"
     kept = {
         "subscriptions": chosen,
@@ -55,28 +53,25 @@ def check_columns() -> None:
             assert set(mapper.local_table.columns.keys()) == {"seller", *COLUMNS[table]}, table
 
 
-async def compare(raw: Any, *, schema: str, run: str, documents: int) -> None:
-    """End the program unless objects gave what our run posted of the same subscriptions.
-
-    What they gave lies in `schema`, with the customers and subscriptions that they billed.
-    """
-    kept = await raw.fetchval(f"SELECT count(*) FROM {schema}.subscriptions")
+async def compare(raw: Any, *, run: str, documents: int) -> None:
+    """End the program unless objects gave what our run posted of the same subscriptions."""
+    kept = await raw.fetchval(f"SELECT count(*) FROM {SCHEMA}.subscriptions")
     if documents != kept:
         raise SystemExit(f"{documents} documents through objects, of {kept} subscriptions")
     posted = (
         f"SELECT id FROM public.invoices WHERE run = '{run}'"
-        f" AND customer IN (SELECT id FROM {schema}.customers)"
+        f" AND customer IN (SELECT id FROM {SCHEMA}.customers)"
     )
     sides: dict[str, tuple[str, str]] = {}
     for table, column in WRITTEN.items():
         columns = ", ".join(name for name in COLUMNS[table] if name not in NUMBERS)
-        made = f"SELECT id FROM {schema}.invoices"
+        made = f"SELECT id FROM {SCHEMA}.invoices"
         sides[table] = (
-            f"SELECT {columns} FROM {schema}.{table} WHERE {column} IN ({made})",
+            f"SELECT {columns} FROM {SCHEMA}.{table} WHERE {column} IN ({made})",
             f"SELECT {columns} FROM public.{table} WHERE {column} IN ({posted})",
         )
-    mine = f"SELECT {PROGRESS} FROM {schema}.subscriptions"
-    known = f"SELECT id FROM {schema}.subscriptions"
+    mine = f"SELECT {PROGRESS} FROM {SCHEMA}.subscriptions"
+    known = f"SELECT id FROM {SCHEMA}.subscriptions"
     theirs = f"SELECT {PROGRESS} FROM public.subscriptions WHERE id IN ({known})"
     sides["subscriptions"] = (mine, theirs)
     for table, (objects, ours) in sides.items():
@@ -86,8 +81,8 @@ async def compare(raw: Any, *, schema: str, run: str, documents: int) -> None:
                 raise SystemExit(f"{table}: {whose} alone has {dict(row)}")
     whole = await raw.fetchval(
         "SELECT count(*) = max(i.sequence) - min(i.sequence) + 1 AND max(i.sequence) + 1 ="
-        f" (SELECT n.next_sequence FROM {schema}.number_series n WHERE n.series = min(i.series))"
-        f" FROM {schema}.invoices i"
+        f" (SELECT n.next_sequence FROM {SCHEMA}.number_series n WHERE n.series = min(i.series))"
+        f" FROM {SCHEMA}.invoices i"
     )
     if not whole:
         raise SystemExit("the numbers of documents made through objects have gaps")

@@ -1,4 +1,4 @@
-"""Mapped classes of what a billing run reads and writes, over copies of the tables or over ours.
+"""Mapped classes of what a billing run reads and writes, over copies of the tables.
 
 Usage alone has another form than ours: an event is a row there, and no column of a batch. Only the
 columns that a run needs are mapped: of what it writes those that our run writes too, which
@@ -14,7 +14,6 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 SCHEMA = "sample"
-USAGE = "sample_usage"  # apart, for the events are no table of ours
 Owner = Annotated[int, mapped_column(primary_key=True)]
 Id = Annotated[str, mapped_column(primary_key=True)]
 Minor = Annotated[int, mapped_column(BigInteger)]
@@ -55,7 +54,6 @@ class Event(Base):
     __tablename__ = "events"
     __table_args__ = (
         Index("events_at", "seller", "customer", "meter", "at", postgresql_include=["value"]),
-        {"schema": USAGE},
     )
     id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
     seller: Mapped[int]
@@ -112,16 +110,6 @@ class Subscription(Base):
     intervals: Mapped[list[PriceInterval]] = relationship(
         viewonly=True, order_by=PriceInterval.number
     )
-
-
-class DueInstant(Base):
-    """What falls due, in order; a trigger of the guarded tables keeps it, the bare have none."""
-
-    __tablename__ = "due_instants"
-    seller: Mapped[Owner]
-    next_due_at: Mapped[datetime] = mapped_column(primary_key=True)
-    key: Mapped[Id]
-    subscription: Mapped[Id]
 
 
 class NumberSeries(Base):

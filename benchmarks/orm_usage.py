@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from orm_tables import USAGE, Event
+from orm_tables import SCHEMA, Event
 from sqlalchemy import (
     ARRAY,
     BigInteger,
@@ -63,16 +63,16 @@ async def read_meters(raw: Any, seller: int) -> dict[str, SampleMeter]:
     return {row["key"]: SampleMeter(row["number"], row["aggregation"] == "count") for row in rows}
 
 
-async def fill_events(raw: Any, *, seller: int, customers: Sequence[int]) -> None:
-    """Write the usage of customers (numbers), an event a row, in the order in which it came.
+async def fill_events(raw: Any, *, seller: int) -> None:
+    """Write the usage of the sample's customers, an event a row, in the order in which it came.
 
     It is picked from all that was measured, a few batches in memory at a time. Only whole values
     are known, and only batches that no fold has taken.
     """
     table, dialect = Event.__table__, postgresql.dialect()
-    await raw.execute(f"CREATE SCHEMA {USAGE}")
     await raw.execute(str(CreateTable(table).compile(dialect=dialect)))
-    known = np.array(customers, dtype=np.int64)
+    numbers = await raw.fetch(f"SELECT number FROM {SCHEMA}.customers")
+    known = np.array([row["number"] for row in numbers], dtype=np.int64)
     waiting: list[tuple[object, ...]] = []
     async with raw.transaction():
         async for row in raw.cursor(
@@ -87,7 +87,7 @@ async def fill_events(raw: Any, *, seller: int, customers: Sequence[int]) -> Non
         await copy_events(raw, waiting)
     for index in table.indexes:
         await raw.execute(str(CreateIndex(index).compile(dialect=dialect)))
-    await raw.execute(f"VACUUM ANALYZE {USAGE}.{table.name}")
+    await raw.execute(f"VACUUM ANALYZE {SCHEMA}.{table.name}")
 
 
 def rows_of_events(
@@ -112,7 +112,7 @@ def rows_of_events(
 async def copy_events(raw: Any, rows: list[tuple[object, ...]]) -> None:
     await raw.copy_records_to_table(
         Event.__tablename__,
-        schema_name=USAGE,
+        schema_name=SCHEMA,
         columns=["seller", "customer", "meter", "at", "value"],
         records=rows,
     )

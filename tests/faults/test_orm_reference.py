@@ -16,7 +16,7 @@ from invoicing.run_billing import run_billing
 from tests.processes import ROOT
 
 SUBSCRIPTIONS = 60
-LINE = "(SELECT min(id) FROM {0}.line_items WHERE document IN (SELECT id FROM {0}.invoices))"
+LINE = "(SELECT min(id) FROM sample.line_items WHERE document IN (SELECT id FROM sample.invoices))"
 DEFECTS = (
     ("invoices", "SET due_at = due_at + interval '1 day'"),
     ("invoices", "SET sequence = sequence + 1000 WHERE sequence % 7 = 0"),
@@ -28,10 +28,6 @@ DEFECTS = (
     ("outbox", "SET type = 'invoice.paid'"),
     ("subscriptions", "SET next_due_at = next_due_at + interval '1 month'"),
 )
-DEAR = (
-    "UPDATE {0}.prices SET body = jsonb_set(body, '{{unit_amount}}', to_jsonb({1}::text))"
-    " WHERE key = 'calls'"
-)
 
 
 @pytest.fixture
@@ -41,51 +37,26 @@ def reference(monkeypatch):
     return importlib.import_module("orm_billing"), importlib.import_module("orm_sample")
 
 
-async def refused(orm_sample, raw, schema, run, statement):
+async def refused(orm_sample, raw, run, statement):
     """What the comparison says where a statement has changed what objects gave."""
     change = raw.transaction()
     await change.start()
     try:
         assert not (await raw.execute(statement)).endswith(" 0"), statement
         with pytest.raises(SystemExit) as told:
-            await orm_sample.compare(raw, schema=schema, run=run, documents=SUBSCRIPTIONS)
+            await orm_sample.compare(raw, run=run, documents=SUBSCRIPTIONS)
         return str(told.value)
     finally:
         await change.rollback()
 
 
-async def check_that_defects_are_told(orm_sample, raw, schema, run):
-    await orm_sample.compare(raw, schema=schema, run=run, documents=SUBSCRIPTIONS)
-    for table, change in DEFECTS:
-        statement = f"UPDATE {schema}.{table} {change.format(schema)}"
-        told = await refused(orm_sample, raw, schema, run, statement)
-        assert told.startswith("the numbers" if "SET sequence" in change else table), told
-    told = await refused(orm_sample, raw, schema, run, f"DELETE FROM {schema}.outbox")
-    assert told.startswith("outbox: our run alone has"), told
-    with pytest.raises(SystemExit, match="0 documents through objects"):
-        await orm_sample.compare(raw, schema=schema, run=run, documents=0)
-
-
 @pytest.fixture
-async def seller(reference, database_url):
-    """A world to be billed."""
-    return await build_world(
-        dsn=database_url, subscriptions=SUBSCRIPTIONS, events=6_000, anchors=28
-    )
-
-
-@pytest.fixture
-async def clone(seller, database_url):
-    """The database as it is before our run: to be asked for before `billed`."""
-    orm_guarded = importlib.import_module("orm_guarded")
-    async with orm_guarded.clone_of(database_url) as dsn:
-        yield dsn
-
-
-@pytest.fixture
-async def billed(reference, seller, database, database_url):
+async def billed(reference, database, database_url):
     """(connection, seller, id of the run, what bills the sample) of a world that our run billed."""
     orm_billing, orm_sample = reference
+    seller = await build_world(
+        dsn=database_url, subscriptions=SUBSCRIPTIONS, events=6_000, anchors=28
+    )
     raw = await asyncpg.connect(database_url, timeout=60)
     try:
         await orm_sample.keep_sample(
@@ -107,84 +78,28 @@ async def billed(reference, seller, database, database_url):
         await raw.close()
 
 
-@pytest.fixture
-def bill_guarded(clone, billed, database):
-    """What bills the clone, told how many documents."""
-    raw, seller, run, _ = billed
-    return functools.partial(
-        importlib.import_module("orm_guarded").bill_guarded,
-        raw=raw,
-        database=database,
-        clone=clone,
-        seller=seller,
-        run=run,
-        as_of=SECOND_RUN,
-    )
-
-
 async def test_it_gives_the_same_documents_and_would_tell_if_not(reference, billed):
     orm_billing, orm_sample = reference
     raw, _, run, bill = billed
     found = await bill()
     assert found.documents == SUBSCRIPTIONS - orm_billing.WARMING
     assert 0 < found.measuring_seconds < found.seconds
-    assert found.progress_seconds is None
-    await check_that_defects_are_told(orm_sample, raw, "sample", run)
-
-
-async def test_so_it_does_on_guarded_tables(reference, clone, billed, bill_guarded):
-    orm_billing, orm_sample = reference
-    raw, _, run, _ = billed
-    found = await bill_guarded(documents=2 * SUBSCRIPTIONS)
-    assert found.documents == SUBSCRIPTIONS - orm_billing.WARMING
-    assert 0 < found.measuring_seconds + found.progress_seconds < found.seconds
-    await check_that_defects_are_told(orm_sample, raw, "guarded", run)
-    apart = await asyncpg.connect(clone, timeout=60)
-    try:
-        due = "SELECT count(*) FROM due_instants WHERE next_due_at <= $1"
-        assert await apart.fetchval(due, SECOND_RUN) == 0
-        assert await apart.fetchval("SELECT count(*) FROM due_instants") == SUBSCRIPTIONS
-    finally:
-        await apart.close()
-
-
-async def test_of_guarded_tables_the_first_are_billed(clone, billed, bill_guarded):
-    raw, *_ = billed
-    found = await bill_guarded(documents=45)
-    assert found.documents == 45 - importlib.import_module("orm_billing").WARMING
-    apart = await asyncpg.connect(clone, timeout=60)
-    try:
-        left = "SELECT max(next_due_at) FROM due_instants WHERE subscription = ANY($1)"
-        names = await raw.fetch("SELECT id FROM guarded.subscriptions")
-        assert await apart.fetchval(left, [row["id"] for row in names]) > SECOND_RUN
-        due = "SELECT count(*) FROM due_instants WHERE next_due_at <= $1"
-        assert await apart.fetchval(due, SECOND_RUN) == SUBSCRIPTIONS - 45
-    finally:
-        await apart.close()
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        DEAR.format("public", "'0.5'"),
-        "UPDATE customers SET net_terms_days = 3 WHERE number = 7",
-        "DELETE FROM event_measures",
-    ],
-)
-async def test_what_differs_in_the_clone_is_noticed(bill_guarded, clone, change):
-    apart = await asyncpg.connect(clone, timeout=60)
-    try:
-        await apart.execute(change)
-    finally:
-        await apart.close()
-    with pytest.raises(SystemExit, match="objects alone has"):
-        await bill_guarded(documents=SUBSCRIPTIONS)
+    for table, change in DEFECTS:
+        told = await refused(orm_sample, raw, run, f"UPDATE sample.{table} {change}")
+        assert told.startswith("the numbers" if "SET sequence" in change else table), told
+    told = await refused(orm_sample, raw, run, "DELETE FROM sample.outbox")
+    assert told.startswith("outbox: our run alone has"), told
+    with pytest.raises(SystemExit, match="0 documents through objects"):
+        await orm_sample.compare(raw, run=run, documents=0)
 
 
 @pytest.mark.parametrize("defect", ["'0.5'", "'0'"])
 async def test_a_price_that_is_rated_otherwise_is_noticed(billed, defect):
     raw, _, _, bill = billed
-    await raw.execute(DEAR.format("sample", defect))
+    await raw.execute(
+        f"UPDATE sample.prices SET body = jsonb_set(body, '{{unit_amount}}', to_jsonb({defect}"
+        " ::text)) WHERE key = 'calls'"
+    )
     with pytest.raises(SystemExit, match="objects alone has"):
         await bill()
 
