@@ -148,13 +148,20 @@ def write(*, seller: Seller, run: str, chunk: Chunk, outlook: Outlook) -> list[T
 
 
 def chunks_of(
-    *, due: Sequence[Due], sheaf: Sheaf, derived: Sequence[Derived], size: int
+    *,
+    due: Sequence[Due],
+    sheaf: Sheaf,
+    derived: Sequence[Derived],
+    size: int,
+    first: int | None = None,
 ) -> list[Chunk]:
-    """The work list cut into transactions of so many customers."""
+    """The work list cut into transactions of so many customers, the `first` of another size."""
     found = {item.due.customer.id: item for item in derived}
     chunks: list[Chunk] = []
-    for begin in range(0, len(due), size):
-        part = due[begin : begin + size]
+    begin, end = 0, first or size
+    while begin < len(due):
+        part = due[begin:end]
         some = [found[each.customer] for each in part if each.customer in found]
-        chunks.append(Chunk(due=part, sheaf=sheaf.between(begin, begin + size), derived=some))
+        chunks.append(Chunk(due=part, sheaf=sheaf.between(begin, end), derived=some))
+        begin, end = end, end + size
     return chunks

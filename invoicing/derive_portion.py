@@ -86,7 +86,13 @@ async def derive_portion(
     chunks = (
         []
         if sheaf is None
-        else chunks_of(due=due[:end], sheaf=sheaf, derived=derived, size=portions.chunk)
+        else chunks_of(
+            due=due[:end],
+            sheaf=sheaf,
+            derived=derived,
+            size=portions.chunk,
+            first=min(portions.opening, portions.chunk) if stretch.after is None else None,
+        )
     )
     return Portion(
         chunks=deque(chunks),

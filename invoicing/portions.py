@@ -8,6 +8,7 @@ FIRST: Final = 16_000
 MOST: Final = 60_000
 SEGMENT: Final = 20_000
 CHUNK: Final = 5_000
+OPENING: Final = 1_000
 FEW: Final = 4
 """Terms that fewer subscriptions share on average are quicker derived one by one."""
 
@@ -18,13 +19,15 @@ class Portions(msgspec.Struct, frozen=True, kw_only=True):
     Where many have the same terms `first` at once, then twice as many each time, up to `most`:
     posting begins early, and usage is not read anew for each few. `segment` of those that are
     derived one by one; `few` sharing the same terms are derived one by one. With `ahead` a portion
-    is derived, and the next chunk's lines and entries copied, while the one before is posted.
+    is derived, and the next chunk's lines and entries copied, while the one before is posted; the
+    first chunk of all has no more than `opening`, for nothing is posted while that is copied.
     """
 
     first: int = FIRST
     most: int = MOST
     segment: int = SEGMENT
     chunk: int = CHUNK
+    opening: int = OPENING
     few: int = FEW
     ahead: bool = True
 

@@ -270,6 +270,14 @@ async def test_who_is_parked_does_not_disturb_the_others(shop, superuser, databa
     assert await violations(database_url) == []
 
 
+async def test_a_run_opens_with_few_and_goes_on_with_many(shop):
+    await fill(shop)
+    reports = []
+    sizes = Portions(first=12, most=12, chunk=5, opening=2, few=0)
+    await shop.bill(FEBRUARY, portions=sizes, report=reports.append)
+    assert [each.customers for each in reports] == [2, 7, 12, 17, 18]
+
+
 @pytest.mark.parametrize("size", [1, 2, 3, 50])
 async def test_numbers_follow_due_instants_whatever_the_portion(shop, size):
     """Of customers with several subscriptions, and instants that come twice in a run."""
