@@ -5,7 +5,7 @@ from typing import Final
 import msgspec
 
 FIRST: Final = 16_000
-MOST: Final = 60_000
+MOST: Final = 100_000
 SEGMENT: Final = 20_000
 CHUNK: Final = 5_000
 OPENING: Final = 1_000
