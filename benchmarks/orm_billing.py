@@ -130,8 +130,8 @@ async def bill_sample(
         warmed, _ = await bill_chunk(sessions, office, WARMING)
         documents, measuring, more, begin = 0, 0.0, True, time.perf_counter()
         while more:
-            billed, taken = await bill_chunk(sessions, office, CHUNK)
-            documents, measuring, more = documents + billed, measuring + taken, billed > 0
+            billed, spent = await bill_chunk(sessions, office, CHUNK)
+            documents, measuring, more = documents + billed, measuring + spent, billed > 0
         taken = time.perf_counter() - begin
     finally:
         await engine.dispose()

@@ -9,27 +9,24 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from engine.db import driver
+from invoicing.terms_store import INSTANT, INTERVAL
 
 ID_LENGTH: Final = 30
 """Of the ids of price intervals: a prefix and 26 characters."""
 
 # Everything is hashed that decides which charges there are: what was agreed, and every act since.
-# Instants as floats, for the hash of a record takes of an instant only 32 bits.
-_TERMS: Final = """hash_record_extended(ROW(s.currency, s.timezone,
-    date_part('epoch', s.starts_at), date_part('epoch', s.ends_at),
-    date_part('epoch', s.anchor_at), s.anchor_day, s.alignment,
-    date_part('epoch', s.cancelled_at), date_part('epoch', s.trial_ends_at),
+_TERMS: Final = f"""hash_record_extended(ROW(s.currency, s.timezone,
+    {INSTANT.format("s.starts_at")}, {INSTANT.format("s.ends_at")},
+    {INSTANT.format("s.anchor_at")}, s.anchor_day, s.alignment,
+    {INSTANT.format("s.cancelled_at")}, {INSTANT.format("s.trial_ends_at")},
     s.plan, s.quantities, s.overrides,
-    (SELECT bit_xor(hash_record_extended(ROW(i.number, i.price, i.quantity,
-        date_part('epoch', i.start_at), date_part('epoch', i.end_at), i.end_is_cancellation,
-        i.credit_unused, date_part('epoch', i.agreed_end_at), date_part('epoch', i.closed_at),
-        i.start_is_due, date_part('epoch', i.anchor_at), i.anchor_day, i.alignment), {seed}))
+    (SELECT bit_xor({INTERVAL})
       FROM price_intervals i WHERE i.seller = s.seller AND i.subscription = s.id),
     (SELECT bit_xor(hash_record_extended(ROW(h.number, h.kind,
-        date_part('epoch', h.effective_at), date_part('epoch', h.recorded_at),
-        h.plan, h.quantities, h.overrides, h.prorate, h.invoice_now), {seed}))
+        {INSTANT.format("h.effective_at")}, {INSTANT.format("h.recorded_at")},
+        h.plan, h.quantities, h.overrides, h.prorate, h.invoice_now), {{seed}}))
       FROM subscription_changes h WHERE h.seller = s.seller AND h.subscription = s.id
-        AND h.undone_at IS NULL)), {seed})"""
+        AND h.undone_at IS NULL)), {{seed}})"""
 _ONE: Final = f"""
 SELECT s.id, s.key, s.customer, coalesce(s.payer, s.customer) AS bill_to, c.number,
   (SELECT string_agg(i.id, '' ORDER BY i.number) FROM price_intervals i

@@ -19,8 +19,9 @@ class Portions(msgspec.Struct, frozen=True, kw_only=True):
     Where many have the same terms `first` at once, then twice as many each time, up to `most`:
     posting begins early, and usage is not read anew for each few. `segment` of those that are
     derived one by one; `few` sharing the same terms are derived one by one. With `ahead` a portion
-    is derived, and the next chunk's lines and entries copied, while the one before is posted; the
-    first chunk of all has no more than `opening`, for nothing is posted while that is copied.
+    is derived, and the next chunk's lines and entries copied, while the one before is posted.
+    Whatever begins where nothing due lies before it opens with a chunk of no more than `opening`:
+    nothing is posted while that is copied.
     """
 
     first: int = FIRST

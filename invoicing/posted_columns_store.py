@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from engine.columns import decode_copy
 from engine.db import driver
 from invoicing.posted_columns import PostedColumns
+from invoicing.terms_store import INSTANT, INTERVAL
 
 _EPOCH_MICROS: Final = 946_684_800_000_000
 """From 1970 to 2000, from where PostgreSQL counts."""
@@ -22,18 +23,13 @@ _KEYS: Final = """
 SELECT key FROM customers WHERE seller = current_seller() AND number > $1 AND number <= $2
 ORDER BY number
 """
-# All that deriving reads of a subscription from its beginning is hashed. Instants as floats: the
-# hash of a record takes of an instant only 32 bits.
-_HASHED: Final = """
-  hash_record_extended(ROW(s.currency, s.timezone, date_part('epoch', s.starts_at),
-    date_part('epoch', s.ends_at), date_part('epoch', s.anchor_at), s.anchor_day, s.alignment,
-    date_part('epoch', s.cancelled_at), s.refund_unused, date_part('epoch', s.derived_through_at),
-    date_part('epoch', s.next_due_at),
-    count(*), bit_xor(hash_record_extended(ROW(i.number, i.price, i.quantity,
-      date_part('epoch', i.start_at), date_part('epoch', i.end_at), i.end_is_cancellation,
-      i.credit_unused, date_part('epoch', i.agreed_end_at), date_part('epoch', i.closed_at),
-      i.start_is_due, date_part('epoch', i.anchor_at), i.anchor_day, i.alignment), {seed}))
-    ), {seed})"""
+# All that deriving reads of a subscription from its beginning is hashed.
+_HASHED: Final = f"""
+  hash_record_extended(ROW(s.currency, s.timezone, {INSTANT.format("s.starts_at")},
+    {INSTANT.format("s.ends_at")}, {INSTANT.format("s.anchor_at")}, s.anchor_day, s.alignment,
+    {INSTANT.format("s.cancelled_at")}, s.refund_unused, {INSTANT.format("s.derived_through_at")},
+    {INSTANT.format("s.next_due_at")},
+    count(*), bit_xor({INTERVAL})), {{seed}})"""
 _MEMBERS: Final = f"""
 SELECT c.number, s.id, s.dirty_from_at IS NULL AND s.spend_thresholds = '{{}}' AS plain,
   t.one, t.other

@@ -13,6 +13,7 @@ from invoicing.alike import Due
 from invoicing.alike_store import are_plain
 from invoicing.assembly import BilledCustomer
 from invoicing.copied_facts_store import COPIED
+from invoicing.terms_store import INSTANT, SELDOM
 
 # Who is due, in the order of (due instant, key), beyond a place: the order of the index, which is
 # read from there on and no further than is wanted. A customer is told once for each due instant.
@@ -36,25 +37,20 @@ SELECT DISTINCT bill_to FROM due_instants
 WHERE seller = current_seller() AND (next_due_at, key) <= ($1::timestamptz, $2::text)
   AND bill_to = ANY($3::text[])
 """
-# The hash of a record takes of an instant only 32 bits, those of a float all.
-_INSTANT: Final = "date_part('epoch', {})"
 _USUAL: Final = """i.end_at IS NULL AND NOT i.end_is_cancellation AND i.credit_unused
       AND i.agreed_end_at IS NULL AND i.closed_at IS NULL AND i.start_is_due
       AND i.anchor_at IS NULL AND i.anchor_day IS NULL AND i.alignment IS NULL"""
-_SELDOM: Final = f"""ROW({_INSTANT.format("i.end_at")}, i.end_is_cancellation, i.credit_unused,
-      {_INSTANT.format("i.agreed_end_at")}, {_INSTANT.format("i.closed_at")}, i.start_is_due,
-      {_INSTANT.format("i.anchor_at")}, i.anchor_day, i.alignment)"""
 # Of a price interval `i`, mixed with its number. One by one is half of what a record costs, and
 # what is seldom there costs nothing where it is not.
 _INTERVAL: Final = f"""hashtextextended(i.price, 8 * i.number + {{0}})
       # hash_numeric_extended(i.quantity, 8 * i.number + {{0}} + 1)
-      # hashfloat8extended({_INSTANT.format("i.start_at")}, 8 * i.number + {{0}} + 2)
+      # hashfloat8extended({INSTANT.format("i.start_at")}, 8 * i.number + {{0}} + 2)
       # CASE WHEN {_USUAL} THEN 0
-        ELSE hash_record_extended({_SELDOM}, 8 * i.number + {{0}} + 3) END"""
-_AGREED: Final = f"""ROW(s.currency, s.timezone, {_INSTANT.format("s.starts_at")},
-      {_INSTANT.format("s.ends_at")}, {_INSTANT.format("s.anchor_at")}, s.anchor_day, s.alignment,
-      s.net_terms_days, {_INSTANT.format("s.next_due_at")},
-      {_INSTANT.format("s.derived_through_at")}, {_INSTANT.format("s.next_change_at")})"""
+        ELSE hash_record_extended(ROW({SELDOM}), 8 * i.number + {{0}} + 3) END"""
+_AGREED: Final = f"""ROW(s.currency, s.timezone, {INSTANT.format("s.starts_at")},
+      {INSTANT.format("s.ends_at")}, {INSTANT.format("s.anchor_at")}, s.anchor_day, s.alignment,
+      s.net_terms_days, {INSTANT.format("s.next_due_at")},
+      {INSTANT.format("s.derived_through_at")}, {INSTANT.format("s.next_change_at")})"""
 # Of those subscriptions $1, each the only one of its customer $2 that falls due, of which nothing
 # but its terms decides what is owed: these terms as two hashes. Everything that deriving reads of a
 # subscription is hashed, or else the subscription is told apart here. It falls due at its
