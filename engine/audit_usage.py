@@ -117,13 +117,15 @@ USAGE_CHECKS: Final[tuple[Check, ...]] = (
         sentence="What falls due next is told once of each subscription, with whom it bills.",
         sql="""
 SELECT coalesce(s.seller, d.seller), coalesce(s.id, d.subscription),
-  format('due %s for %s, told as %s for %s, key %s', s.next_due_at, s.bill_to, d.next_due_at,
-    d.bill_to, d.key)
-FROM (SELECT seller, id, next_due_at, coalesce(payer, customer) AS bill_to FROM subscriptions
-    WHERE next_due_at IS NOT NULL) s
+  format('due %s for %s, key %s, told as %s for %s, key %s', s.next_due_at, s.bill_to, s.bill_key,
+    d.next_due_at, d.bill_to, d.key)
+FROM (SELECT seller, id, next_due_at, bill_key, coalesce(payer, customer) AS bill_to
+    FROM subscriptions) s
   FULL JOIN due_instants d ON d.seller = s.seller AND d.subscription = s.id
   LEFT JOIN customers c ON c.seller = s.seller AND c.id = s.bill_to
-WHERE (s.next_due_at, s.bill_to, c.key) IS DISTINCT FROM (d.next_due_at, d.bill_to, d.key)""",
+WHERE s.bill_key IS DISTINCT FROM c.key OR CASE WHEN s.next_due_at IS NULL
+  THEN d.subscription IS NOT NULL
+  ELSE (s.next_due_at, s.bill_to, c.key) IS DISTINCT FROM (d.next_due_at, d.bill_to, d.key) END""",
     ),
     Check(
         name="event_batches",

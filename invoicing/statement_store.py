@@ -9,18 +9,28 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from invoicing.statements import Asked, Moved, OpenItem, Sums
 
-# The accounts are those of the partial index on postings by customer.
-_OF_CUSTOMER: Final = """FROM postings p
-  JOIN journal_entries e ON e.seller = p.seller AND e.id = p.entry
-WHERE p.seller = current_seller() AND p.customer = :customer
-  AND p.account IN ('accounts_receivable', 'customer_balance', 'unapplied_cash')
-  AND (CAST(:currency AS text) IS NULL OR p.currency = :currency)"""
-_FIRST: Final = text(f"SELECT min(e.entry_on) {_OF_CUSTOMER}")
+_ACCOUNTS: Final = "('accounts_receivable', 'customer_balance', 'unapplied_cash')"
+# What invoices' own entries post is found by the invoices, the rest by the partial index on
+# customers, whose condition this is. OFFSET 0: an expression of a column is no index condition
+# behind row-level security.
+OF_CUSTOMER: Final = f"""FROM (
+  SELECT p.* FROM (
+    SELECT i.id, 'je_' || substr(i.id, 5) AS entry FROM invoices i
+    WHERE i.seller = current_seller() AND i.customer = :customer OFFSET 0
+  ) own JOIN postings p ON p.entry = own.entry AND p.document = own.id
+  WHERE p.seller = current_seller() AND p.customer = :customer AND p.account IN {_ACCOUNTS}
+  UNION ALL
+  SELECT p.* FROM postings p
+  WHERE p.seller = current_seller() AND p.customer = :customer AND p.account IN {_ACCOUNTS}
+    AND (p.entry <> 'je_' || substr(p.document, 5) OR p.document NOT LIKE 'inv\\_%')
+) p JOIN journal_entries e ON e.seller = p.seller AND e.id = p.entry
+WHERE (CAST(:currency AS text) IS NULL OR p.currency = :currency)"""
+_FIRST: Final = text(f"SELECT min(e.entry_on) {OF_CUSTOMER}")
 _SUMS: Final = text(f"""
 SELECT p.currency, p.account,
   coalesce(sum(p.amount_minor) FILTER (WHERE e.entry_on < :start_on), 0)::bigint AS opening_minor,
   sum(p.amount_minor)::bigint AS closing_minor
-{_OF_CUSTOMER} AND e.entry_on < :end_on
+{OF_CUSTOMER} AND e.entry_on < :end_on
 GROUP BY p.currency, p.account ORDER BY p.currency, p.account
 """)
 _MOVED: Final = text(f"""
@@ -32,7 +42,7 @@ SELECT m.entry, m.kind, m.source, m.entry_on, m.posted_at, m.currency, m.amount_
 FROM (
   SELECT e.id AS entry, e.kind, e.source, e.entry_on, e.posted_at, p.currency,
     sum(p.amount_minor)::bigint AS amount_minor, array_agg(DISTINCT p.document) AS documents
-  {_OF_CUSTOMER} AND p.account = 'accounts_receivable'
+  {OF_CUSTOMER} AND p.account = 'accounts_receivable'
     AND e.entry_on >= :start_on AND e.entry_on < :end_on
   GROUP BY e.id, e.kind, e.source, e.entry_on, e.posted_at, p.currency
   ORDER BY e.entry_on, e.posted_at, sum(p.amount_minor) DESC, e.id LIMIT :limit
@@ -48,7 +58,7 @@ SELECT i.currency, (i.due_at AT TIME ZONE CAST(:timezone AS text))::date AS due_
   m.amount_minor - coalesce(s.amount_minor, 0) AS open_minor
 FROM (
   SELECT p.document, sum(p.amount_minor)::bigint AS amount_minor
-  {_OF_CUSTOMER} AND p.account = 'accounts_receivable' AND e.entry_on < :end_on
+  {OF_CUSTOMER} AND p.account = 'accounts_receivable' AND e.entry_on < :end_on
   GROUP BY p.document
 ) m JOIN invoices i ON i.seller = current_seller() AND i.id = m.document LEFT JOIN LATERAL (
   SELECT sum(t.amount_minor)::bigint AS amount_minor FROM settlements t

@@ -313,6 +313,11 @@ PLANTS = [
     ("DELETE FROM due_instants WHERE seller = 1", {"due_instants"}, "sub_a"),
     ("UPDATE due_instants SET bill_to = 'cus_b' WHERE seller = 1", {"due_instants"}, "sub_a"),
     ("UPDATE due_instants SET key = 'beta' WHERE seller = 1", {"due_instants"}, "sub_a"),
+    (
+        "DROP TRIGGER bill_key ON subscriptions; UPDATE subscriptions SET bill_key = ''",
+        {"due_instants", "guards"},
+        "sub_a",
+    ),
     ("INSERT INTO due_instants VALUES (1, now(), 'sub_a', 'a', 'a')", {"due_instants"}, "sub_a"),
     ("DROP TRIGGER due_updated ON subscriptions", {"guards"}, "subscriptions due_updated"),
     ("DROP TRIGGER in_turn ON outbox", {"guards"}, "outbox in_turn"),

@@ -34,8 +34,9 @@ STATEMENTS = {
         "UPDATE subscriptions SET next_due_at = CASE WHEN next_due_at IS NULL THEN now() END"
     ),
     "another pays": "UPDATE subscriptions SET payer = 'cus_z' WHERE id <> 'sub_a'",
+    "another key": "UPDATE subscriptions SET bill_key = 'other', next_due_at = now()",
     "another customer": "UPDATE subscriptions SET customer = 'cus_b' WHERE id = 'sub_b'",
-    "both": "UPDATE subscriptions SET payer = 'cus_z', next_due_at = now()",
+    "both": "UPDATE subscriptions SET payer = 'cus_z', next_due_at = now() WHERE seller = 1",
     "nothing": "UPDATE subscriptions SET next_due_at = now() WHERE id = 'sub_nobody'",
     "gone": "DELETE FROM subscriptions WHERE id IN ('sub_b', 'sub_c')",
 }

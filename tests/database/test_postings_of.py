@@ -3,6 +3,7 @@
 from invoicing.journal_store import postings_of_line
 from invoicing.loss_store import losses_left
 from invoicing.refund import cancel_refund
+from invoicing.statement_store import OF_CUSTOMER
 from tests.billing_world import at, shop
 from tests.database.test_payments import bill, pay
 from tests.database.test_refunds import end, give_back, take
@@ -14,6 +15,8 @@ __all__ = ["shop"]
 NAMED = "SELECT DISTINCT document FROM postings"
 EVERY = "SELECT entry, ordinal FROM postings WHERE document = '{}' ORDER BY 1, 2"
 FOUND = "SELECT entry, ordinal FROM postings_of('{}') ORDER BY 1, 2"
+ACCOUNT = """SELECT entry, ordinal, document FROM postings WHERE customer = '{}'
+AND account IN ('accounts_receivable', 'customer_balance', 'unapplied_cash') ORDER BY 1, 2"""
 ELSEWHERE = "SELECT count(*) FROM postings WHERE entry <> 'je_' || substr(document, 5)"
 LOSSES = """
 SELECT p.document, p.account, p.contract, p.line, sum(p.amount_minor)::bigint
@@ -49,6 +52,21 @@ async def test_each_posting_is_found_once_by_its_document(shop):
         every = await shop.rows(EVERY.format(document))
         assert every
         assert await shop.rows(FOUND.format(document)) == every
+
+
+async def test_each_posting_of_an_account_is_found_once(shop):
+    await filled(shop)
+    customers = await shop.rows("SELECT DISTINCT customer FROM postings")
+    assert customers
+    for (customer,) in customers:
+        every = await shop.rows(ACCOUNT.format(customer))
+        assert {document.split("_")[0] for _, _, document in every} == {"inv", "cn"}
+        assert await shop.rows(of_account(customer, "p.entry, p.ordinal, p.document")) == every
+
+
+def of_account(customer, columns):
+    found = OF_CUSTOMER.replace(":customer", f"'{customer}'").replace(":currency", "NULL")
+    return f"SELECT {columns} {found} ORDER BY 1, 2"
 
 
 async def test_a_document_s_own_entry_has_its_id(shop):
@@ -87,7 +105,8 @@ INSERT INTO line_items (id, document, ordinal, price_key, sequence, amount_minor
 SELECT 'li_' || n, 'inv_' || n, 1, 'fee', 1, 5, 'initial' FROM generate_series(1, 3000) n"""
 POSTINGS = """
 INSERT INTO postings (entry, ordinal, account, customer, document, line, currency, amount_minor)
-SELECT 'je_' || n, place, 'cash', 'cus_a', 'inv_' || n, 'li_' || n, 'EUR', 3 - 2 * place
+SELECT 'je_' || n, place, 'accounts_receivable', 'cus_' || n, 'inv_' || n, 'li_' || n, 'EUR',
+  3 - 2 * place
 FROM generate_series(1, 3000) n, generate_series(1, 2) place"""
 LOOKUPS = {
     "document": "SELECT * FROM postings_of('inv_7')",
@@ -104,13 +123,17 @@ async def test_they_are_found_by_index(shop):
     async with shop.database.transaction(seller=shop.seller) as connection:
         for statement in (LINES, POSTINGS, "SELECT refresh_statistics()"):
             await connection.exec_driver_sql(statement)
-        for name, query in LOOKUPS.items():
+        looked_up = LOOKUPS | {"account": of_account("cus_7", "p.entry, p.ordinal")}
+        for name, query in looked_up.items():
             answer = await connection.exec_driver_sql(f"EXPLAIN (FORMAT JSON) {query}")
             plans[name] = answer.scalar_one()
-    for plan in plans.values():
+    for name, plan in plans.items():
         conditions = dict(_conditions(plan[0]["Plan"]))
-        assert "document" in conditions["postings_elsewhere"]
         assert "entry" in conditions["postings_pkey"]
+        if name == "account":
+            assert "customer" in conditions["postings_account"]
+        else:
+            assert "document" in conditions["postings_elsewhere"]
 
 
 def _conditions(node):

@@ -70,7 +70,13 @@ CREATE TRIGGER in_turn BEFORE INSERT ON outbox FOR EACH STATEMENT EXECUTE FUNCTI
 CREATE FUNCTION check_balance() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE bad record;
 BEGIN
-  SELECT seller, entry, currency, sum(amount_minor) AS amount, min(ordinal) AS first_ordinal
+  -- One look finds that all is well, where an entry has one currency; the rest says what is not.
+  PERFORM FROM added GROUP BY seller, entry, currency
+    HAVING sum(amount_minor) <> 0 OR count(*) < 2 OR min(ordinal) <> 1 OR max(ordinal) <> count(*) LIMIT 1;
+  IF NOT FOUND THEN
+    RETURN NULL;
+  END IF;
+  SELECT seller, entry, currency, sum(amount_minor) AS amount
     INTO bad FROM added GROUP BY seller, entry, currency
     HAVING sum(amount_minor) <> 0 LIMIT 1;
   IF FOUND THEN
@@ -152,39 +158,39 @@ END $$;
 CREATE CONSTRAINT TRIGGER gapless AFTER INSERT OR UPDATE OF next_sequence ON number_series
   DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION check_series();
 
+-- Whom a subscription bills follows its customer and its payer: the key is looked up here and nowhere else.
+CREATE FUNCTION find_bill_key() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+BEGIN
+  SELECT key INTO NEW.bill_key FROM customers WHERE seller = NEW.seller AND id = coalesce(NEW.payer, NEW.customer);
+  RETURN NEW;
+END $$;
+CREATE TRIGGER bill_key BEFORE INSERT OR UPDATE OF customer, payer, bill_key ON subscriptions
+  FOR EACH ROW EXECUTE FUNCTION find_bill_key();
+
 -- What falls due follows its subscription, whichever statement moves that: nobody else may write it. A session keeps the
--- plan of a statement in a function, and that of one row would compare each of thousands with each: hence EXECUTE. Keys are looked
--- up one by one, by index: joined, all customers would be read for each chunk of a run.
-CREATE FUNCTION keep_due_instants() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+-- plan of a statement in a function, and that of one row would compare each of thousands with each: hence EXECUTE. Without
+-- statistics the planner would sort both sides of an update by their ids.
+CREATE FUNCTION keep_due_instants() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = public, pg_temp SET enable_mergejoin = off AS $$
 BEGIN
   IF TG_OP = 'INSERT' THEN
     EXECUTE 'INSERT INTO due_instants (seller, next_due_at, subscription, bill_to, key)
-      SELECT a.seller, a.next_due_at, a.id, coalesce(a.payer, a.customer),
-        (SELECT c.key FROM customers c WHERE c.seller = a.seller AND c.id = coalesce(a.payer, a.customer))
-      FROM added a WHERE a.next_due_at IS NOT NULL';
+      SELECT seller, next_due_at, id, coalesce(payer, customer), bill_key FROM added WHERE next_due_at IS NOT NULL';
   ELSIF TG_OP = 'DELETE' THEN
-    EXECUTE 'DELETE FROM due_instants d USING (
-      SELECT g.seller, g.next_due_at, g.id,
-        (SELECT c.key FROM customers c WHERE c.seller = g.seller AND c.id = coalesce(g.payer, g.customer)) AS key
-      FROM gone g WHERE g.next_due_at IS NOT NULL OFFSET 0
-    ) m WHERE d.seller = m.seller AND d.next_due_at = m.next_due_at AND d.key = m.key AND d.subscription = m.id';
+    EXECUTE 'DELETE FROM due_instants d USING gone g
+      WHERE d.seller = g.seller AND d.next_due_at = g.next_due_at AND d.key = g.bill_key AND d.subscription = g.id';
   ELSE
     EXECUTE 'MERGE INTO due_instants d USING (
-      SELECT m.seller, m.id, m.was_due_at, m.next_due_at, m.bill_to,
-        (SELECT c.key FROM customers c WHERE c.seller = m.seller AND c.id = m.was_bill_to) AS was_key,
-        CASE WHEN m.was_due_at IS NULL OR m.bill_to <> m.was_bill_to THEN
-          (SELECT c.key FROM customers c WHERE c.seller = m.seller AND c.id = m.bill_to) END AS key
-      FROM (
-        SELECT g.seller, g.id, g.next_due_at AS was_due_at, a.next_due_at,
-          coalesce(g.payer, g.customer) AS was_bill_to, coalesce(a.payer, a.customer) AS bill_to
-        FROM gone g JOIN added a ON a.seller = g.seller AND a.id = g.id
-      ) m WHERE m.next_due_at IS DISTINCT FROM m.was_due_at OR m.bill_to <> m.was_bill_to
+      SELECT g.seller, g.id, g.next_due_at AS was_due_at, a.next_due_at, g.bill_key AS was_key, a.bill_key AS key,
+        coalesce(a.payer, a.customer) AS bill_to
+      FROM gone g JOIN added a ON a.seller = g.seller AND a.id = g.id
+      WHERE a.next_due_at IS DISTINCT FROM g.next_due_at OR a.bill_key <> g.bill_key
       OFFSET 0
     ) m ON d.seller = m.seller AND d.next_due_at = m.was_due_at AND d.key = m.was_key AND d.subscription = m.id
     WHEN MATCHED AND m.next_due_at IS NULL THEN DELETE
-    WHEN MATCHED THEN UPDATE SET next_due_at = m.next_due_at, bill_to = m.bill_to, key = coalesce(m.key, d.key)
+    WHEN MATCHED THEN UPDATE SET next_due_at = m.next_due_at, bill_to = m.bill_to, key = m.key
     WHEN NOT MATCHED AND m.next_due_at IS NOT NULL THEN
-      INSERT (seller, next_due_at, subscription, bill_to, key) VALUES (m.seller, m.next_due_at, m.id, m.bill_to, coalesce(m.key, m.was_key))';
+      INSERT (seller, next_due_at, subscription, bill_to, key) VALUES (m.seller, m.next_due_at, m.id, m.bill_to, m.key)';
   END IF;
   RETURN NULL;
 END $$;

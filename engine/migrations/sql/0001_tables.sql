@@ -203,6 +203,7 @@ CREATE TABLE subscriptions (
   quantities jsonb NOT NULL DEFAULT '{}',
   overrides jsonb NOT NULL DEFAULT '{}',
   payer text, -- that of its customer, kept here for the work list
+  bill_key text COLLATE "C" NOT NULL, -- the key of whom it bills, which never changes: set by a trigger
   invoice_group text,
   revision integer NOT NULL DEFAULT 1,
   created_at timestamptz NOT NULL,
@@ -1107,9 +1108,10 @@ CREATE TABLE postings (
 );
 -- What entries other than a document's own, which has its id, post of it: a payment's, a write-off's, a void's.
 CREATE INDEX postings_elsewhere ON postings (seller, document) WHERE entry <> 'je_' || substr(document, 5);
--- A customer's account: one posting of an invoice, whatever the number of its lines.
+-- A customer's account, but for what an invoice's own entry posts: that is found by the invoice.
 CREATE INDEX postings_account ON postings (seller, customer)
-  WHERE account IN ('accounts_receivable', 'customer_balance', 'unapplied_cash');
+  WHERE account IN ('accounts_receivable', 'customer_balance', 'unapplied_cash')
+    AND (entry <> 'je_' || substr(document, 5) OR document NOT LIKE 'inv\_%');
 
 -- What the outside world hears. `position` is the order in which it is read: numbers are given under a lock of the seller that
 -- ends with the transaction (trigger in_turn), so whoever saw one number will never see a lower one appear.
