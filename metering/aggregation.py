@@ -18,8 +18,6 @@ from plans.prices import QuantityRounding
 
 _HALF: Final = 32
 RATIO_DIGITS: Final = 9
-_SPARSE: Final = 8
-"""So many times the room of the numbers is taken for an array over all of them."""
 _Ints = NDArray[np.int64]
 
 
@@ -239,28 +237,3 @@ def round_quantities(
     size = (abs(values) + added) // unit
     whole = np.where(values < 0, -size, size)
     return scale_up(whole, power=max(0, -rounding.digits)), max(0, rounding.digits)
-
-
-def earliest_of(
-    parts: Sequence[tuple[NDArray[np.int64], NDArray[np.int64]]],
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """(customers, times): each customer once, in order, with the earliest of its times."""
-    if not parts:
-        return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
-    customers = np.concatenate([customer for customer, _ in parts])
-    times = np.concatenate([time for _, time in parts])
-    if not len(customers):
-        return customers, times
-    first = int(customers.min())
-    room = int(customers.max()) - first + 1
-    if room > _SPARSE * len(customers):
-        customers, of = np.unique(customers, return_inverse=True)
-        earliest = np.full(len(customers), INT64_MAX, dtype=np.int64)
-        np.minimum.at(earliest, of, times)
-        return customers, earliest
-    earliest = np.full(room, INT64_MAX, dtype=np.int64)
-    np.minimum.at(earliest, customers - first, times)
-    seen = np.zeros(room, dtype=np.bool_)
-    seen[customers - first] = True
-    found = np.flatnonzero(seen)
-    return found + first, earliest[found]

@@ -1,6 +1,6 @@
 """Verb: measure what meters counted, exactly, from the columns of stored batches."""
 
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -15,12 +15,12 @@ from metering.aggregation import (
     PairNumbers,
     concatenated,
     distinct,
-    earliest_of,
     scale_up,
     tighten,
 )
 from metering.columns import kept_dimensions
 from metering.dimensions import Combinations
+from metering.earliest import Earliest, Instants
 from metering.model import EventUsage, GroupedUsage, Measured, Windows
 from metering.tallies import Spans, finished, running_aggregate
 from metering.values import Quantities
@@ -28,7 +28,6 @@ from metering.window_index import WindowIndex
 from plans.model import Aggregation, Meter
 
 _EVER_MICROS: Final = -(2**62)
-_SWEPT_AT_ONCE: Final = 2_000_000
 _Ints = NDArray[np.int64]
 
 
@@ -301,16 +300,30 @@ async def sweep_inbox(
     return await earliest_usage(connection=connection, taken=taken)
 
 
+class Narrowing(msgspec.Struct, frozen=True, kw_only=True):
+    """Until when usage counts for each customer, to be read once more than `events` were found."""
+
+    events: int
+    read: Callable[[], Awaitable[Instants]]
+
+
 async def earliest_usage(
-    *, connection: AsyncConnection, taken: Sequence[Any], before: datetime | None = None
+    *,
+    connection: AsyncConnection,
+    taken: Sequence[Any],
+    before: datetime | None = None,
+    narrowing: Narrowing | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The same of batches that were taken; of events `before` an instant, if one is given."""
-    parts: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []
-    waiting = 0
-    async for part in store.stream_inbox(connection=connection, taken=taken, before=before):
-        parts.append(part)
-        waiting += len(part[0])
-        if waiting >= _SWEPT_AT_ONCE:
-            parts = [earliest_of(parts)]
-            waiting = 0
-    return earliest_of(parts)
+    """The same of batches that were taken; of events `before` an instant, if one is given.
+
+    With `narrowing` customers may be left out that have no event before their own instant.
+    """
+    earliest = Earliest()
+    async for customers, times in store.stream_inbox(
+        connection=connection, taken=taken, before=before
+    ):
+        earliest.add(customers=customers, times=times)
+        if narrowing is not None and earliest.added > narrowing.events:
+            earliest.bound(await narrowing.read())
+            narrowing = None
+    return earliest.found()
