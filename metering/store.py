@@ -156,8 +156,11 @@ def weigh_payload(row: Any) -> int:
 
 
 async def customers_of(parts: Sequence[tuple[bytes, bytes]], *, subjects: SubjectNumbers) -> _Ints:
-    """The customers columns of (customers, unknown) pairs, today's numbers filled in."""
-    joined = np.frombuffer(b"".join(each for each, _ in parts), dtype="<i8").astype(np.int64)
+    """The customers columns of (customers, unknown) pairs, today's numbers filled in.
+
+    Not to be written to.
+    """
+    joined: _Ints = np.frombuffer(b"".join(each for each, _ in parts), dtype="<i8")
     start, strangers = 0, list[tuple[int, str]]()
     for column, unknown in parts:
         if unknown:
@@ -165,6 +168,7 @@ async def customers_of(parts: Sequence[tuple[bytes, bytes]], *, subjects: Subjec
         start += len(column) // 8
     if strangers:
         numbers = await subjects.find(who for _, who in strangers)
+        joined = joined.copy()
         joined[[place for place, _ in strangers]] = [numbers[who] for _, who in strangers]
     return joined
 
