@@ -24,6 +24,7 @@ from invoicing.run_desk import NotAsApprovedError, RunDesk
 from invoicing.sweep_usage import mark_usage, take_usage
 from invoicing.tax_provider import TaxUnknownError
 from invoicing.work_store import DueCustomer, due_customer, pending_customers
+from metering.kept_usage import KeptUsage
 from plans.model import Seller
 from plans.seller_store import load_seller
 from plans.subscription_store import PriceBook
@@ -61,6 +62,7 @@ class BillingPass:
         self.taxes = TaxDesk(database=database, seller=seller_number)
         self._sweeps: int | None = None
         self._limit = min(portions.first, portions.most)
+        self._kept = KeptUsage()
         self.next = DeriveAhead()
         self.ahead = desk.ahead = CopyAhead(
             database=database, number=seller_number, seller=seller, run=desk.run, as_of=as_of
@@ -101,6 +103,7 @@ class BillingPass:
         """Leave nothing behind that is still being done."""
         await self.ahead.drop()
         await self.next.drop()
+        self._kept.forget()
 
     async def bill_pending(self) -> bool:
         """Bill the next customers with a difference waiting; False when none is left."""
@@ -164,6 +167,7 @@ class BillingPass:
                 stretch=stretch,
                 portions=self.portions,
                 alike_only=alike_only,
+                kept=self._kept,
             )
 
     def _derive_ahead(self, portion: Portion) -> None:

@@ -6,6 +6,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from invoicing.alike import Due, Sheaf, Terms, asked, sheaf_of, terms_of, to_rate
 from invoicing.charges import ProrationTerms
+from invoicing.expect_usage import UsageAhead, expect_usage
 from invoicing.portions import FEW
 from metering.measure import measure
 from plans.model import Seller
@@ -21,9 +22,11 @@ async def derive_alike(
     due: Sequence[Due],
     book: PriceBook,
     few: int = FEW,
+    ahead: UsageAhead | None = None,
 ) -> Sheaf | None:
     """What those of the customers owe that have one plain subscription; None where none has.
 
+    With `ahead` usage is measured that is due later, and what was measured so before is not read.
     The places in the sheaf are those in `due`. Whatever is out of the ordinary (amounts beyond 64
     bits, for one) is left to who derives one by one, and so are its errors.
     """
@@ -59,7 +62,7 @@ async def derive_alike(
     ]
     if not chosen:
         return None
-    return await _derive(connection, seller, terms, chosen)
+    return await _derive(connection, seller, terms, chosen, ahead)
 
 
 async def _derive(
@@ -67,6 +70,7 @@ async def _derive(
     seller: Seller,
     terms: Sequence[Terms],
     chosen: Sequence[tuple[int, int, int]],
+    ahead: UsageAhead | None,
 ) -> Sheaf | None:
     meters = await meters_by_key(connection=connection)
     ask = asked(
@@ -79,7 +83,16 @@ async def _derive(
     measured = None
     if ask.windows is not None:
         by_number = {meter.number: meter for meter in meters.values()}
-        measured = await measure(connection=connection, meters=by_number, windows=ask.windows)
+        if ahead is not None:
+            await expect_usage(
+                connection=connection, meters=by_number, windows=ask.windows, ahead=ahead
+            )
+        measured = await measure(
+            connection=connection,
+            meters=by_number,
+            windows=ask.windows,
+            kept=None if ahead is None else ahead.kept,
+        )
     lines = to_rate(ask, measured)
     if lines is None:
         return None

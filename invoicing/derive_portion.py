@@ -11,9 +11,11 @@ from invoicing.alike import Due, Sheaf, following_of
 from invoicing.copy_ahead import chunks_of
 from invoicing.derive import Derived, Work, derive, following_due, load_work
 from invoicing.derive_alike import derive_alike
+from invoicing.expect_usage import UsageAhead
 from invoicing.portions import Portions
 from invoicing.post_alike import Chunk
 from invoicing.work_store import DueCustomer, Place, due_customer, due_with_terms
+from metering.kept_usage import KeptUsage
 from plans.model import Seller
 from plans.subscription_store import PriceBook
 
@@ -39,6 +41,19 @@ class Stretch(msgspec.Struct, frozen=True, kw_only=True):
             due_by = min(due_by, portion.following - INSTANT)
         return msgspec.structs.replace(self, due_by=due_by, limit=limit, after=portion.last)
 
+    def usage_ahead(self, kept: KeptUsage, portions: Portions | None) -> UsageAhead:
+        """What is kept of the usage, and how much more is, from the begin of the stretch on.
+
+        Nothing where no more is due, which no portions tell, or where it is of those who are named.
+        """
+        most = 0 if portions is None or self.customers is not None else portions.expected
+        return UsageAhead(
+            kept=kept,
+            due_by=self.due_by,
+            after=self.after,
+            most=most if most > self.limit else 0,
+        )
+
 
 class Portion(msgspec.Struct, frozen=True, kw_only=True):
     """A stretch of the work list and what its customers owe.
@@ -63,16 +78,23 @@ async def derive_portion(
     stretch: Stretch,
     portions: Portions,
     alike_only: bool = False,
+    kept: KeptUsage | None = None,
 ) -> Portion | None:
     """Derive what comes first of a stretch; documents are numbered in the order of due instants.
 
     So it ends before any of its customers falls due again. With `alike_only` None where no two have
-    the same terms. Raises BillingError, and whatever else is wrong with an account.
+    the same terms. What is `kept` of the usage is not read again, and where there is more in the
+    work list its usage is. Raises BillingError, and whatever else is wrong with an account.
     """
     book = PriceBook()
     due, goes_on = await due_in(connection=connection, stretch=stretch)
     sheaf = await derive_alike(
-        connection=connection, seller=seller, due=due, book=book, few=portions.few
+        connection=connection,
+        seller=seller,
+        due=due,
+        book=book,
+        few=portions.few,
+        ahead=None if kept is None else stretch.usage_ahead(kept, portions if goes_on else None),
     )
     if sheaf is None and alike_only:
         return None

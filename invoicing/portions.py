@@ -5,10 +5,11 @@ from typing import Final
 import msgspec
 
 FIRST: Final = 16_000
-MOST: Final = 100_000
+MOST: Final = 60_000
 SEGMENT: Final = 20_000
 CHUNK: Final = 5_000
 OPENING: Final = 1_000
+EXPECTED: Final = 500_000
 FEW: Final = 4
 """Terms that fewer subscriptions share on average are quicker derived one by one."""
 
@@ -17,9 +18,10 @@ class Portions(msgspec.Struct, frozen=True, kw_only=True):
     """How many customers are derived together, and how many are posted in one transaction.
 
     Where many have the same terms `first` at once, then twice as many each time, up to `most`:
-    posting begins early, and usage is not read anew for each few. `segment` of those that are
-    derived one by one; `few` sharing the same terms are derived one by one. With `ahead` a portion
-    is derived, and the next chunk's lines and entries copied, while the one before is posted.
+    posting begins early. Usage is not read anew for each portion: that of `expected` customers from
+    the first on is measured at once, and then of as many again. `segment` of those that are derived
+    one by one; `few` sharing the same terms are derived one by one. With `ahead` a portion is
+    derived, and the next chunk's lines and entries copied, while the one before is posted.
     Whatever begins where nothing due lies before it opens with a chunk of no more than `opening`:
     nothing is posted while that is copied.
     """
@@ -29,6 +31,7 @@ class Portions(msgspec.Struct, frozen=True, kw_only=True):
     segment: int = SEGMENT
     chunk: int = CHUNK
     opening: int = OPENING
+    expected: int = EXPECTED
     few: int = FEW
     ahead: bool = True
 

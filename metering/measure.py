@@ -21,6 +21,7 @@ from metering.aggregation import (
 from metering.columns import kept_dimensions
 from metering.dimensions import Combinations
 from metering.earliest import Earliest, Instants
+from metering.kept_usage import KeptUsage, may_keep, shortened
 from metering.model import EventUsage, GroupedUsage, Measured, Windows
 from metering.tallies import Spans, finished, running_aggregate
 from metering.values import Quantities
@@ -29,6 +30,8 @@ from plans.model import Aggregation, Meter
 
 _EVER_MICROS: Final = -(2**62)
 _Ints = NDArray[np.int64]
+_Result = tuple[_Ints, Quantities, int]
+"""(lines, mantissa, digits)."""
 
 
 class _Part(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,30 +45,29 @@ class _Part(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def measure(
-    *, connection: AsyncConnection, meters: Mapping[int, Meter], windows: Windows
+    *,
+    connection: AsyncConnection,
+    meters: Mapping[int, Meter],
+    windows: Windows,
+    kept: KeptUsage | None = None,
 ) -> Measured:
     """The quantity of each of n windows, in order; `meters` by number must hold those named.
 
     Reads every batch that overlaps the windows of a meter once, in bounded memory: ask for all
-    lines of a run at once. Quantities are rounded as their meter says, and none is floored at zero.
+    lines of a run at once, or have what is expected later measured with them and `kept`; what is
+    kept is not read again. Quantities are rounded as their meter says, and none is floored at zero.
     """
-    results: list[tuple[_Ints, Quantities, int]] = []
+    results: list[_Result] = []
     subjects = store.SubjectNumbers(connection=connection)
     for number in distinct(windows.meter.astype(np.int64)).tolist():
         lines = np.flatnonzero(windows.meter == number)
-        meter = meters[number]
-        aggregate = running_aggregate(meter=meter, spans=_spans(windows, lines))
-        aggregate.grow(lines=len(lines))
-        async for block, line, position in _find(
-            connection=connection,
-            meter=meter,
-            windows=windows,
-            lines=lines,
-            since=_since(meter, windows, lines),
-            subjects=subjects,
-        ):
-            aggregate.add(line=line, span=line, position=position, block=block)
-        results.append((lines, *finished(meter=meter, aggregate=aggregate)))
+        reading = _Reading(
+            connection=connection, meter=meters[number], windows=windows, subjects=subjects
+        )
+        if kept is None or not may_keep(meters[number]):
+            results.append((lines, *await reading.measured(lines)))
+        else:
+            results += await _kept(reading, lines, kept)
     digits = max((each for _, _, each in results), default=0)
     mantissa = _joined([(values, each) for _, values, each in results], digits=digits)
     order = (
@@ -74,6 +76,65 @@ async def measure(
     ordered = np.zeros_like(mantissa)
     ordered[order] = mantissa
     return Measured(mantissa=ordered, digits=digits)
+
+
+class _Reading(msgspec.Struct, frozen=True, kw_only=True):
+    """What one meter is asked for, and whom it is asked of."""
+
+    connection: AsyncConnection
+    meter: Meter
+    windows: Windows
+    subjects: store.SubjectNumbers
+
+    async def measured(self, lines: _Ints) -> tuple[Quantities, int]:
+        """(mantissa, digits) of some of the windows."""
+        aggregate = running_aggregate(meter=self.meter, spans=_spans(self.windows, lines))
+        aggregate.grow(lines=len(lines))
+        async for block, line, position in _find(
+            connection=self.connection,
+            meter=self.meter,
+            windows=self.windows,
+            lines=lines,
+            since=_since(self.meter, self.windows, lines),
+            subjects=self.subjects,
+        ):
+            aggregate.add(line=line, span=line, position=position, block=block)
+        return finished(meter=self.meter, aggregate=aggregate)
+
+
+async def _kept(reading: _Reading, lines: _Ints, kept: KeptUsage) -> list[_Result]:
+    """Lines of a meter of which what is known is not read, and the rest with what is expected."""
+    meter, windows = reading.meter.number, reading.windows
+    places = kept.places(windows=windows, lines=lines)
+    found: list[_Result] = []
+    if not kept.is_known(meter) and bool(np.any(places >= 0)) and kept.has_room():
+        expected = len(kept.customer)
+        left = np.flatnonzero(places < 0)
+        every = _with_expected(kept, windows, lines[left])
+        values, digits = await msgspec.structs.replace(reading, windows=every).measured(
+            np.arange(expected + len(left))
+        )
+        kept.keep(meter=meter, mantissa=values[:expected], digits=digits)
+        places[left] = np.arange(expected, expected + len(left))
+        return [(lines, *shortened(values[places], digits=digits))]
+    if kept.is_known(meter):
+        known, values, digits = kept.find(meter=meter, places=places)
+        found.append((lines[known], values, digits))
+        lines = lines[~known]
+    if len(lines):
+        found.append((lines, *await reading.measured(lines)))
+    return found
+
+
+def _with_expected(kept: KeptUsage, windows: Windows, lines: _Ints) -> Windows:
+    """What is expected of a meter, and after that some lines: of each who, from when and until."""
+    customer = np.concatenate([kept.customer, windows.customer[lines]])
+    return Windows(
+        meter=np.zeros(len(customer), dtype=np.int32),
+        customer=customer,
+        start_micros=np.concatenate([kept.start_micros, windows.start_micros[lines]]),
+        end_micros=np.concatenate([kept.end_micros, windows.end_micros[lines]]),
+    )
 
 
 async def measure_groups(
@@ -223,20 +284,16 @@ async def _find(
 
     Those from `since` on; an empty window has none.
     """
-    start, end = windows.start_micros[lines], windows.end_micros[lines]
-    real = start < end
-    if not bool(np.any(real)):
+    index, reach = _indexed(windows, lines, since)
+    if reach is None:
         return
-    start = np.where(real, since, end)
     closes = None if windows.closes_micros is None else windows.closes_micros[lines]
-    index = WindowIndex(customer=windows.customer[lines], start_micros=start, end_micros=end)
-    known = windows.customer[lines][real]
     async for block in block_store.stream_blocks(
         connection=connection,
         meter=meter,
-        customers=(int(known.min()), int(known.max())),
-        start_micros=int(start[real].min()),
-        end_micros=int(end[real].max()),
+        customers=reach[0],
+        start_micros=reach[1],
+        end_micros=reach[2],
         subjects=subjects,
         combinations=combinations,
     ):
@@ -246,6 +303,24 @@ async def _find(
                 continue
             in_time = block.received_micros[position] < closes[line]
             yield block, line[in_time], position[in_time]
+
+
+def _indexed(
+    windows: Windows, lines: _Ints, since: _Ints
+) -> tuple[WindowIndex, tuple[tuple[int, int], int, int] | None]:
+    """The windows of lines, and between which customers and instants they lie; None if nowhere.
+
+    On its own, so that the columns it is made of are not held while events are read.
+    """
+    end = windows.end_micros[lines]
+    real = windows.start_micros[lines] < end
+    start = np.where(real, since, end)
+    index = WindowIndex(customer=windows.customer[lines], start_micros=start, end_micros=end)
+    if not bool(np.any(real)):
+        return index, None
+    known = windows.customer[lines][real]
+    customers = int(known.min()), int(known.max())
+    return index, (customers, int(start[real].min()), int(end[real].max()))
 
 
 def _spans(windows: Windows, lines: _Ints) -> Spans:

@@ -20,18 +20,22 @@ class _Layer:
         self._line = line
         self._start = np.append(start, np.iinfo(np.int64).max)
         self._end = np.append(end, np.iinfo(np.int64).min)
-        self._customers, self._first, count = np.unique(
-            customer, return_index=True, return_counts=True
-        )
-        self._stop = np.append(np.repeat(self._first + count, count), 0)
-        self._steps = [1 << bit for bit in range(int(count.max()).bit_length() - 1, -1, -1)]
-        low, high = int(self._customers[0]), int(self._customers[-1])
+        fresh = np.ones(len(line), dtype=np.bool_)
+        fresh[1:] = customer[1:] != customer[:-1]
+        first = np.flatnonzero(fresh)
+        count = np.diff(np.append(first, len(line)))
+        most = int(count.max())
+        self._steps = [1 << bit for bit in range(most.bit_length() - 1, -1, -1)]
+        self._stop = np.append(np.repeat(first + count, count), 0) if most > 1 else None
+        low, high = int(customer[0]), int(customer[-1])
         self._before = low - 1
         self._table = None
-        if high - low < max(_DENSE_MINIMUM, 16 * len(self._customers)):
+        if high - low < max(_DENSE_MINIMUM, 16 * len(first)):
             # With a place at either end for all the customers beyond.
             self._table = np.full(high - low + 3, len(line), dtype=np.intp)
-            self._table[self._customers - self._before] = self._first
+            self._table[customer[first] - self._before] = first
+        else:
+            self._customers, self._first = customer[first], first
 
     def _places(self, customer: _Ints) -> NDArray[np.intp]:
         """The first window of each event's customer."""
@@ -43,7 +47,7 @@ class _Layer:
     def find(self, *, customer: _Ints, time_micros: _Ints) -> tuple[_Ints, _Ints]:
         """(lines, positions) of the events that fall into a window."""
         place = self._places(customer)
-        if len(self._steps) == 1:
+        if self._stop is None:
             positions = self._hit(place, time_micros)
             return self._line[place[positions]], positions
         known = np.flatnonzero(place < len(self._line))
@@ -65,12 +69,19 @@ def _layer_numbers(customer: _Ints, start: _Ints, end: _Ints) -> _Ints:
     """A layer for each window (sorted by customer, start) so that no layer overlaps itself."""
     layer = np.zeros(len(customer), dtype=np.int64)
     same = customer[1:] == customer[:-1]
-    if not bool(np.any(same & (start[1:] < end[:-1]))):
+    overlap = same & (start[1:] < end[:-1])
+    if not bool(np.any(overlap)):
         return layer
     ends: list[int] = []
     current: int | None = None
-    for index, (who, opens, closes) in enumerate(
-        zip(customer.tolist(), start.tolist(), end.tolist(), strict=True)
+    # All windows of the customers of whom some overlap; of many that is seldom anybody.
+    crowded = np.flatnonzero(np.isin(customer, customer[1:][overlap]))
+    for index, who, opens, closes in zip(
+        crowded.tolist(),
+        customer[crowded].tolist(),
+        start[crowded].tolist(),
+        end[crowded].tolist(),
+        strict=True,
     ):
         if who != current:
             current, ends = who, []
@@ -92,11 +103,12 @@ class WindowIndex:
         order = real[np.lexsort((end_micros[real], start_micros[real], customer[real]))]
         who, opens, closes = customer[order], start_micros[order], end_micros[order]
         number = _layer_numbers(who, opens, closes)
-        self._layers = [
-            _Layer(line=order[mine], customer=who[mine], start=opens[mine], end=closes[mine])
-            for each in range(int(number.max(initial=-1)) + 1)
-            for mine in [np.flatnonzero(number == each)]
-        ]
+        self._layers: list[_Layer] = []
+        for each in range(int(number.max(initial=-1)) + 1):
+            mine = slice(None) if not bool(number.any()) else np.flatnonzero(number == each)
+            self._layers.append(
+                _Layer(line=order[mine], customer=who[mine], start=opens[mine], end=closes[mine])
+            )
 
     def find(self, *, customer: _Ints, time_micros: _Ints) -> Iterator[tuple[_Ints, _Ints]]:
         """(lines, positions of events) once per layer of windows."""
