@@ -22,6 +22,10 @@ AUDITOR_ROLE: Final = "usance_auditor"
 OWNER_ROLE: Final = "usance_owner"
 CONNECT_SECONDS: Final = 60
 """How long a command waits for the server to take a connection."""
+LISTED: Final = "CAST((SELECT string_to_array({0}, ',')) AS text[])"
+"""The ids that parameter `{0}` holds, as `joined` put them. The planner weighs every element of an
+array that it sees, which takes longer than to find them; of this one it expects ten, and reads what
+they name by index."""
 _NAME: Final = re.compile(r"^[a-z_][a-z0-9_]*$")
 
 _SNAPSHOT: Final = re.compile(r"^[0-9A-F-]+$")
@@ -211,6 +215,17 @@ async def _locked(connection: AsyncConnection, name: str) -> bool:
             return False
         raise
     return True
+
+
+def joined(ids: Sequence[str]) -> str:
+    """Ids as one parameter, for `LISTED`: of an array the driver looks at every element twice.
+
+    Sorted, they are found in an index in one pass: sorting them costs the server ten times as much.
+    """
+    text = ",".join(ids)
+    if text.count(",") != max(len(ids) - 1, 0):
+        raise ValueError("an id has no comma")
+    return text
 
 
 async def driver(connection: AsyncConnection) -> Any:

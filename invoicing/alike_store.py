@@ -6,7 +6,7 @@ from typing import Final
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from engine.db import driver, loading
+from engine.db import driver, joined, loading
 
 _PLAIN: Final = """
 SELECT NOT EXISTS (SELECT FROM tax_rates WHERE seller = current_seller())
@@ -17,7 +17,8 @@ SELECT NOT EXISTS (SELECT FROM tax_rates WHERE seller = current_seller())
 _ADVANCE: Final = """
 UPDATE subscriptions s SET next_due_at = t.next_due_at, derived_through_at = t.derived_through_at,
   next_change_at = t.next_change_at, dirty_from_at = NULL, interim_at = NULL
-FROM unnest($1::text[], $2::integer[], $3::integer[]) AS u (id, revision, terms)
+FROM unnest(string_to_array($1, ','), string_to_array($2, ',')::integer[],
+    string_to_array($3, ',')::integer[]) AS u (id, revision, terms)
   JOIN unnest($4::timestamptz[], $5::timestamptz[], $6::timestamptz[]) WITH ORDINALITY
     AS t (next_due_at, derived_through_at, next_change_at, terms) USING (terms)
 WHERE s.seller = current_seller() AND s.id = u.id AND s.revision = u.revision
@@ -42,12 +43,14 @@ async def advance_alike(
 
     Gives how many subscriptions still had their revision.
     """
+    # Ids and rows were made in one order: so written, one page comes after the other.
+    rows = sorted(zip(subscriptions, revisions, terms, strict=True))
     raw = await driver(connection)
     done: str = await raw.execute(
         _ADVANCE,
-        list(subscriptions),
-        list(revisions),
-        [each + 1 for each in terms],
+        joined([subscription for subscription, _, _ in rows]),
+        ",".join([str(revision) for _, revision, _ in rows]),
+        ",".join([str(each + 1) for _, _, each in rows]),
         [due for due, _, _ in progress],
         [derived for _, derived, _ in progress],
         [change for _, _, change in progress],

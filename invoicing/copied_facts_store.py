@@ -7,7 +7,7 @@ from typing import Final
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from engine.db import driver
+from engine.db import LISTED, driver, joined
 
 # Of a row `{0}` of customers, with its id: so that two cannot stand for one another.
 COPIED: Final = (
@@ -16,7 +16,7 @@ COPIED: Final = (
 )
 _COPIED_NOW: Final = f"""
 SELECT bit_xor({COPIED.format("c")}) FROM customers c
-WHERE c.seller = current_seller() AND c.id = ANY($1::text[])
+WHERE c.seller = current_seller() AND c.id = ANY({LISTED.format("$1")})
 """
 _SAME_GROUPS: Final = """
 SELECT count(*) FROM unnest($1::text[], $2::text[]) AS u (id, invoice_group)
@@ -31,7 +31,7 @@ async def are_customers_same(
 ) -> bool:
     """Whether what documents copy of each customer (id) is still what was `copied` (hashes)."""
     raw = await driver(connection)
-    found = await raw.fetchval(_COPIED_NOW, list(customers))
+    found = await raw.fetchval(_COPIED_NOW, joined(sorted(customers)))
     return bool((found or 0) == reduce(xor, copied, 0))
 
 

@@ -8,6 +8,7 @@ import msgspec
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from engine.db import LISTED, joined
 from invoicing.assembly import document_ids
 from invoicing.drafts import WaitingEdit
 from invoicing.store import document_counts
@@ -26,11 +27,12 @@ FROM (
 WHERE CAST(:wanted AS text) IS NULL OR c.id = :wanted OR c.key = :wanted
 ORDER BY d.due_at, 2, s.currency, invoice_group
 """)
-_EDITS: Final = text("""
+_EDITS: Final = text(f"""
 SELECT id, customer, billed_at, currency, invoice_group, key, name, amount_minor,
   trim_scale(quantity)::text AS quantity, unit_amount, tax_rates, adjusts
 FROM draft_edits
-WHERE seller = current_seller() AND document IS NULL AND customer = ANY(:customers)
+WHERE seller = current_seller() AND document IS NULL
+  AND customer = ANY({LISTED.format(":customers")})
 ORDER BY number
 """)
 _INSERT: Final = text("""
@@ -102,7 +104,7 @@ async def waiting_edits(
     *, connection: AsyncConnection, customers: Sequence[str]
 ) -> list[WaitingEdit]:
     """Lines by hand that no document of these customers (ids) has yet, in the order given."""
-    rows = await connection.execute(_EDITS, {"customers": list(customers)})
+    rows = await connection.execute(_EDITS, {"customers": joined(sorted(customers))})
     return [msgspec.convert(dict(row), WaitingEdit) for row in rows.mappings()]
 
 

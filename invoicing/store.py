@@ -9,7 +9,7 @@ import numpy as np
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from engine.db import copy_rows, loading
+from engine.db import LISTED, copy_rows, joined, loading
 from engine.ids import unix_micros
 from invoicing.loss_store import losses_left
 from invoicing.settlement import OpenInvoice
@@ -61,18 +61,19 @@ SELECT string_agg(int8send(c.number) || timestamptz_send(s.derived_through_at), 
 FROM subscriptions s JOIN customers c ON c.seller = current_seller() AND c.id = s.customer
 WHERE s.seller = current_seller() AND s.derived_through_at IS NOT NULL
 """)
-_ORDINALS: Final = text("""
+_NAMED: Final = f"ANY({LISTED.format(':customers')})"
+_ORDINALS: Final = text(f"""
 SELECT customer, billed_at, count(*) AS documents FROM (
   SELECT customer, billed_at FROM invoices
-  WHERE seller = current_seller() AND customer = ANY(:customers) AND billed_at = ANY(:instants)
+  WHERE seller = current_seller() AND customer = {_NAMED} AND billed_at = ANY(:instants)
   UNION ALL
   SELECT customer, billed_at FROM credit_notes
-  WHERE seller = current_seller() AND customer = ANY(:customers) AND billed_at = ANY(:instants)
+  WHERE seller = current_seller() AND customer = {_NAMED} AND billed_at = ANY(:instants)
 ) d GROUP BY customer, billed_at
 """)
-_BALANCES: Final = text("""
+_BALANCES: Final = text(f"""
 SELECT customer, currency, amount_minor FROM customer_balances
-WHERE seller = current_seller() AND customer = ANY(:customers) AND amount_minor > 0
+WHERE seller = current_seller() AND customer = {_NAMED} AND amount_minor > 0
 ORDER BY customer, currency FOR UPDATE
 """)
 _MAKE_BALANCE: Final = text("""
@@ -212,7 +213,7 @@ async def document_counts(
     *, connection: AsyncConnection, customers: Sequence[str], instants: Sequence[datetime]
 ) -> dict[tuple[str, datetime], int]:
     """How many documents each customer already has for each of the due instants."""
-    parameters = {"customers": list(customers), "instants": list(instants)}
+    parameters = {"customers": joined(sorted(customers)), "instants": list(instants)}
     rows = await connection.execute(_ORDINALS, parameters)
     return {(row.customer, row.billed_at): row.documents for row in rows}
 
@@ -221,7 +222,7 @@ async def lock_balances(
     *, connection: AsyncConnection, customers: Sequence[str]
 ) -> dict[tuple[str, str], int]:
     """Credit that customers can use, in minor units by (customer, currency), locked."""
-    rows = await connection.execute(_BALANCES, {"customers": list(customers)})
+    rows = await connection.execute(_BALANCES, {"customers": joined(sorted(customers))})
     return {(row.customer, row.currency): row.amount_minor for row in rows}
 
 

@@ -8,7 +8,7 @@ import msgspec
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from engine.db import driver
+from engine.db import LISTED, driver, joined
 from invoicing.alike import Due
 from invoicing.alike_store import are_plain
 from invoicing.assembly import BilledCustomer
@@ -26,16 +26,16 @@ WHERE seller = current_seller() AND next_due_at <= $1
   AND ($5::timestamptz IS NULL OR (next_due_at, key) > ($5, $6::text))
 GROUP BY next_due_at, key ORDER BY next_due_at, key LIMIT $4
 """
-_CUSTOMERS: Final = f"""
+CUSTOMERS: Final = f"""
 SELECT c.id, c.number, c.party, c.net_terms_days, c.po_number, {COPIED.format("c")} AS copied,
   c.invoice_group IS NULL AS ungrouped
-FROM customers c WHERE c.seller = current_seller() AND c.id = ANY($1::text[])
+FROM customers c WHERE c.seller = current_seller() AND c.id = ANY({LISTED.format("$1")})
 """
 # Those of some who are due up to a place as well.
 _BEFORE: Final = """
 SELECT DISTINCT bill_to FROM due_instants
 WHERE seller = current_seller() AND (next_due_at, key) <= ($1::timestamptz, $2::text)
-  AND bill_to = ANY($3::text[])
+  AND bill_to = ANY(string_to_array($3, ','))
 """
 _USUAL: Final = """i.end_at IS NULL AND NOT i.end_is_cancellation AND i.credit_unused
       AND i.agreed_end_at IS NULL AND i.closed_at IS NULL AND i.start_is_due
@@ -51,6 +51,7 @@ _AGREED: Final = f"""ROW(s.currency, s.timezone, {INSTANT.format("s.starts_at")}
       {INSTANT.format("s.ends_at")}, {INSTANT.format("s.anchor_at")}, s.anchor_day, s.alignment,
       s.net_terms_days, {INSTANT.format("s.next_due_at")},
       {INSTANT.format("s.derived_through_at")}, {INSTANT.format("s.next_change_at")})"""
+_NAMED: Final = "CAST((SELECT {} FROM named) AS text[])"
 # Of those subscriptions $1, each the only one of its customer $2 that falls due, of which nothing
 # but its terms decides what is owed: these terms as two hashes. Everything that deriving reads of a
 # subscription is hashed, or else the subscription is told apart here. It falls due at its
@@ -58,19 +59,21 @@ _AGREED: Final = f"""ROW(s.currency, s.timezone, {INSTANT.format("s.starts_at")}
 # due, it is read as a whole for every portion of a run, and the time that takes grows with the
 # square of a seller's size.
 TERMS: Final = f"""
-WITH told AS (
+WITH named AS MATERIALIZED (
+  SELECT string_to_array($1, ',') AS subscriptions, string_to_array($2, ',') AS customers
+), told AS (
   SELECT i.subscription, string_agg(i.id, '' ORDER BY i.number) AS intervals,
     bit_xor({_INTERVAL.format(0)}) AS one,
     bit_xor({_INTERVAL.format(4)}) AS other
   FROM price_intervals i
-  WHERE i.seller = current_seller() AND i.subscription = ANY($1::text[])
+  WHERE i.seller = current_seller() AND i.subscription = ANY({_NAMED.format("subscriptions")})
   GROUP BY 1
 ), sole AS (
   SELECT s.customer, min(s.id) AS id, min(s.key) AS key, min(s.revision) AS revision,
     min(hash_record_extended({_AGREED}, 0)) AS one,
     min(hash_record_extended({_AGREED}, 1)) AS other
   FROM subscriptions s
-  WHERE s.seller = current_seller() AND s.customer = ANY($2::text[])
+  WHERE s.seller = current_seller() AND s.customer = ANY({_NAMED.format("customers")})
   GROUP BY 1 HAVING count(*) = 1 AND bool_and(s.payer IS NULL
     AND s.dirty_from_at IS NULL AND s.interim_at IS NULL AND s.spend_thresholds = '{{}}'
     AND (s.next_change_at IS NULL OR s.next_change_at > s.next_due_at)
@@ -82,13 +85,15 @@ FROM sole s JOIN told t ON t.subscription = s.id
 WHERE NOT EXISTS (SELECT FROM subscriptions o
   WHERE o.seller = current_seller() AND o.payer = s.customer
     AND o.payer = ANY(CASE WHEN EXISTS (SELECT FROM subscriptions
-      WHERE seller = current_seller() AND payer IS NOT NULL) THEN $2::text[] END))
+      WHERE seller = current_seller() AND payer IS NOT NULL) THEN {_NAMED.format("customers")} END))
 """
 # What is due is not known before it is read: of a seller who is new, or of whom much is new, the
-# planner may expect one row, and join each of many thousands with each of the others. What stands
-# in an array it knows. The other processors have the rest of the run to do.
+# planner may expect one row, and join each of many thousands with each of the others. How many are
+# named it does not see: names are looked up in an index in one pass, but for each row of a table
+# from the first to the last. The other processors have the rest of the run to do.
 _JOINING: Final = {
     "enable_nestloop": "off",
+    "enable_seqscan": "off",
     "plan_cache_mode": "force_custom_plan",
     "max_parallel_workers_per_gather": "0",
 }
@@ -281,7 +286,7 @@ async def _tell_due(
     """
     first = {row[2]: row for row in reversed(rows)}
     last = {row[2]: row for row in rows}
-    facts = {row[0]: row for row in await raw.fetch(_CUSTOMERS, list(first))} if rows else {}
+    facts = {row[0]: row for row in await raw.fetch(CUSTOMERS, joined(sorted(first)))}
     only = {
         customer: row[3]
         for customer, row in first.items()
@@ -321,7 +326,7 @@ async def _tell_due(
 async def _due_before(raw: Any, customers: Sequence[str], after: Place | None) -> frozenset[str]:
     if after is None or not customers:
         return frozenset()
-    rows = await raw.fetch(_BEFORE, after.due_at, after.key, customers)
+    rows = await raw.fetch(_BEFORE, after.due_at, after.key, joined(customers))
     return frozenset(row[0] for row in rows)
 
 
@@ -333,7 +338,7 @@ async def _find_terms(raw: Any, only: Mapping[str, str]) -> dict[str | None, Any
     known: dict[tuple[int, int], tuple[int, int]] = {}
     found: dict[str | None, Any] = {}
     for identity, key, revision, intervals, one, other in await raw.fetch(
-        TERMS, list(only.values()), list(only)
+        TERMS, joined(sorted(only.values())), joined(sorted(only))
     ):
         terms = (one, other)
         found[identity] = (identity, key, revision, intervals, known.setdefault(terms, terms))

@@ -2,10 +2,20 @@
 
 import asyncio
 
-from engine.db import driver
+import pytest
+
+from engine.db import driver, joined
 from invoicing.backtest_store import members_of
 from invoicing.posted_columns_store import members_between
-from invoicing.work_store import DUE, LIST_IN_ORDER, TERMS, Place, due_with_terms
+from invoicing.work_store import (
+    CUSTOMERS,
+    DUE,
+    JOIN_AT_ONCE,
+    LIST_IN_ORDER,
+    TERMS,
+    Place,
+    due_with_terms,
+)
 from tests.billing_world import at, shop
 
 __all__ = ["shop"]
@@ -51,15 +61,43 @@ async def test_a_list_of_many_compares_no_customer_with_each_other(shop, superus
     async with superuser.transaction():
         await superuser.execute(LIST_IN_ORDER)
         due = await planned(superuser, DUE, *LIST)
-        terms = await planned(superuser, TERMS, ["sub_1"], ["cus_1"])
     assert not any("Nested Loop" in line or "Sort" in line for line in due)
     # What is due up to the place, and all that is due beyond the limit, is not even looked at.
     (condition,) = (line for line in due if line.startswith("Index Cond: "))
     assert "ROW(next_due_at, key) > ROW(" in condition
-    # What makes a record of each row is written as a loop of one round, here and in the intervals.
-    assert sum("Nested Loop" in line for line in terms) == sum(
-        line.endswith("Result") for line in terms
+
+
+@pytest.mark.parametrize("settings", [LIST_IN_ORDER, JOIN_AT_ONCE])
+@pytest.mark.parametrize("count", [1, 5, 100_000])
+@pytest.mark.parametrize("is_stale", [True, False])
+async def test_what_is_named_is_read_by_index_and_joined_at_once(
+    shop, superuser, settings, count, is_stale
+):
+    await shop.subscribe("s", "acme")
+    if is_stale:
+        await forget_statistics(superuser)
+    else:
+        await superuser.execute("ANALYZE subscriptions, customers, price_intervals")
+    await superuser.execute("SELECT set_config('app.seller', $1, false)", str(shop.seller))
+    await superuser.execute("SET ROLE usance_app")
+    subscriptions, customers = (
+        joined([f"{prefix}_{number:06}" for number in range(count)]) for prefix in ("sub", "cus")
     )
+    async with superuser.transaction():
+        await superuser.execute(settings)
+        copied = await planned(superuser, CUSTOMERS, customers)
+        terms = await planned(superuser, TERMS, subscriptions, customers)
+    told = [line for line in copied + terms if "= ANY (" in line]
+    assert [line.partition(":")[0] for line in told] == ["Index Cond"] * 4
+    # The planner weighs no element of what it does not see.
+    assert all("cus_" not in line and "sub_" not in line for line in told)
+    assert not any("Nested Loop" in line for line in terms)
+
+
+def test_an_id_that_would_be_two_is_refused():
+    assert (joined([]), joined(["cus_1", "cus_2"])) == ("", "cus_1,cus_2")
+    with pytest.raises(ValueError, match="comma"):
+        joined(["cus_1,2"])
 
 
 async def test_the_transaction_joins_as_before_afterwards(shop, superuser):
