@@ -1,6 +1,6 @@
 """SQL of the work list: what is due or pending, and of subscriptions what decides it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -106,7 +106,7 @@ LIST_IN_ORDER: Final = "; ".join(
 _JOIN_AS_BEFORE: Final = "; ".join(
     f"SET LOCAL {name} TO DEFAULT" for name in (*_JOINING, *_IN_ORDER)
 )
-_UNTOLD: Final = (None,) * 5
+_UNTOLD: Final = (None,) * 6
 _PENDING: Final = text(f"""
 SELECT c.id, c.key, c.number, c.party, c.net_terms_days, c.po_number,
   CAST(:as_of AS timestamptz) AS due_at, {COPIED.format("c")} AS copied
@@ -284,25 +284,29 @@ async def _tell_due(
 
     Who holds one subscription has not been due before: only the others are looked for there.
     """
-    first = {row[2]: row for row in reversed(rows)}
-    last = {row[2]: row for row in rows}
-    facts = {row[0]: row for row in await raw.fetch(CUSTOMERS, joined(sorted(first)))}
-    only = {
-        customer: row[3]
-        for customer, row in first.items()
-        if row[3] and last[customer] is row and customer in facts and facts[customer][6]
-    }
-    told = await _find_terms(raw, only) if terms and only else {}
-    gone = await _due_before(raw, [each for each in first if only.get(each) not in told], after)
+    if not rows:
+        return []
+    named = joined(sorted([row[2] for row in rows]))
+    facts = {row[0]: row for row in await raw.fetch(CUSTOMERS, named)}
+    told = await _find_terms(raw, rows) if terms else {}
+    gone = await _due_before(raw, [row[2] for row in rows if row[3] not in told], after)
     # Few instants and terms are those of many.
-    instants: dict[datetime, datetime] = {}
-    found = []
-    for row in rows:
-        due_at, key, customer, _ = row
-        if first.pop(customer, None) is None or customer not in facts or customer in gone:
+    instant = rows[0][0]
+    known: dict[tuple[int, int], tuple[int, int]] = {}
+    found: list[Due] = []
+    for due_at, key, customer, only in rows:
+        fact = facts.pop(customer, None)
+        if fact is None or customer in gone:
             continue
-        _, number, party, net_terms_days, po_number, copied, _ = facts[customer]
-        subscription, contract, revision, intervals, same = told.get(only.get(customer), _UNTOLD)
+        if due_at != instant:
+            instant = due_at
+        _, number, party, net_terms_days, po_number, copied, ungrouped = fact
+        same = None
+        subscription, contract, revision, intervals, one, other = _UNTOLD
+        if ungrouped and only in told:
+            subscription, contract, revision, intervals, one, other = told[only]
+            same = (one, other)
+            same = known.setdefault(same, same)
         found.append(
             Due(
                 customer=customer,
@@ -311,7 +315,7 @@ async def _tell_due(
                 party=party,
                 net_terms_days=net_terms_days,
                 po_number=po_number,
-                due_at=instants.setdefault(due_at, due_at),
+                due_at=instant,
                 copied=copied,
                 subscription=subscription,
                 contract=contract,
@@ -330,16 +334,14 @@ async def _due_before(raw: Any, customers: Sequence[str], after: Place | None) -
     return frozenset(row[0] for row in rows)
 
 
-async def _find_terms(raw: Any, only: Mapping[str, str]) -> dict[str | None, Any]:
-    """{subscription: (itself, its key, revision, intervals, terms)} by {customer: subscription}.
+async def _find_terms(raw: Any, rows: Sequence[Any]) -> dict[str | None, Any]:
+    """{subscription: (itself, its key, revision, intervals, terms as two hashes)}.
 
-    Of those that owe by nothing but their terms.
+    Of those that are alone in a row, and owe by nothing but their terms.
     """
-    known: dict[tuple[int, int], tuple[int, int]] = {}
-    found: dict[str | None, Any] = {}
-    for identity, key, revision, intervals, one, other in await raw.fetch(
-        TERMS, joined(sorted(only.values())), joined(sorted(only))
-    ):
-        terms = (one, other)
-        found[identity] = (identity, key, revision, intervals, known.setdefault(terms, terms))
-    return found
+    subscriptions = sorted([row[3] for row in rows if row[3]])
+    customers = sorted([row[2] for row in rows if row[3]])
+    if not subscriptions:
+        return {}
+    found = await raw.fetch(TERMS, joined(subscriptions), joined(customers))
+    return {row[0]: row for row in found}

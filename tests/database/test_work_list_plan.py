@@ -184,3 +184,21 @@ async def test_who_is_due_twice_is_listed_once_when_first_due(shop):
     assert [(each.key, each.due_at) for each in due] == [("a", at("2026-01-05"))]
     assert not goes_on
     assert due[0].terms is None
+
+
+async def test_only_who_is_in_no_group_and_pays_for_nobody_else_is_told_by_its_terms(
+    shop, superuser
+):
+    for day, key in enumerate(("alone", "grouped", "paying", "paid"), 5):
+        await shop.customer(key)
+        await shop.subscribe(f"{key}1", key, starts_at=f"2026-01-{day:02}T00:00:00Z")
+    await superuser.execute("UPDATE customers SET invoice_group = 'g' WHERE key = 'grouped'")
+    payer = await superuser.fetchval("SELECT id FROM customers WHERE key = 'paying'")
+    await superuser.execute("UPDATE subscriptions SET payer = $1 WHERE key = 'paid1'", payer)
+    due, _ = await list_due(shop, limit=10)
+    told = {each.key: (each.contract, each.terms is None) for each in due}
+    assert told == {
+        "alone": ("alone1", False),
+        "grouped": (None, True),
+        "paying": (None, True),
+    }
