@@ -1,6 +1,5 @@
 """The composition root of the HTTP API: the one place that has the clock and the database."""
 
-import gc
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, Final, cast
@@ -62,7 +61,6 @@ from plans.seller_store import load_seller
 
 BODY_LIMIT_BYTES: Final = 1_000_000
 BODY_TIMEOUT_SECONDS: Final = 10
-_COLLECTED: Final = (5_000, 20, 10)
 ROUTES: Final[tuple[ControllerRouterHandler, ...]] = (
     health.get_health,
     health.get_readiness,
@@ -206,17 +204,6 @@ def create_app(
     refuse_undeclared(app)
     app.state.query_names = _query_names(app)
     return app
-
-
-def keep_what_was_started() -> None:
-    """Tell the collector that what there is now will stay; for a process that only serves.
-
-    Else it goes through all routes and tables again each time the requests under way have made
-    a quarter as many objects, and everybody waits for it.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*_COLLECTED)
 
 
 def _query_names(app: Litestar) -> dict[BaseRouteHandler, frozenset[str]]:

@@ -161,6 +161,7 @@ async def bill(
 
     Ctrl-C pauses it.
     """
+    from api.collector import keep_what_was_started
     from api.run_watch import pausable, watched
     from invoicing.end_due_credits import end_due_credits
     from invoicing.run_billing import run_billing
@@ -177,6 +178,7 @@ async def bill(
             approve=approve,
         )
 
+    keep_what_was_started()
     with watched() as report:
         finished = await pausable(
             lambda: work(report), database=database, seller=seller, through=as_of, now=now

@@ -198,6 +198,7 @@ def _go_on(
     async def do(
         database: "Database", seller: int, now: datetime
     ) -> "tuple[BillingRun, list[PostedDocument]]":
+        from api.collector import keep_what_was_started
         from api.run_watch import pausable, watched
         from invoicing.run_billing import take_up_run
 
@@ -214,6 +215,7 @@ def _go_on(
         if queue:
             return await _find(database, seller, now, run=run)
         found, _ = await _find(database, seller, now, run=run)
+        keep_what_was_started()
         with watched() as report:
             await pausable(
                 lambda: take_up_run(

@@ -70,6 +70,9 @@ async def _serve(*, running: "Runtime", role: str, address: tuple[str, int]) -> 
             if role in {"all", "api"}:
                 await _listen(running=running, database=database, address=address, stop=stop)
             else:
+                from api.collector import keep_what_was_started
+
+                keep_what_was_started()
                 click.echo("Usance works; it serves no requests.", err=True)
                 await stop.wait()
     finally:
@@ -84,7 +87,8 @@ async def _listen(
     from granian.http import HTTP1Settings
     from granian.server.embed import Server
 
-    from api.app import create_app, keep_what_was_started
+    from api.app import create_app
+    from api.collector import keep_what_was_started
     from metering.ingest import COMMIT_SECONDS
 
     host, port = address

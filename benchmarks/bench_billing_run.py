@@ -52,6 +52,7 @@ import invoicing.billing_pass
 import invoicing.derive_alike
 import invoicing.derive_portion
 import invoicing.post_alike
+from api.collector import keep_what_was_started
 from engine.db import Database, open_database
 from engine.postgres import start_or_join
 from engine.scratch import scratch_database
@@ -326,6 +327,7 @@ async def measure_all(*, dsn: str, arguments: argparse.Namespace) -> None:
         await raw.execute("CHECKPOINT")
         server, before, phases = await server_of(raw), peak_mebibytes(), Seconds()
         phases.watch()
+        keep_what_was_started()  # as every command does that bills
         begun = processor_seconds(server)
         first, run = await bill(database, seller)
         worked = [end - begin for begin, end in zip(begun, processor_seconds(server), strict=True)]

@@ -19,7 +19,8 @@ import msgspec
 import uvloop
 from granian.constants import HTTPModes, Interfaces, Loops
 
-from api.app import create_app, keep_what_was_started
+from api.app import create_app
+from api.collector import keep_what_was_started
 from engine import migrate
 from engine.db import open_database
 from plans.create_seller import create_seller
