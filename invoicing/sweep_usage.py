@@ -25,6 +25,8 @@ NEVER: Final = datetime(1, 1, 1, tzinfo=UTC)
 
 MUCH: Final = 250_000
 """Of so many events on it may pay to ask up to when each customer is billed."""
+MOST: Final = 2_000_000
+"""Of no more subscriptions: the answer takes sixteen bytes of each, for a moment several times."""
 
 
 async def sweep_usage(*, connection: AsyncConnection) -> int:
@@ -77,12 +79,14 @@ async def mark_usage(*, connection: AsyncConnection, sweep: Sweep) -> int:
     return touched
 
 
-async def _billed(connection: AsyncConnection) -> tuple[datetime, Narrowing]:
-    """Before when usage can touch anything at all, and how to tell for each customer.
+async def _billed(connection: AsyncConnection) -> tuple[datetime, Narrowing | None]:
+    """Before when usage can touch anything at all, and how to tell for each customer, if at all.
 
     To ask that of all subscriptions takes less than to look for as many customers with usage.
     """
     until, subscriptions = await derived_until(connection=connection)
+    if subscriptions > MOST:
+        return until or NEVER, None
     read = partial(derived_instants, connection=connection)
     return until or NEVER, Narrowing(events=max(subscriptions, MUCH), read=read)
 
