@@ -162,6 +162,8 @@ def chunks_of(
     while begin < len(due):
         part = due[begin:end]
         some = [found[each.customer] for each in part if each.customer in found]
-        chunks.append(Chunk(due=part, sheaf=sheaf.between(begin, end), derived=some))
+        # A portion may be cut short of its sheaf: what lies beyond is derived again with the next.
+        mine = sheaf.between(begin, begin + len(part))
+        chunks.append(Chunk(due=part, sheaf=mine, derived=some))
         begin, end = end, end + size
     return chunks

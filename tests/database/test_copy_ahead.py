@@ -290,3 +290,17 @@ async def test_runs_and_previews_at_once_do_not_wait_for_each_other_for_ever(sho
     numbers = await shop.rows("SELECT min(sequence), max(sequence), count(*) FROM invoices")
     assert numbers == [(1, 2 * CUSTOMERS, 2 * CUSTOMERS)]
     assert await violations(database_url) == []
+
+
+async def test_a_portion_cut_short_of_its_chunks_is_posted_as_it_is(database, make_seller):
+    """The first falls due again before others do once: a portion ends in the middle of a chunk."""
+    portions = Portions(first=8, most=8, chunk=5, few=0)
+    async with open_shop(database, await make_seller()) as shop:
+        await shop.publish(plan(SEATS, TIERS))
+        for number in range(8):
+            start = f"2026-01-{1 + 5 * number:02d}" if number < 6 else f"2026-02-0{number - 3}"
+            await shop.customer(f"c{number}")
+            await shop.subscribe(f"s{number}", f"c{number}", starts_at=f"{start}T00:00:00+00:00")
+        await shop.bill(at("2026-02-20"), portions=portions)
+        assert await shop.one("SELECT count(*) FROM invoices") == 12
+        assert await shop.one("SELECT count(*) FROM run_fallbacks") == 0
