@@ -17,7 +17,8 @@ from invoicing.store import (
     touch_subscriptions,
 )
 from metering.alert_store import has_alerts, mark_customers
-from metering.measure import Narrowing, earliest_usage
+from metering.earliest import Narrowing
+from metering.measure import earliest_usage
 from metering.store import is_inbox_empty, take_inbox
 
 NEVER: Final = datetime(1, 1, 1, tzinfo=UTC)

@@ -1,8 +1,9 @@
 """Each customer's earliest event, of events that come by the page. Pure and vectorised."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -130,3 +131,10 @@ def _searched(parts: Sequence[tuple[_Ints, _Ints]]) -> tuple[_Ints, _Ints]:
     first = np.flatnonzero(np.append(True, customers[1:] != customers[:-1]))
     times = np.concatenate([time for _, time in parts])[order]
     return customers[first], np.minimum.reduceat(times, first)
+
+
+class Narrowing(msgspec.Struct, frozen=True, kw_only=True):
+    """Until when usage counts for each customer, to be read once more than `events` were found."""
+
+    events: int
+    read: Callable[[], Awaitable[Instants]]

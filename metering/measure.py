@@ -1,6 +1,6 @@
 """Verb: measure what meters counted, exactly, from the columns of stored batches."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -20,7 +20,7 @@ from metering.aggregation import (
 )
 from metering.columns import kept_dimensions
 from metering.dimensions import Combinations
-from metering.earliest import Earliest, Instants
+from metering.earliest import Earliest, Narrowing
 from metering.kept_usage import KeptUsage, may_keep, shortened
 from metering.model import EventUsage, GroupedUsage, Measured, Windows
 from metering.tallies import Spans, finished, running_aggregate
@@ -373,13 +373,6 @@ async def sweep_inbox(
     """
     taken = await store.take_inbox(connection=connection, take=take)
     return await earliest_usage(connection=connection, taken=taken)
-
-
-class Narrowing(msgspec.Struct, frozen=True, kw_only=True):
-    """Until when usage counts for each customer, to be read once more than `events` were found."""
-
-    events: int
-    read: Callable[[], Awaitable[Instants]]
 
 
 async def earliest_usage(
