@@ -1,12 +1,17 @@
 """Columns as PostgreSQL's binary COPY format, without a loop over rows."""
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.ids import unix_micros
+
+SINCE: Final = unix_micros(datetime(2000, 1, 1, tzinfo=UTC))
+"""From when on PostgreSQL counts the microseconds of an instant."""
 _HEADER: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _TRAILER: Final = b"\xff\xff"
 _NULL: Final = -1
@@ -110,6 +115,15 @@ def numerics(nanos: _Ints) -> Ragged:
     content[:, 4:] = np.take_along_axis(digits, places, axis=1)
     lengths = (8 + 2 * (end - begin)).astype(np.int32)
     return Ragged(content=content.view(np.uint8).reshape(count, 20), lengths=lengths)
+
+
+def decode_words(content: bytes | None, *, columns: int) -> list[_Ints]:
+    """Columns of 64 bits, out of what `int8send` and `timestamptz_send` gave, row after row.
+
+    None is no row. Timestamps come as microseconds since 2000.
+    """
+    words = np.frombuffer(content or b"", dtype=">i8").reshape(-1, columns).astype(np.int64)
+    return list(words.T)
 
 
 def decode_copy(content: bytes, *, columns: int) -> list[_Ints]:

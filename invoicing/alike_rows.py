@@ -4,14 +4,14 @@ Column for column these are the rows that `rows` writes for a plain invoice.
 """
 
 from collections.abc import Sequence
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Final
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.columns import Column, Ragged, encode_copy, nulls, numerics, same, texts
+from engine.columns import SINCE, Column, Ragged, encode_copy, nulls, numerics, same, texts
 from engine.id_columns import IdColumns
 from engine.ids import unix_micros
 from engine.journal import ACCOUNTS_RECEIVABLE, CONTRACT_BALANCE
@@ -20,7 +20,6 @@ from invoicing.charges import Charge
 from invoicing.model import Reason
 from invoicing.rows import COLUMNS
 
-_SINCE: Final = unix_micros(datetime(2000, 1, 1, tzinfo=UTC))
 _FIRST_DAY: Final = date(2000, 1, 1)
 _DAY_MICROS: Final = 86_400_000_000
 _Ints = NDArray[np.int64]
@@ -116,12 +115,12 @@ def _terms_days(agreed: int | None, customers: int | None, default: int) -> int:
 
 
 def _instants(values: Sequence[datetime]) -> _Ints:
-    known = {at: unix_micros(at) - _SINCE for at in set(values)}
+    known = {at: unix_micros(at) - SINCE for at in set(values)}
     return np.array([known[at] for at in values], dtype=np.int64)
 
 
 def _instant(at: datetime, count: int) -> _Ints:
-    return np.full(count, unix_micros(at) - _SINCE, dtype=np.int64)
+    return np.full(count, unix_micros(at) - SINCE, dtype=np.int64)
 
 
 def _picked(column: Column, of: _Ints) -> Column:

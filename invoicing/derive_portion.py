@@ -41,18 +41,14 @@ class Stretch(msgspec.Struct, frozen=True, kw_only=True):
             due_by = min(due_by, portion.following - INSTANT)
         return msgspec.structs.replace(self, due_by=due_by, limit=limit, after=portion.last)
 
-    def usage_ahead(self, kept: KeptUsage, portions: Portions | None) -> UsageAhead:
-        """What is kept of the usage, and how much more is, from the begin of the stretch on.
+    def usage_ahead(self, kept: KeptUsage, *, most: int) -> UsageAhead:
+        """What is kept of the usage, and of how many at `most` it may be, from its begin on.
 
-        Nothing where no more is due, which no portions tell, or where it is of those who are named.
+        No more where those wanted are named, or where this stretch has as many itself.
         """
-        most = 0 if portions is None or self.customers is not None else portions.expected
-        return UsageAhead(
-            kept=kept,
-            due_by=self.due_by,
-            after=self.after,
-            most=most if most > self.limit else 0,
-        )
+        more = self.customers is None and most > self.limit
+        most = most if more else 0
+        return UsageAhead(kept=kept, due_by=self.due_by, after=self.after, most=most)
 
 
 class Portion(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,13 +84,16 @@ async def derive_portion(
     """
     book = PriceBook()
     due, goes_on = await due_in(connection=connection, stretch=stretch)
+    ahead = None
+    if kept is not None:
+        ahead = stretch.usage_ahead(kept, most=portions.expected if goes_on else 0)
     sheaf = await derive_alike(
         connection=connection,
         seller=seller,
         due=due,
         book=book,
         few=portions.few,
-        ahead=None if kept is None else stretch.usage_ahead(kept, portions if goes_on else None),
+        ahead=ahead,
     )
     if sheaf is None and alike_only:
         return None

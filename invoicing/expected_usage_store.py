@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from engine.columns import SINCE, decode_words
 from engine.db import driver
-from engine.ids import unix_micros
-from invoicing.work_store import Place
+from invoicing.work_store import JOIN_AS_BEFORE, LIST_IN_ORDER, Place
 
 # A row of 24 bytes each: of many thousands a row of a result costs more than all that is in it.
 # Tables are read by what is named, as for the terms of a portion. A subscription that another
@@ -30,16 +30,6 @@ FROM subscriptions s JOIN customers c ON c.seller = current_seller() AND c.id = 
 WHERE s.seller = current_seller() AND s.id = ANY((SELECT subscriptions FROM due)::text[])
   AND c.id = ANY((SELECT customers FROM due)::text[]) AND s.payer IS NULL
 """
-# The order of the index, and no further than is wanted; how many that are the planner may not know.
-_SETTINGS: Final = {
-    "enable_nestloop": "off",
-    "enable_sort": "off",
-    "plan_cache_mode": "force_custom_plan",
-    "max_parallel_workers_per_gather": "0",
-}
-LIST_AT_ONCE: Final = "; ".join(f"SET LOCAL {name} = {value}" for name, value in _SETTINGS.items())
-_LIST_AS_BEFORE: Final = "; ".join(f"SET LOCAL {name} TO DEFAULT" for name in _SETTINGS)
-_SENT_FROM: Final = unix_micros(datetime.fromisoformat("2000-01-01T00:00:00Z"))
 _Ints = NDArray[np.int64]
 
 
@@ -53,8 +43,8 @@ async def list_expected(
     """
     raw = await driver(connection)
     place = (None, None) if after is None else (after.due_at, after.key)
-    await raw.execute(LIST_AT_ONCE)
-    told = await raw.fetchval(EXPECTED, due_by, *place, limit) or b""
-    await raw.execute(_LIST_AS_BEFORE)
-    columns = np.frombuffer(told, dtype=">i8").reshape(-1, 3).astype(np.int64)
-    return columns[:, 0], columns[:, 1] + _SENT_FROM, columns[:, 2] + _SENT_FROM
+    await raw.execute(LIST_IN_ORDER)
+    told = await raw.fetchval(EXPECTED, due_by, *place, limit)
+    await raw.execute(JOIN_AS_BEFORE)
+    customer, start, end = decode_words(told, columns=3)
+    return customer, start + SINCE, end + SINCE

@@ -6,13 +6,10 @@ from typing import Final
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from engine.columns import decode_copy
+from engine.columns import SINCE, decode_copy
 from engine.db import driver
 from invoicing.posted_columns import PostedColumns
 from invoicing.terms_store import INSTANT, INTERVAL
-
-_EPOCH_MICROS: Final = 946_684_800_000_000
-"""From 1970 to 2000, from where PostgreSQL counts."""
 
 _CUSTOMERS: Final = """
 SELECT max(number) FROM (
@@ -97,7 +94,7 @@ async def posted_between(*, connection: AsyncConnection, after: int, last: int) 
     return PostedColumns(
         place=place,
         number=number,
-        start_micros=start + _EPOCH_MICROS,
+        start_micros=start + SINCE,
         amount_minor=amount,
         grouped=grouped,
         quantity_nanos=nanos,

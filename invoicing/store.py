@@ -1,22 +1,18 @@
 """SQL of billing: what is posted, numbers, and the bulk writing of documents."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final
 
 import msgspec
-import numpy as np
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from engine.columns import SINCE, decode_words
 from engine.db import LISTED, copy_rows, joined, loading
-from engine.ids import unix_micros
 from invoicing.loss_store import losses_left
 from invoicing.settlement import OpenInvoice
 from metering.earliest import Instants
-
-_WIRE_EPOCH: Final = unix_micros(datetime(2000, 1, 1, tzinfo=UTC))
-"""What PostgreSQL counts microseconds from."""
 
 _NEXT_DUE: Final = text("""
 SELECT min(next_due_at) FROM due_instants
@@ -192,8 +188,8 @@ async def derived_instants(*, connection: AsyncConnection) -> Instants:
     Whoever pays. Customers with nothing derived are left out.
     """
     pairs: bytes | None = (await connection.execute(_INSTANTS)).scalar_one()
-    columns = np.frombuffer(pairs or b"", dtype=">i8").reshape(-1, 2).astype(np.int64)
-    return Instants(customers=columns[:, 0], micros=columns[:, 1] + _WIRE_EPOCH)
+    customers, micros = decode_words(pairs, columns=2)
+    return Instants(customers=customers, micros=micros + SINCE)
 
 
 async def touch_subscriptions(

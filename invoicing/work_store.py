@@ -103,7 +103,7 @@ JOIN_AT_ONCE: Final = "; ".join(f"SET LOCAL {name} = {value}" for name, value in
 LIST_IN_ORDER: Final = "; ".join(
     f"SET LOCAL {name} = {value}" for name, value in (_JOINING | _IN_ORDER).items()
 )
-_JOIN_AS_BEFORE: Final = "; ".join(
+JOIN_AS_BEFORE: Final = "; ".join(
     f"SET LOCAL {name} TO DEFAULT" for name in (*_JOINING, *_IN_ORDER)
 )
 _UNTOLD: Final = (None,) * 6
@@ -264,7 +264,7 @@ async def _find_due(
         if found or not goes_on:
             break
         place = Place(due_at=rows[-1][0], key=rows[-1][1])  # all of these were due before
-    await raw.execute(_JOIN_AS_BEFORE)
+    await raw.execute(JOIN_AS_BEFORE)
     return found, goes_on
 
 

@@ -9,11 +9,11 @@ import pytest
 
 from engine.db import PATIENT, open_database
 from invoicing import expect_usage
-from invoicing.expected_usage_store import EXPECTED, LIST_AT_ONCE, list_expected
+from invoicing.expected_usage_store import EXPECTED, list_expected
 from invoicing.portions import Portions
 from invoicing.run_billing import run_billing
 from invoicing.sweep_usage import sweep_usage
-from invoicing.work_store import Place
+from invoicing.work_store import LIST_IN_ORDER, Place
 from metering import block_store
 from metering.intake import micros_of
 from metering.kept_usage import KeptUsage
@@ -336,7 +336,7 @@ async def test_what_is_expected_is_read_off_the_work_list(shop, superuser):
     await superuser.execute("SELECT set_config('app.seller', $1, false)", str(shop.seller))
     await superuser.execute("SET ROLE usance_app")
     async with superuser.transaction():
-        await superuser.execute(LIST_AT_ONCE)
+        await superuser.execute(LIST_IN_ORDER)
         lines = await planned(superuser, EXPECTED, due_by, at("2026-01-05"), "d4", 9)
     assert not any("Nested Loop" in line or "Sort" in line for line in lines)
     assert any(
