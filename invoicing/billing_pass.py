@@ -252,7 +252,7 @@ class BillingPass:
                 chunk = chunks.popleft()
                 begun = await self.ahead.take(chunk) if self.portions.ahead else None
                 if begun is not None:
-                    self.ahead.begin(chunks[0] if chunks else self.next.first_chunk(), begun)
+                    self.ahead.begin([*chunks, *self.next.chunks()], begun)
                 await self._post_chunk(chunk, begun, sweeps)
         except BaseException:
             await self.ahead.drop()

@@ -9,10 +9,12 @@ chunk is posted in a transaction of its own.
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Awaitable, Sequence
 from contextlib import AsyncExitStack, suppress
 from datetime import datetime
 from functools import partial
+from itertools import takewhile
 from typing import Final
 
 import msgspec
@@ -28,6 +30,9 @@ from invoicing.store import share_billing
 from plans.model import Seller
 
 _log: Final = logging.getLogger("usance.billing")
+CHUNKS: Final = 2
+"""So many lie ahead of the one that is posted."""
+_SPARE: Final = 2
 _FREE: Final = frozenset({"line_items", "journal_entries", "postings"})
 """Tables whose rows neither are numbered nor told to anybody in turn."""
 
@@ -50,8 +55,20 @@ class Begun(msgspec.Struct, frozen=True, kw_only=True):
                 raise _GivenUpError
 
 
+class _Ahead(msgspec.Struct, frozen=True, kw_only=True):
+    """A chunk ahead, its outlook where that is known, and the task that copies it."""
+
+    chunk: Chunk
+    outlook: Outlook | None
+    copying: asyncio.Task[Begun]
+
+
 class CopyAhead:
-    """At most one chunk ahead, and the task that copies of it what can be copied."""
+    """At most two chunks ahead, and the tasks that copy of them what can be copied.
+
+    One is copied after the other, so that none waits for rows of one after it; while one lies there
+    or waits for its turn the server has the next.
+    """
 
     def __init__(
         self, *, database: Database, number: int, seller: Seller, run: str, as_of: datetime
@@ -62,37 +79,40 @@ class CopyAhead:
         self._number = number
         self._run = run
         self._as_of = as_of
-        self._copying: asyncio.Task[Begun] | None = None
+        self._ahead: deque[_Ahead] = deque()
         self._is_failure_told = False
 
-    def begin(self, chunk: Chunk | None, before: Begun | None = None) -> None:
-        """Begin with a chunk, where it is nothing but a sheaf and a connection is to spare.
+    def begin(self, chunks: Sequence[Chunk], before: Begun | None = None) -> None:
+        """Begin with the next chunks that are not begun, where connections are to spare.
 
-        `before` is the chunk that is posted meanwhile; without one it is the next.
+        As long as they are nothing but a sheaf. `before` is the chunk that is posted meanwhile;
+        without one only the first is begun, whose numbers are not known before it asks.
         """
-        assert self._copying is None, "whoever began with one takes or drops it"
-        if chunk is None or chunk.derived or not chunk.documents or self._database.spare < 2:
-            return
-        outlook = None
-        if before is not None:
-            foreseen = before.written.outlook
-            outlook = msgspec.structs.replace(
-                foreseen, sequence=foreseen.sequence + before.written.chunk.documents
-            )
-        self._copying = asyncio.create_task(self._copy(chunk, outlook))
+        outlook = None if before is None else _after(before.written.chunk, before.written.outlook)
+        previous: _Ahead | None = None
+        for place, chunk in enumerate(takewhile(_is_plain, chunks[:CHUNKS])):
+            if place == len(self._ahead):
+                if self._database.spare < _SPARE + place or (place and outlook is None):
+                    return
+                copying = self._copy(chunk, outlook, previous)
+                self._ahead.append(
+                    _Ahead(chunk=chunk, outlook=outlook, copying=asyncio.create_task(copying))
+                )
+            previous = self._ahead[place]
+            outlook = None if previous.outlook is None else _after(chunk, previous.outlook)
 
     async def take(self, chunk: Chunk) -> Begun | None:
         """The chunk, begun now where it was not; None where that cannot be, or failed."""
-        if self._copying is None:
-            self.begin(chunk)
-        copying = self._copying
-        if copying is None:
+        if not self._ahead:
+            self.begin([chunk])
+        if not self._ahead:
             return None
+        copying = self._ahead[0].copying
         await asyncio.wait({copying})
         if not copying.cancelled() and copying.exception() is None:
             begun = copying.result()
             if begun.written.chunk is chunk:
-                self._copying = None
+                self._ahead.popleft()
                 return begun
         elif not copying.cancelled() and not self._is_failure_told:
             self._is_failure_told = True
@@ -103,41 +123,60 @@ class CopyAhead:
 
     async def drop(self) -> None:
         """Roll back what was begun; nothing is being copied afterwards."""
-        copying, self._copying = self._copying, None
-        if copying is None:
-            return
-        # Whoever is cancelled here, even twice, leaves no transaction that nobody ends.
-        await asyncio.shield(asyncio.create_task(_dropped(copying)))
+        tasks = [each.copying for each in self._ahead]
+        self._ahead.clear()
+        if tasks:
+            # Whoever is cancelled here, even twice, leaves no transaction that nobody ends.
+            await asyncio.shield(asyncio.create_task(_dropped(tasks)))
 
-    async def _copy(self, chunk: Chunk, outlook: Outlook | None) -> Begun:
+    async def _copy(self, chunk: Chunk, outlook: Outlook | None, previous: _Ahead | None) -> Begun:
+        tables = None if outlook is None else self._write(chunk, outlook)
+        if previous is not None:
+            await asyncio.wait({previous.copying})
+            previous.copying.result()  # or what was in its way
         async with AsyncExitStack() as stack:
             connection = await stack.enter_async_context(
                 self._database.transaction(seller=self._number)
             )
             await share_billing(connection=connection)
-            if outlook is None:
+            if outlook is None or tables is None:
                 outlook = await outlook_of(
                     connection=connection, seller=self.seller, as_of=self._as_of
                 )
-            tables = await asyncio.get_running_loop().run_in_executor(
-                None,
-                partial(write, seller=self.seller, run=self._run, chunk=chunk, outlook=outlook),
-            )
-            free = [table for table in tables if table[0] in _FREE]
+                tables = self._write(chunk, outlook)
+            rows = await tables
+            free = [table for table in rows if table[0] in _FREE]
             await copy_encoded(connection=connection, tables=free)
-            left = [table for table in tables if table[0] not in _FREE]
+            left = [table for table in rows if table[0] not in _FREE]
             return Begun(
                 written=Written(chunk=chunk, outlook=outlook, tables=left),
                 connection=connection,
                 transaction=stack.pop_all(),
             )
 
+    def _write(self, chunk: Chunk, outlook: Outlook) -> Awaitable[list[Table]]:
+        """The rows of a chunk, written beside everything else."""
+        work = partial(write, seller=self.seller, run=self._run, chunk=chunk, outlook=outlook)
+        return asyncio.get_running_loop().run_in_executor(None, work)
 
-async def _dropped(copying: asyncio.Task[Begun]) -> None:
-    copying.cancel()
-    await asyncio.wait({copying})
-    if not copying.cancelled() and copying.exception() is None:
-        await copying.result().give_up()
+
+def _is_plain(chunk: Chunk) -> bool:
+    """Whether it is nothing but a sheaf, of which something is owed."""
+    return not chunk.derived and bool(chunk.documents)
+
+
+def _after(chunk: Chunk, outlook: Outlook) -> Outlook:
+    """The outlook of what is posted after a chunk."""
+    return msgspec.structs.replace(outlook, sequence=outlook.sequence + chunk.documents)
+
+
+async def _dropped(tasks: Sequence[asyncio.Task[Begun]]) -> None:
+    for copying in tasks:
+        copying.cancel()
+    await asyncio.wait(tasks)
+    for copying in reversed(tasks):
+        if not copying.cancelled() and copying.exception() is None:
+            await copying.result().give_up()
 
 
 def write(*, seller: Seller, run: str, chunk: Chunk, outlook: Outlook) -> list[Table]:

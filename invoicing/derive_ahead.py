@@ -6,7 +6,7 @@ it does for all that was derived before its transaction.
 """
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import Any
 
 from invoicing.blame import is_of_an_account
@@ -25,13 +25,13 @@ class DeriveAhead:
         assert self._deriving is None
         self._deriving = asyncio.create_task(deriving)
 
-    def first_chunk(self) -> Chunk | None:
-        """The first chunk of the portion, where that is derived by now."""
+    def chunks(self) -> Sequence[Chunk]:
+        """The chunks of the portion, where that is derived by now."""
         deriving = self._deriving
         if deriving is None or not deriving.done() or deriving.cancelled():
-            return None
+            return ()
         portion = None if deriving.exception() else deriving.result()
-        return portion.chunks[0] if portion is not None and portion.chunks else None
+        return () if portion is None else portion.chunks
 
     async def take(self) -> Portion | None:
         """The portion; None where none was begun, or an account is in its way.

@@ -1,15 +1,15 @@
 """Verb: measure what meters counted, exactly, from the columns of stored batches."""
 
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from metering import block_store, store
+from metering import store
 from metering.aggregation import (
     Block,
     PairNumbers,
@@ -25,10 +25,9 @@ from metering.kept_usage import KeptUsage, may_keep, shortened
 from metering.model import EventUsage, GroupedUsage, Measured, Windows
 from metering.tallies import Spans, finished, running_aggregate
 from metering.values import Quantities
-from metering.window_index import WindowIndex
-from plans.model import Aggregation, Meter
+from metering.windowed_events import Sought, since_of
+from plans.model import Meter
 
-_EVER_MICROS: Final = -(2**62)
 _Ints = NDArray[np.int64]
 _Result = tuple[_Ints, Quantities, int]
 """(lines, mantissa, digits)."""
@@ -90,15 +89,19 @@ class _Reading(msgspec.Struct, frozen=True, kw_only=True):
         """(mantissa, digits) of some of the windows."""
         aggregate = running_aggregate(meter=self.meter, spans=_spans(self.windows, lines))
         aggregate.grow(lines=len(lines))
-        async for block, line, position in _find(
+        sought = Sought(
             connection=self.connection,
             meter=self.meter,
             windows=self.windows,
             lines=lines,
-            since=_since(self.meter, self.windows, lines),
+            since=since_of(self.meter, self.windows, lines),
             subjects=self.subjects,
-        ):
+        )
+
+        def add(block: Block, line: _Ints, position: _Ints) -> None:
             aggregate.add(line=line, span=line, position=position, block=block)
+
+        await sought.count(add)
         return finished(meter=self.meter, aggregate=aggregate)
 
 
@@ -156,15 +159,15 @@ async def measure_groups(
         combinations = Combinations(kept=kept_dimensions(meter), wanted=names)
         pairs = PairNumbers()
         aggregate = running_aggregate(meter=meter, spans=_spans(windows, lines))
-        async for block, line, position in _find(
+        async for block, line, position in Sought(
             connection=connection,
             meter=meter,
             windows=windows,
             lines=lines,
-            since=_since(meter, windows, lines),
+            since=since_of(meter, windows, lines),
             subjects=subjects,
             combinations=combinations,
-        ):
+        ).find():
             assert block.combination is not None
             pair = pairs.find(line=line, combination=block.combination[position])
             aggregate.grow(lines=len(pairs))
@@ -213,7 +216,7 @@ async def measure_events(
     for meter, names, lines in _alike(meters=meters, windows=windows, dimensions=dimensions):
         combinations = Combinations(kept=kept_dimensions(meter), wanted=names)
         found: list[_Part] = []
-        async for block, line, position in _find(
+        async for block, line, position in Sought(
             connection=connection,
             meter=meter,
             windows=windows,
@@ -221,7 +224,7 @@ async def measure_events(
             since=windows.start_micros[lines],
             subjects=subjects,
             combinations=combinations,
-        ):
+        ).find():
             found.append(_values(block, line=lines[line], position=position))
             times.append(block.time_micros[position])
             batches.append(block.batch[position])
@@ -270,73 +273,10 @@ def _alike(
         yield meters[number], names, np.array(lines, dtype=np.int64)
 
 
-async def _find(
-    *,
-    connection: AsyncConnection,
-    meter: Meter,
-    windows: Windows,
-    lines: _Ints,
-    since: _Ints,
-    subjects: store.SubjectNumbers,
-    combinations: Combinations | None = None,
-) -> AsyncIterator[tuple[Block, _Ints, _Ints]]:
-    """(block, places among `lines`, positions in the block) of a meter's events in windows.
-
-    Those from `since` on; an empty window has none.
-    """
-    index, reach = _indexed(windows, lines, since)
-    if reach is None:
-        return
-    closes = None if windows.closes_micros is None else windows.closes_micros[lines]
-    async for block in block_store.stream_blocks(
-        connection=connection,
-        meter=meter,
-        customers=reach[0],
-        start_micros=reach[1],
-        end_micros=reach[2],
-        subjects=subjects,
-        combinations=combinations,
-    ):
-        for line, position in index.find(customer=block.customer, time_micros=block.time_micros):
-            if closes is None or block.received_micros is None:
-                yield block, line, position
-                continue
-            in_time = block.received_micros[position] < closes[line]
-            yield block, line[in_time], position[in_time]
-
-
-def _indexed(
-    windows: Windows, lines: _Ints, since: _Ints
-) -> tuple[WindowIndex, tuple[tuple[int, int], int, int] | None]:
-    """The windows of lines, and between which customers and instants they lie; None if nowhere.
-
-    On its own, so that the columns it is made of are not held while events are read.
-    """
-    end = windows.end_micros[lines]
-    real = windows.start_micros[lines] < end
-    start = np.where(real, since, end)
-    index = WindowIndex(customer=windows.customer[lines], start_micros=start, end_micros=end)
-    if not bool(np.any(real)):
-        return index, None
-    known = windows.customer[lines][real]
-    customers = int(known.min()), int(known.max())
-    return index, (customers, int(start[real].min()), int(end[real].max()))
-
-
 def _spans(windows: Windows, lines: _Ints) -> Spans:
     start, end = windows.start_micros[lines], windows.end_micros[lines]
     whole = end - start if windows.whole_micros is None else windows.whole_micros[lines]
     return Spans(start=start, end=end, whole=np.maximum(whole, 1))
-
-
-def _since(meter: Meter, windows: Windows, lines: _Ints) -> _Ints:
-    """From when on events count for each window: for a level, from before it begins."""
-    start = windows.start_micros[lines]
-    if meter.aggregation is not Aggregation.WEIGHTED_SUM:
-        return start
-    if meter.carry_over:
-        return np.full(len(lines), _EVER_MICROS, dtype=np.int64)
-    return start if windows.since_micros is None else np.minimum(start, windows.since_micros[lines])
 
 
 def _rows(parts: Sequence[_Part]) -> tuple[_Ints, _Ints, tuple[tuple[str, ...], ...]]:

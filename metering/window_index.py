@@ -7,7 +7,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 _DENSE_MINIMUM: Final = 4_000_000
+_CLOSE: Final = 2
+"""So many numbers a customer, at most, lie side by side."""
 _Ints = NDArray[np.int64]
+
+
+class _Side:
+    """Windows of customers whose numbers lie close together, one each: looked up by the number.
+
+    With a place at either end for all the customers beyond, into whose windows nothing falls.
+    """
+
+    def __init__(self, *, line: _Ints, customer: _Ints, start: _Ints, end: _Ints) -> None:
+        self._before = int(customer[0]) - 1
+        size = int(customer[-1]) - self._before + 2
+        place = customer - self._before
+        self._start = np.full(size, np.iinfo(np.int64).max)
+        self._end = np.full(size, np.iinfo(np.int64).min)
+        self._line = np.zeros(size, dtype=np.int64)
+        self._start[place], self._end[place], self._line[place] = start, end, line
+
+    def find(self, *, customer: _Ints, time_micros: _Ints) -> tuple[_Ints, _Ints]:
+        """(lines, positions) of the events that fall into a window."""
+        place = customer - self._before
+        begun = self._start.take(place, mode="clip") <= time_micros
+        positions = np.flatnonzero(begun & (time_micros < self._end.take(place, mode="clip")))
+        return self._line.take(place.take(positions)), positions
 
 
 class _Layer:
@@ -94,6 +119,12 @@ def _layer_numbers(customer: _Ints, start: _Ints, end: _Ints) -> _Ints:
     return layer
 
 
+def _are_side_by_side(customer: _Ints) -> bool:
+    """Whether each of these (sorted) comes once, and most of the numbers between are there."""
+    span = int(customer[-1]) - int(customer[0]) + 1
+    return span <= _CLOSE * len(customer) and bool(np.all(customer[1:] != customer[:-1]))
+
+
 class WindowIndex:
     """The windows of one meter, found by customer and time. Windows may overlap."""
 
@@ -103,11 +134,12 @@ class WindowIndex:
         order = real[np.lexsort((end_micros[real], start_micros[real], customer[real]))]
         who, opens, closes = customer[order], start_micros[order], end_micros[order]
         number = _layer_numbers(who, opens, closes)
-        self._layers: list[_Layer] = []
+        self._layers: list[_Layer | _Side] = []
         for each in range(int(number.max(initial=-1)) + 1):
             mine = slice(None) if not bool(number.any()) else np.flatnonzero(number == each)
+            kind = _Side if _are_side_by_side(who[mine]) else _Layer
             self._layers.append(
-                _Layer(line=order[mine], customer=who[mine], start=opens[mine], end=closes[mine])
+                kind(line=order[mine], customer=who[mine], start=opens[mine], end=closes[mine])
             )
 
     def find(self, *, customer: _Ints, time_micros: _Ints) -> Iterator[tuple[_Ints, _Ints]]:

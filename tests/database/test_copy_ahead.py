@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from engine.db import PATIENT, open_database
+from invoicing import copy_ahead
 from invoicing.issue_invoice import issue_invoice
 from invoicing.one_off import OneOffDraft
 from invoicing.portions import Portions
@@ -29,6 +30,8 @@ WHERE locktype = 'advisory' AND mode = 'ShareLock'
   AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
 """
 ALONE = SHARED.replace("ShareLock", "ExclusiveLock")
+THERE = (1 + copy_ahead.CHUNKS, 0)
+LYING = (1, copy_ahead.CHUNKS)
 OPEN = """
 SELECT count(*) FROM pg_stat_activity
 WHERE datname = current_database() AND xact_start IS NOT NULL AND pid <> pg_backend_pid()
@@ -59,7 +62,7 @@ async def fill(shop):
 
 
 class Held:
-    """A run that posts its first chunk, and waits for a lock: the second lies there as well."""
+    """A run that posts its first chunk, and waits for a lock: two more lie there as well."""
 
     def __init__(self, run, holder, transaction):
         self.run, self._holder, self._transaction = run, holder, transaction
@@ -84,7 +87,7 @@ async def held_run(shop, database_url):
     await holder.execute("SELECT FROM number_series FOR UPDATE")
     held = Held(asyncio.create_task(shop.bill(FEBRUARY, portions=SMALL)), holder, transaction)
     try:
-        await held.until(SHARED, 2, 0)
+        await held.until(SHARED, *THERE)
         yield held
     finally:
         await holder.close()
@@ -145,12 +148,63 @@ async def test_an_invoice_by_hand_takes_its_turn_and_its_number(shop, database_u
         await held.let_go()
         await by_hand
         assert (await held.run).documents == CUSTOMERS
-    # It came after the two chunks that lay there, and before what shared the lock later.
+    # It came after the chunks that lay there, and before what shared the lock later.
     place = await shop.one("SELECT sequence FROM invoices WHERE total_minor = 300")
-    assert place == CUSTOMERS + 2 * SMALL.chunk + 1
+    assert place == CUSTOMERS + THERE[0] * SMALL.chunk + 1
     numbers = await shop.rows("SELECT min(sequence), max(sequence), count(*) FROM invoices")
     assert numbers == [(1, 2 * CUSTOMERS + 1, 2 * CUSTOMERS + 1)]
     assert await shop.one("SELECT count(*) FROM run_fallbacks") == 0
+    assert await violations(database_url) == []
+
+
+class Written:
+    """The first number of each chunk whose rows are written, and how many it has."""
+
+    def __init__(self, monkeypatch):
+        self.calls, write = [], copy_ahead.write
+
+        def watched(**arguments):
+            chunk = arguments["chunk"]
+            if arguments["outlook"].sequence > CUSTOMERS:  # not of the run before
+                self.calls.append((arguments["outlook"].sequence, chunk.documents))
+            return write(**arguments)
+
+        monkeypatch.setattr(copy_ahead, "write", watched)
+
+
+async def test_the_rows_of_each_chunk_are_written_once(shop, monkeypatch):
+    await fill(shop)
+    written = Written(monkeypatch)
+    await shop.bill(FEBRUARY, portions=SMALL)
+    first, last = CUSTOMERS + 1, 2 * CUSTOMERS
+    assert sorted(written.calls) == [(each, 2) for each in range(first, last, SMALL.chunk)]
+
+
+async def test_rows_are_written_as_soon_as_their_numbers_are_foreseen(
+    shop, database_url, monkeypatch
+):
+    written = Written(monkeypatch)
+    async with held_run(shop, database_url) as held:
+        await held.until(LIES_THERE, *LYING)
+        assert [first for first, _ in written.calls] == [CUSTOMERS + n for n in (1, 3, 5)]
+        await held.let_go()
+        await held.run
+
+
+async def test_rows_with_numbers_that_were_taken_meanwhile_are_written_anew(
+    shop, database_url, monkeypatch
+):
+    written = Written(monkeypatch)
+    async with held_run(shop, database_url) as held:
+        by_hand = asyncio.create_task(one_off(shop))
+        await held.until(ALONE, 1, 1)
+        await held.let_go()
+        await by_hand
+        await held.run
+    foreseen = [(CUSTOMERS + each, 2) for each in range(1, CUSTOMERS, SMALL.chunk)]
+    anew = [(first + 1, size) for first, size in foreseen[THERE[0] + 1 :]]
+    # The next one had a number that was gone when its turn came, and was posted by itself.
+    assert {*foreseen[: THERE[0]], *anew} <= set(written.calls) <= {*foreseen, *anew}
     assert await violations(database_url) == []
 
 
@@ -163,7 +217,7 @@ async def test_an_instant_that_was_not_foreseen_posts_the_chunks_again(shop, dat
         async with holder.transaction() as transaction:
             await holder.execute("SELECT FROM number_series FOR UPDATE")
             run = asyncio.create_task(shop.bill(FEBRUARY, portions=SMALL))
-            await Held(run, holder, transaction).until(SHARED, 2, 0)
+            await Held(run, holder, transaction).until(SHARED, *THERE)
             await holder.execute("UPDATE number_series SET last_issued_at = $1", later)
         assert (await run).documents == CUSTOMERS
     finally:
@@ -203,7 +257,7 @@ WHERE locktype = 'advisory' AND mode = 'ShareLock' AND granted
 async def test_a_chunk_ahead_whose_connection_is_lost_is_posted_anew(shop, superuser, database_url):
     """As when it lay idle for too long: the run does not fail of it."""
     async with held_run(shop, database_url) as held:
-        await held.until(LIES_THERE, 1, 1)
+        await held.until(LIES_THERE, *LYING)
         assert await superuser.fetchval(LOST, False)
         await held.let_go()
         assert (await held.run).documents == CUSTOMERS
@@ -214,7 +268,7 @@ async def test_a_chunk_ahead_whose_connection_is_lost_is_posted_anew(shop, super
 
 async def test_a_run_that_loses_its_connection_loses_no_document(shop, superuser, database_url):
     async with held_run(shop, database_url) as held:
-        await held.until(LIES_THERE, 1, 1)
+        await held.until(LIES_THERE, *LYING)
         assert await superuser.fetchval(LOST, True)
         await held.let_go()
         await asyncio.wait({held.run})
@@ -226,7 +280,7 @@ async def test_a_run_that_loses_its_connection_loses_no_document(shop, superuser
 
 async def test_a_lost_connection_does_not_hide_why_a_run_ends(shop, superuser, database_url):
     async with held_run(shop, database_url) as held:
-        await held.until(LIES_THERE, 1, 1)
+        await held.until(LIES_THERE, *LYING)
         assert await superuser.fetchval(LOST, False)
         held.run.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -235,7 +289,7 @@ async def test_a_lost_connection_does_not_hide_why_a_run_ends(shop, superuser, d
 
 async def test_who_is_cancelled_again_and_again_leaves_no_transaction(shop, database_url):
     async with held_run(shop, database_url) as held:
-        await held.until(LIES_THERE, 1, 1)
+        await held.until(LIES_THERE, *LYING)
         while not held.run.done():
             held.run.cancel()
             await asyncio.sleep(0)
