@@ -117,15 +117,20 @@ USAGE_CHECKS: Final[tuple[Check, ...]] = (
         sentence="What falls due next is told once of each subscription, with whom it bills.",
         sql="""
 SELECT coalesce(s.seller, d.seller), coalesce(s.id, d.subscription),
-  format('due %s for %s, key %s, told as %s for %s, key %s', s.next_due_at, s.bill_to, s.bill_key,
-    d.next_due_at, d.bill_to, d.key)
-FROM (SELECT seller, id, next_due_at, bill_key, coalesce(payer, customer) AS bill_to
+  format('due %s for %s, key %s, usage of %s from %s, told as %s for %s, key %s, usage of %s from '
+    '%s', s.next_due_at, s.bill_to, s.bill_key, s.number, s.derived_at, d.next_due_at, d.bill_to,
+    d.key, d.number, d.derived_through_at)
+FROM (SELECT seller, id, customer, next_due_at, bill_key, coalesce(payer, customer) AS bill_to,
+      customer_number, CASE WHEN payer IS NULL THEN customer_number END AS number,
+      coalesce(derived_through_at, starts_at) AS derived_at
     FROM subscriptions) s
   FULL JOIN due_instants d ON d.seller = s.seller AND d.subscription = s.id
   LEFT JOIN customers c ON c.seller = s.seller AND c.id = s.bill_to
-WHERE s.bill_key IS DISTINCT FROM c.key OR CASE WHEN s.next_due_at IS NULL
-  THEN d.subscription IS NOT NULL
-  ELSE (s.next_due_at, s.bill_to, c.key) IS DISTINCT FROM (d.next_due_at, d.bill_to, d.key) END""",
+  LEFT JOIN customers o ON o.seller = s.seller AND o.id = s.customer
+WHERE (s.bill_key, s.customer_number) IS DISTINCT FROM (c.key, o.number)
+  OR CASE WHEN s.next_due_at IS NULL THEN d.subscription IS NOT NULL
+    ELSE (s.next_due_at, s.bill_to, c.key, s.number, s.derived_at)
+      IS DISTINCT FROM (d.next_due_at, d.bill_to, d.key, d.number, d.derived_through_at) END""",
     ),
     Check(
         name="event_batches",

@@ -1,4 +1,4 @@
-"""Verb: copy the lines and entries of the next chunk while one is posted, on another connection.
+"""Verb: copy the lines and entries of the next chunks while one is posted, on other connections.
 
 Most of what a chunk costs is its lines and entries finding their places in the indexes: of that
 nothing depends on who comes between. So its transaction begins early, shares the posting lock, and

@@ -11,24 +11,17 @@ from engine.columns import SINCE, decode_words
 from engine.db import driver
 from invoicing.work_store import JOIN_AS_BEFORE, LIST_IN_ORDER, Place
 
-# A row of 24 bytes each: of many thousands a row of a result costs more than all that is in it.
-# Tables are read by what is named, as for the terms of a portion. A subscription that another
-# customer pays for is never derived with others.
+# A row of 24 bytes each: of many thousands a row of a result costs more than all that is in it. A
+# subscription that another customer pays for is never derived with others, and has no number there.
 EXPECTED: Final = """
-WITH due AS MATERIALIZED (
-  SELECT array_agg(subscription) AS subscriptions, array_agg(bill_to) AS customers FROM (
-    SELECT subscription, bill_to FROM due_instants
-    WHERE seller = current_seller() AND next_due_at <= $1
-      AND ($2::timestamptz IS NULL OR (next_due_at, key) > ($2, $3::text))
-    ORDER BY next_due_at, key LIMIT $4
-  ) d
-)
-SELECT string_agg(int8send(c.number)
-  || timestamptz_send(coalesce(s.derived_through_at, s.starts_at))
-  || timestamptz_send(s.next_due_at), '')
-FROM subscriptions s JOIN customers c ON c.seller = current_seller() AND c.id = s.customer
-WHERE s.seller = current_seller() AND s.id = ANY((SELECT subscriptions FROM due)::text[])
-  AND c.id = ANY((SELECT customers FROM due)::text[]) AND s.payer IS NULL
+SELECT string_agg(int8send(number) || timestamptz_send(derived_through_at)
+  || timestamptz_send(next_due_at), '')
+FROM (
+  SELECT number, derived_through_at, next_due_at FROM due_instants
+  WHERE seller = current_seller() AND next_due_at <= $1 AND number IS NOT NULL
+    AND ($2::timestamptz IS NULL OR (next_due_at, key) > ($2, $3::text))
+  ORDER BY next_due_at, key LIMIT $4
+) d
 """
 _Ints = NDArray[np.int64]
 

@@ -6,12 +6,15 @@ from tests.books import AT, START, insert
 from tests.database.breaking import NOT_PERMITTED, refusal
 
 TOLD = """
-SELECT seller, subscription, bill_to, next_due_at::text, key FROM due_instants WHERE seller = 1
-ORDER BY subscription
+SELECT seller, subscription, bill_to, next_due_at::text, key, number, derived_through_at::text
+FROM due_instants WHERE seller = 1 ORDER BY subscription
 """
 EXPECTED = """
-SELECT s.seller, s.id, c.id, s.next_due_at::text, c.key FROM subscriptions s
+SELECT s.seller, s.id, c.id, s.next_due_at::text, c.key,
+  CASE WHEN s.payer IS NULL THEN o.number END, coalesce(s.derived_through_at, s.starts_at)::text
+FROM subscriptions s
   JOIN customers c ON c.seller = s.seller AND c.id = coalesce(s.payer, s.customer)
+  JOIN customers o ON o.seller = s.seller AND o.id = s.customer
 WHERE s.seller = 1 AND s.next_due_at IS NOT NULL ORDER BY s.id
 """
 ANOTHER = {
@@ -28,6 +31,11 @@ STATEMENTS = {
     "moved": "UPDATE subscriptions SET next_due_at = next_due_at + interval '1 month'",
     "the same again": "UPDATE subscriptions SET next_due_at = next_due_at",
     "something else": "UPDATE subscriptions SET usage_seen = true",
+    "derived": "UPDATE subscriptions SET derived_through_at = now()",
+    "derived no more": "UPDATE subscriptions SET derived_through_at = NULL, next_due_at = now()",
+    "starts otherwise": "UPDATE subscriptions SET starts_at = now(), derived_through_at = NULL",
+    "another number": "UPDATE subscriptions SET customer_number = 0",
+    "pays himself": "UPDATE subscriptions SET payer = NULL",
     "one ends": "UPDATE subscriptions SET next_due_at = NULL WHERE id = 'sub_b'",
     "one begins": f"UPDATE subscriptions SET next_due_at = '{AT}' WHERE id = 'sub_c'",
     "all at once": (

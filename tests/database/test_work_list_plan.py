@@ -103,7 +103,7 @@ def test_an_id_that_would_be_two_is_refused():
 async def test_the_transaction_joins_as_before_afterwards(shop, superuser):
     await superuser.execute("SELECT set_config('app.seller', $1, false)", str(shop.seller))
     await superuser.execute(
-        "INSERT INTO due_instants SELECT $1, $2, 'sub_' || n, 'cus_' || n, 'c' || n"
+        "INSERT INTO due_instants SELECT $1, $2, 'sub_' || n, 'cus_' || n, 'c' || n, n, $2"
         " FROM generate_series(1, 5002) n",
         shop.seller,
         FEBRUARY,

@@ -158,13 +158,16 @@ END $$;
 CREATE CONSTRAINT TRIGGER gapless AFTER INSERT OR UPDATE OF next_sequence ON number_series
   DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION check_series();
 
--- Whom a subscription bills follows its customer and its payer: the key is looked up here and nowhere else.
+-- Whom a subscription bills, and whose usage, follows its customer and its payer: both are looked up here and nowhere else.
 CREATE FUNCTION find_bill_key() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 BEGIN
-  SELECT key INTO NEW.bill_key FROM customers WHERE seller = NEW.seller AND id = coalesce(NEW.payer, NEW.customer);
+  SELECT key, number INTO NEW.bill_key, NEW.customer_number FROM customers WHERE seller = NEW.seller AND id = NEW.customer;
+  IF NEW.payer IS NOT NULL THEN
+    SELECT key INTO NEW.bill_key FROM customers WHERE seller = NEW.seller AND id = NEW.payer;
+  END IF;
   RETURN NEW;
 END $$;
-CREATE TRIGGER bill_key BEFORE INSERT OR UPDATE OF customer, payer, bill_key ON subscriptions
+CREATE TRIGGER bill_key BEFORE INSERT OR UPDATE OF customer, payer, bill_key, customer_number ON subscriptions
   FOR EACH ROW EXECUTE FUNCTION find_bill_key();
 
 -- What falls due follows its subscription, whichever statement moves that: nobody else may write it. A session keeps the
@@ -174,23 +177,29 @@ CREATE FUNCTION keep_due_instants() RETURNS trigger LANGUAGE plpgsql SECURITY DE
 SET search_path = public, pg_temp SET enable_mergejoin = off AS $$
 BEGIN
   IF TG_OP = 'INSERT' THEN
-    EXECUTE 'INSERT INTO due_instants (seller, next_due_at, subscription, bill_to, key)
-      SELECT seller, next_due_at, id, coalesce(payer, customer), bill_key FROM added WHERE next_due_at IS NOT NULL';
+    EXECUTE 'INSERT INTO due_instants (seller, next_due_at, subscription, bill_to, key, number, derived_through_at)
+      SELECT seller, next_due_at, id, coalesce(payer, customer), bill_key, CASE WHEN payer IS NULL THEN customer_number END,
+        coalesce(derived_through_at, starts_at)
+      FROM added WHERE next_due_at IS NOT NULL';
   ELSIF TG_OP = 'DELETE' THEN
     EXECUTE 'DELETE FROM due_instants d USING gone g
       WHERE d.seller = g.seller AND d.next_due_at = g.next_due_at AND d.key = g.bill_key AND d.subscription = g.id';
   ELSE
     EXECUTE 'MERGE INTO due_instants d USING (
       SELECT g.seller, g.id, g.next_due_at AS was_due_at, a.next_due_at, g.bill_key AS was_key, a.bill_key AS key,
-        coalesce(a.payer, a.customer) AS bill_to
+        coalesce(a.payer, a.customer) AS bill_to, CASE WHEN a.payer IS NULL THEN a.customer_number END AS number,
+        coalesce(a.derived_through_at, a.starts_at) AS derived_through_at
       FROM gone g JOIN added a ON a.seller = g.seller AND a.id = g.id
-      WHERE a.next_due_at IS DISTINCT FROM g.next_due_at OR a.bill_key <> g.bill_key
+      WHERE (a.next_due_at, a.derived_through_at, a.starts_at, a.bill_key, a.payer, a.customer_number)
+        IS DISTINCT FROM (g.next_due_at, g.derived_through_at, g.starts_at, g.bill_key, g.payer, g.customer_number)
       OFFSET 0
     ) m ON d.seller = m.seller AND d.next_due_at = m.was_due_at AND d.key = m.was_key AND d.subscription = m.id
     WHEN MATCHED AND m.next_due_at IS NULL THEN DELETE
-    WHEN MATCHED THEN UPDATE SET next_due_at = m.next_due_at, bill_to = m.bill_to, key = m.key
+    WHEN MATCHED THEN UPDATE SET next_due_at = m.next_due_at, bill_to = m.bill_to, key = m.key, number = m.number,
+      derived_through_at = m.derived_through_at
     WHEN NOT MATCHED AND m.next_due_at IS NOT NULL THEN
-      INSERT (seller, next_due_at, subscription, bill_to, key) VALUES (m.seller, m.next_due_at, m.id, m.bill_to, m.key)';
+      INSERT (seller, next_due_at, subscription, bill_to, key, number, derived_through_at)
+      VALUES (m.seller, m.next_due_at, m.id, m.bill_to, m.key, m.number, m.derived_through_at)';
   END IF;
   RETURN NULL;
 END $$;

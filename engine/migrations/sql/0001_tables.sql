@@ -204,6 +204,7 @@ CREATE TABLE subscriptions (
   overrides jsonb NOT NULL DEFAULT '{}',
   payer text, -- that of its customer, kept here for the work list
   bill_key text COLLATE "C" NOT NULL, -- the key of whom it bills, which never changes: set by a trigger
+  customer_number bigint NOT NULL, -- that of its customer, as usage knows him, which never changes: set by the same
   invoice_group text,
   revision integer NOT NULL DEFAULT 1,
   created_at timestamptz NOT NULL,
@@ -221,13 +222,16 @@ CREATE INDEX subscriptions_payer ON subscriptions (seller, payer) WHERE payer IS
 
 -- What falls due, and whom it bills: of each subscription its next_due_at, kept by a trigger of subscriptions and written by
 -- nobody else. An index there would cost a run an entry in every other index for each row whose instant it moves. Its key, which
--- never changes, is that of bill_to: a run goes through all of them in the order of (next_due_at, key).
+-- never changes, is that of bill_to: a run goes through all of them in the order of (next_due_at, key). What usage will be asked
+-- for is foreseen from it: that of a customer (by number, none where another pays) since the subscription is derived or starts.
 CREATE TABLE due_instants (
   seller integer NOT NULL,
   next_due_at timestamptz NOT NULL,
   subscription text NOT NULL,
   bill_to text NOT NULL,
   key text COLLATE "C" NOT NULL,
+  number bigint,
+  derived_through_at timestamptz NOT NULL,
   PRIMARY KEY (seller, next_due_at, key, subscription)
 );
 
