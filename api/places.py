@@ -15,8 +15,9 @@ class Places:
     """Of one process whose pool has `connections`: whoever has none waits, holding nothing.
 
     A key holds a connection while its request is worked on, work holds up to two: a lock and a
-    transaction. Of a pool of 12, all of them together leave two. A seller has no more places than
-    leave one to the others, but two to work in: it can still resume or stop what it waits for.
+    transaction. Of a pool of 12, all of them together leave two. What a billing run does ahead of
+    that it does where a connection is to spare. A seller has no more places than leave one to the
+    others, but two to work in: it can still resume or stop what it waits for.
     """
 
     def __init__(self, *, connections: int) -> None:

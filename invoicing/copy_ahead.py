@@ -21,6 +21,7 @@ import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from engine.db import Database
+from engine.threads import begin_in_thread
 from invoicing.alike import Due, Sheaf
 from invoicing.alike_rows import Table, rows_of
 from invoicing.alike_store import copy_encoded
@@ -38,7 +39,7 @@ _FREE: Final = frozenset({"line_items", "journal_entries", "postings"})
 
 
 class _GivenUpError(Exception):
-    """Rolls a transaction back. Never leaves this module."""
+    """Rolls a transaction back, or does not begin one. Never leaves this module."""
 
 
 class Begun(msgspec.Struct, frozen=True, kw_only=True):
@@ -109,17 +110,23 @@ class CopyAhead:
             return None
         copying = self._ahead[0].copying
         await asyncio.wait({copying})
-        if not copying.cancelled() and copying.exception() is None:
+        error = None if copying.cancelled() else copying.exception()
+        if error is None and not copying.cancelled():
             begun = copying.result()
             if begun.written.chunk is chunk:
                 self._ahead.popleft()
                 return begun
-        elif not copying.cancelled() and not self._is_failure_told:
-            self._is_failure_told = True
-            words = "run %s: chunks are not copied ahead, which is slower"
-            _log.warning(words, self._run, exc_info=copying.exception())
+        elif error is not None and not isinstance(error, _GivenUpError):
+            self._tell(error)
         await self.drop()
         return None
+
+    def _tell(self, error: BaseException) -> None:
+        """Log a failure, once in a run."""
+        if not self._is_failure_told:
+            self._is_failure_told = True
+            words = "run %s: chunks are not copied ahead, which is slower"
+            _log.warning(words, self._run, exc_info=error)
 
     async def drop(self) -> None:
         """Roll back what was begun; nothing is being copied afterwards."""
@@ -134,6 +141,8 @@ class CopyAhead:
         if previous is not None:
             await asyncio.wait({previous.copying})
             previous.copying.result()  # or what was in its way
+            if self._database.spare < _SPARE:  # others took them meanwhile
+                raise _GivenUpError
         async with AsyncExitStack() as stack:
             connection = await stack.enter_async_context(
                 self._database.transaction(seller=self._number)
@@ -157,7 +166,7 @@ class CopyAhead:
     def _write(self, chunk: Chunk, outlook: Outlook) -> Awaitable[list[Table]]:
         """The rows of a chunk, written beside everything else."""
         work = partial(write, seller=self.seller, run=self._run, chunk=chunk, outlook=outlook)
-        return asyncio.get_running_loop().run_in_executor(None, work)
+        return begin_in_thread(work)
 
 
 def _is_plain(chunk: Chunk) -> bool:

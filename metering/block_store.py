@@ -1,6 +1,7 @@
 """The event store, as it is measured: chunks, batches that wait to be folded, raw batches."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
 from typing import Any, Final
 
 import msgspec
@@ -178,7 +179,7 @@ class _Reading(msgspec.Struct, kw_only=True):
 
     def elsewhere(
         self, connection: AsyncConnection, commits: Commits, span: tuple[int, int]
-    ) -> AsyncIterator[Block]:
+    ) -> AsyncGenerator[Block, None]:
         """Commits whose events lie in another store."""
         return read_blocks(
             store=required(event_store_of(connection)),
@@ -283,7 +284,7 @@ async def stream_blocks(
     combinations: Combinations | None = None,
     everywhere: bool = True,
     look: Callable[[str, Sequence[Any]], None] | None = None,
-) -> AsyncIterator[Block]:
+) -> AsyncGenerator[Block, None]:
     """The events of a meter in [start, end) and others, a few megabytes at a time.
 
     None is missing of the customers between the two numbers, both included. A batch stored while
@@ -328,8 +329,10 @@ async def stream_blocks(
             else:
                 yield await reading.of_batches(group)
     if commits.received and everywhere:
-        async for block in reading.elsewhere(connection, commits, (start_micros, end_micros)):
-            yield block
+        found = reading.elsewhere(connection, commits, (start_micros, end_micros))
+        async with aclosing(found) as blocks:
+            async for block in blocks:
+                yield block
 
 
 def _alike(rows: Sequence[Any]) -> list[tuple[str, list[Any]]]:

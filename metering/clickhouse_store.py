@@ -6,7 +6,7 @@ PostgreSQL.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
@@ -212,7 +212,7 @@ class ClickHouseEvents:
         """How many events there are of each batch."""
         return dict(await self._query(_COUNT, seller=seller))
 
-    async def read(self, *, seller: int, question: Question) -> AsyncIterator[Page]:
+    async def read(self, *, seller: int, question: Question) -> AsyncGenerator[Page, None]:
         """The events asked for, a block of the answer at a time."""
         sql, parameters = _asked(question)
         sql = sql.replace("{table}", self._table)

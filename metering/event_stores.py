@@ -5,7 +5,7 @@ inbox, corrections and backfills beside it. Where such a row has no payload its 
 store, and what the store holds of any other batch does not count.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Final, Protocol, cast
 
 import msgspec
@@ -103,7 +103,7 @@ class EventStore(Protocol):
         """All events of the batches, by ordinal."""
         ...
 
-    def read(self, *, seller: int, question: Question) -> AsyncIterator[Page]:
+    def read(self, *, seller: int, question: Question) -> AsyncGenerator[Page, None]:
         """The events asked for, each identity once: that of the highest batch."""
         ...
 

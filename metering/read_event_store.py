@@ -4,7 +4,8 @@ The store filters and tells each identity once; which batches count, and what of
 back, is what PostgreSQL said in one look, before.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from typing import Any, Final
 
 import msgspec
@@ -61,7 +62,7 @@ async def read_blocks(
     subjects: SubjectNumbers,
     combinations: Combinations | None,
     members: Combinations | None,
-) -> AsyncIterator[Block]:
+) -> AsyncGenerator[Block, None]:
     """The events of a meter in the span of microseconds that belong to the commits."""
     seller = await seller_of(await driver(connection))
     kept = kept_dimensions(meter) if combinations is not None or members is not None else ()
@@ -82,29 +83,30 @@ async def read_blocks(
     )
     batches = np.array(sorted(commits.received), dtype=np.int64)
     came = np.array([commits.received[each] for each in batches.tolist()], dtype=np.int64)
-    async for page in store.read(seller=seller, question=question):
-        place = _counted(page, batches=batches, voids=sorted(commits.voids))
-        columns = _columns(page, place=place, value=value, bare=bare, inputs=inputs)
-        chosen = columns.positions
-        if not len(chosen):
-            continue
-        at = chosen.tolist()
-        batch = page.batches[chosen]
-        groups, codes = b"", b""
-        if kept:
-            texts = [[column[each] for each in at] for column in page.texts[: len(kept)]]
-            groups, codes = encode_columns(texts)
-        late = meter.late_usage is LateUsage.IGNORE
-        yield Block(
-            customer=await _customers(page, chosen, subjects),
-            time_micros=page.times[chosen],
-            batch=(batch << _ORDINAL_BITS) | page.ordinals[chosen],
-            quantity=columns.quantity,
-            digits=columns.digits,
-            combination=_numbered(combinations, groups, codes, len(at)),
-            member=_numbered(members, groups, codes, len(at)),
-            received_micros=came[np.searchsorted(batches, batch)] if late else None,
-        )
+    async with aclosing(store.read(seller=seller, question=question)) as pages:
+        async for page in pages:
+            place = _counted(page, batches=batches, voids=sorted(commits.voids))
+            columns = _columns(page, place=place, value=value, bare=bare, inputs=inputs)
+            chosen = columns.positions
+            if not len(chosen):
+                continue
+            at = chosen.tolist()
+            batch = page.batches[chosen]
+            groups, codes = b"", b""
+            if kept:
+                texts = [[column[each] for each in at] for column in page.texts[: len(kept)]]
+                groups, codes = encode_columns(texts)
+            late = meter.late_usage is LateUsage.IGNORE
+            yield Block(
+                customer=await _customers(page, chosen, subjects),
+                time_micros=page.times[chosen],
+                batch=(batch << _ORDINAL_BITS) | page.ordinals[chosen],
+                quantity=columns.quantity,
+                digits=columns.digits,
+                combination=_numbered(combinations, groups, codes, len(at)),
+                member=_numbered(members, groups, codes, len(at)),
+                received_micros=came[np.searchsorted(batches, batch)] if late else None,
+            )
 
 
 def _numbered(

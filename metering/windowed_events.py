@@ -1,7 +1,9 @@
 """The events of a meter that lie in windows, block by block."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from contextlib import aclosing
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -9,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from engine.threads import begin_in_thread
 from metering import block_store, store
 from metering.aggregation import Block
 from metering.dimensions import Combinations
@@ -20,6 +23,8 @@ _EVER_MICROS: Final = -(2**62)
 _FEW: Final = 10_000
 """So many events are counted before another thread has begun with them."""
 _Ints = NDArray[np.int64]
+_Reach = tuple[tuple[int, int], int, int]
+"""(lowest and highest customer, start, end)."""
 
 
 class Sought(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,35 +44,41 @@ class Sought(msgspec.Struct, frozen=True, kw_only=True):
     async def find(self) -> AsyncIterator[tuple[Block, _Ints, _Ints]]:
         """(block, places among `lines`, positions in the block) of the events."""
         index, reach = self._indexed()
-        async for block in self._blocks(reach):
-            for line, position in self._places(index, block):
-                yield block, line, position
+        if reach is None:
+            return
+        async with aclosing(self._blocks(reach)) as blocks:
+            async for block in blocks:
+                for line, position in self._places(index, block):
+                    yield block, line, position
 
     async def count(self, add: Callable[[Block, _Ints, _Ints], None]) -> None:
-        """The same for `add`, which is called in a thread while the next block is read."""
+        """The same for `add`, which is called in a thread while the next block is read.
+
+        It may still be when this was cancelled, or could not go on reading.
+        """
         index, reach = self._indexed()
+        if reach is None:
+            return
 
         def count_block(block: Block) -> None:
             for line, position in self._places(index, block):
                 add(block, line, position)
 
-        loop = asyncio.get_running_loop()
         counting: asyncio.Future[None] | None = None
-        async for block in self._blocks(reach):
-            if counting is not None:
-                await counting
-                counting = None
-            if len(block.customer) < _FEW:
-                count_block(block)
-            else:
-                counting = loop.run_in_executor(None, count_block, block)
+        async with aclosing(self._blocks(reach)) as blocks:
+            async for block in blocks:
+                if counting is not None:
+                    await counting
+                    counting = None
+                if len(block.customer) < _FEW:
+                    count_block(block)
+                else:
+                    counting = begin_in_thread(partial(count_block, block))
         if counting is not None:
             await counting
 
-    async def _blocks(self, reach: tuple[tuple[int, int], int, int] | None) -> AsyncIterator[Block]:
-        if reach is None:
-            return
-        async for block in block_store.stream_blocks(
+    def _blocks(self, reach: _Reach) -> AsyncGenerator[Block, None]:
+        return block_store.stream_blocks(
             connection=self.connection,
             meter=self.meter,
             customers=reach[0],
@@ -75,8 +86,7 @@ class Sought(msgspec.Struct, frozen=True, kw_only=True):
             end_micros=reach[2],
             subjects=self.subjects,
             combinations=self.combinations,
-        ):
-            yield block
+        )
 
     def _places(self, index: WindowIndex, block: Block) -> Iterator[tuple[_Ints, _Ints]]:
         closes = self.windows.closes_micros
@@ -87,7 +97,7 @@ class Sought(msgspec.Struct, frozen=True, kw_only=True):
             in_time = block.received_micros[position] < closes[self.lines[line]]
             yield line[in_time], position[in_time]
 
-    def _indexed(self) -> tuple[WindowIndex, tuple[tuple[int, int], int, int] | None]:
+    def _indexed(self) -> tuple[WindowIndex, _Reach | None]:
         """The windows, and between which customers and instants they lie; None if nowhere.
 
         On its own, so that the columns it is made of are not held while events are read.

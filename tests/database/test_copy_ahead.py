@@ -186,7 +186,7 @@ async def test_rows_are_written_as_soon_as_their_numbers_are_foreseen(
     written = Written(monkeypatch)
     async with held_run(shop, database_url) as held:
         await held.until(LIES_THERE, *LYING)
-        assert [first for first, _ in written.calls] == [CUSTOMERS + n for n in (1, 3, 5)]
+        assert sorted(first for first, _ in written.calls) == [CUSTOMERS + n for n in (1, 3, 5)]
         await held.let_go()
         await held.run
 
@@ -205,6 +205,41 @@ async def test_rows_with_numbers_that_were_taken_meanwhile_are_written_anew(
     anew = [(first + 1, size) for first, size in foreseen[THERE[0] + 1 :]]
     # The next one had a number that was gone when its turn came, and was posted by itself.
     assert {*foreseen[: THERE[0]], *anew} <= set(written.calls) <= {*foreseen, *anew}
+    assert await violations(database_url) == []
+
+
+async def test_a_chunk_further_ahead_leaves_the_last_connection_to_others(
+    shop, database_url, monkeypatch, caplog
+):
+    """Whom it waits for has been copied, and others have come to the pool meanwhile."""
+    await fill(shop)
+    mine = open_database(dsn=database_url, role="usance_app", pool_size=6, waiting=PATIENT)
+    copy, share, others, left = copy_ahead.copy_encoded, copy_ahead.share_billing, [], []
+    whole = msgspec.structs.replace(SMALL, first=CUSTOMERS, most=CUSTOMERS)
+
+    async def copy_slowly(**arguments):
+        while len(left) == 2 and mine.spare > 1:  # the third waits for this one
+            others.append(await mine.engine.connect())
+        await copy(**arguments)
+
+    async def count_and_share(**arguments):
+        left.append(mine.spare)
+        await share(**arguments)
+
+    monkeypatch.setattr(copy_ahead, "copy_encoded", copy_slowly)
+    monkeypatch.setattr(copy_ahead, "share_billing", count_and_share)
+    try:
+        run = await run_billing(
+            database=mine, seller=shop.seller, as_of=FEBRUARY, now=FEBRUARY, portions=whole
+        )
+    finally:
+        for each in others:
+            await each.close()
+        await mine.close()
+    assert others
+    assert min(left) > 0
+    assert run.documents == CUSTOMERS
+    assert not [record for record in caplog.records if record.name == "usance.billing"]
     assert await violations(database_url) == []
 
 

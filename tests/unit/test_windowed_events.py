@@ -1,5 +1,7 @@
 """Much usage is counted in another thread while more of it is read."""
 
+import asyncio
+import gc
 import threading
 from datetime import UTC, datetime
 
@@ -112,3 +114,37 @@ async def test_a_failure_to_read_is_told(monkeypatch):
     blocks = [block(MUCH), ConnectionResetError("gone")]
     with pytest.raises(ConnectionResetError, match="gone"):
         await sought(monkeypatch, blocks).count(lambda *found: None)
+
+
+async def test_who_is_cancelled_while_much_is_counted_reads_no_more(monkeypatch):
+    closed, begun, go_on = [], asyncio.Event(), threading.Event()
+
+    async def stream_blocks(**arguments):
+        del arguments
+        try:
+            yield block(MUCH)
+            begun.set()
+            yield block(MUCH)
+        finally:
+            closed.append(True)
+
+    one = sought(monkeypatch, [])
+    monkeypatch.setattr(block_store, "stream_blocks", stream_blocks)
+    counting = asyncio.create_task(one.count(lambda *found: go_on.wait(60)))
+    await begun.wait()
+    counting.cancel()
+    await asyncio.wait({counting})
+    go_on.set()
+    assert counting.cancelled()
+    assert closed == [True]
+
+
+async def test_two_failures_are_told_as_one(monkeypatch, caplog):
+    def fail(*found):
+        raise ValueError(len(found))
+
+    blocks = [block(MUCH), ConnectionResetError("gone")]
+    with pytest.raises((ConnectionResetError, ValueError)):
+        await sought(monkeypatch, blocks).count(fail)
+    gc.collect()
+    assert not caplog.records
