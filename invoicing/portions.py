@@ -21,7 +21,7 @@ class Portions(msgspec.Struct, frozen=True, kw_only=True):
     posting begins early. Usage is not read anew for each portion: that of `expected` customers from
     the first on is measured at once, and then of as many again. `segment` of those that are derived
     one by one; `few` sharing the same terms are derived one by one. With `ahead` a portion is
-    derived, and the next chunk's lines and entries copied, while the one before is posted.
+    derived, and the next chunks' lines and entries copied, while the one before is posted.
     Whatever begins where nothing due lies before it opens with a chunk of no more than `opening`:
     nothing is posted while that is copied.
     """
