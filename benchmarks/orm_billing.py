@@ -52,7 +52,7 @@ from engine.journal import ACCOUNTS_RECEIVABLE, CONTRACT_BALANCE
 from engine.money import Rounding
 from engine.period import Alignment, Calendar, IntervalUnit, Period, local_date, period_holding
 from invoicing.assembly import document_parts
-from invoicing.numbers import NUMBER
+from invoicing.numbers import number_of
 from plans.catalog import party_id, party_of_seller
 from plans.model import Seller
 from plans.seller_store import load_seller
@@ -273,7 +273,7 @@ def document_of(
         id=document,
         series=office.seller.series,
         sequence=sequence,
-        number=NUMBER.format(series=office.seller.series, sequence=sequence),
+        number=number_of(series=office.seller.series, sequence=sequence),
         customer=customer.id,
         currency=one.currency,
         status="open",

@@ -53,9 +53,11 @@ def encode_copy(columns: Sequence[Column]) -> bytes:
             continue
         rows[f"length{number}"] = column.lengths
         rows[f"value{number}"] = column.content
+        width = column.content.shape[1]
+        if bool((np.maximum(column.lengths, 0) == width).all()):
+            continue
         if kept is None:
             kept = np.ones((len(rows), rows.itemsize), dtype=np.bool_)
-        width = column.content.shape[1]
         begin = sum(rows.dtype[place].itemsize for place in range(2 * number + 2))
         kept[:, begin : begin + width] = np.arange(width) < column.lengths[:, None]
     body = rows.view(np.uint8).reshape(len(rows), rows.itemsize)
@@ -70,16 +72,18 @@ def same(value: str, *, count: int) -> _Bytes:
 
 def texts(values: Sequence[str | None]) -> Column:
     """Texts, or none, as a column: of one width where all are as wide, else ragged."""
-    encoded = [b"" if value is None else value.encode() for value in values]
-    joined = np.frombuffer(b"".join(encoded), dtype=np.uint8)
+    known = ["" if value is None else value for value in values]
+    joined = np.frombuffer("".join(known).encode(), dtype=np.uint8)
     if not joined.all():
         message = "a text with NUL cannot be stored"
         raise ValueError(message)
-    lengths = np.fromiter(map(len, encoded), dtype=np.int32, count=len(encoded))
+    lengths = np.fromiter(map(len, known), dtype=np.int32, count=len(known))
+    if int(lengths.sum()) < len(joined):  # some characters take more than a byte
+        lengths = np.array([len(each.encode()) for each in known], dtype=np.int32)
     width = int(lengths.max(initial=0))
-    if width * len(encoded) == len(joined) and width:
-        return joined.reshape(len(encoded), width)
-    content = np.zeros((len(encoded), width), dtype=np.uint8)
+    if width * len(known) == len(joined) and width:
+        return joined.reshape(len(known), width)
+    content = np.zeros((len(known), width), dtype=np.uint8)
     content[np.arange(width) < lengths[:, None]] = joined
     lengths[[value is None for value in values]] = _NULL
     return Ragged(content=content, lengths=lengths)
@@ -93,28 +97,20 @@ def nulls(*, count: int) -> Ragged:
     )
 
 
-def numerics(nanos: _Ints) -> Ragged:
-    """Numbers of nine decimals, given in 10^-9 units, as values of type numeric."""
-    count = len(nanos)
+def numerics(nanos: _Ints) -> NDArray[np.int16]:
+    """Numbers of nine decimals, given in 10^-9 units, as values of type numeric.
+
+    All of one width: PostgreSQL takes zeros off at either end when it stores them.
+    """
+    found = np.empty((len(nanos), 10), dtype=np.int16)
+    found[:, :4] = [6, 2, 0, 9]  # digits to the base 10,000, the power of the first; sign, decimals
+    found[nanos < 0, 2] = 0x4000
     whole, fraction = np.divmod(np.abs(nanos), 10**9)
-    digits = np.empty((count, 6), dtype=np.int64)  # to the base 10,000: three of each half
-    fraction = fraction * 1_000
-    for place in (2, 1, 0):
-        whole, digits[:, place] = np.divmod(whole, 10_000)
-        fraction, digits[:, 3 + place] = np.divmod(fraction, 10_000)
-    used = digits != 0
-    some = used.any(axis=1)
-    begin = np.where(some, used.argmax(axis=1), 0)
-    end = np.where(some, 6 - used[:, ::-1].argmax(axis=1), 0)
-    content = np.zeros((count, 10), dtype=">i2")
-    content[:, 0] = end - begin
-    content[:, 1] = np.where(some, 2 - begin, 0)
-    content[:, 2] = np.where(nanos < 0, 0x4000, 0)
-    content[:, 3] = 9
-    places = np.minimum(begin[:, None] + np.arange(6), 5)
-    content[:, 4:] = np.take_along_axis(digits, places, axis=1)
-    lengths = (8 + 2 * (end - begin)).astype(np.int32)
-    return Ragged(content=content.view(np.uint8).reshape(count, 20), lengths=lengths)
+    fraction *= 1_000
+    for place in (6, 5, 4):
+        whole, found[:, place] = np.divmod(whole, 10_000)
+        fraction, found[:, 3 + place] = np.divmod(fraction, 10_000)
+    return found
 
 
 def decode_words(content: bytes | None, *, columns: int) -> list[_Ints]:

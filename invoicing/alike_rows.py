@@ -18,6 +18,7 @@ from engine.journal import ACCOUNTS_RECEIVABLE, CONTRACT_BALANCE
 from invoicing.alike import ID_LENGTH, Due, Sheaf, document_bodies
 from invoicing.charges import Charge
 from invoicing.model import Reason
+from invoicing.numbers import number_of
 from invoicing.rows import COLUMNS
 
 _FIRST_DAY: Final = date(2000, 1, 1)
@@ -29,7 +30,7 @@ Table = tuple[str, tuple[str, ...], bytes]
 class Issue(msgspec.Struct, frozen=True, kw_only=True):
     """What the documents of one transaction have in common.
 
-    `party` is the seller's, `number` the form in which a sequence number is written.
+    `party` is the seller's.
     """
 
     seller: str
@@ -39,7 +40,6 @@ class Issue(msgspec.Struct, frozen=True, kw_only=True):
     issued_at: datetime
     entry_on: date
     default_terms_days: int
-    number: str
 
 
 def rows_of(
@@ -137,7 +137,7 @@ def _invoices(
     issue: Issue,
 ) -> list[Column]:
     count, series = len(due), issue.series
-    numbers = [issue.number.format(series=series, sequence=each) for each in sequences]
+    numbers = [number_of(series=series, sequence=each) for each in sequences]
     issued_at = _instant(issue.issued_at, count)
     return [
         documents.ids.find("inv"),

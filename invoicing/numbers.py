@@ -2,8 +2,12 @@
 
 from typing import Final
 
-NUMBER: Final = "{series}-{sequence:06d}"
 _SEQUENCE_MAX: Final = 2**31 - 1
+
+
+def number_of(*, series: str, sequence: int) -> str:
+    """The number of a document: at least six digits."""
+    return f"{series}-{sequence:06d}"
 
 
 def named(*, reference: str) -> dict[str, str | int | None]:
@@ -14,7 +18,7 @@ def named(*, reference: str) -> dict[str, str | int | None]:
     series, _, digits = reference.rpartition("-")
     if digits.isascii() and digits.isdecimal() and len(digits) <= len(str(_SEQUENCE_MAX)):
         sequence = int(digits)
-        number = NUMBER.format(series=series, sequence=sequence)
+        number = number_of(series=series, sequence=sequence)
         if number == reference and sequence <= _SEQUENCE_MAX:
             return {"reference": reference, "series": series, "sequence": sequence}
     return {"reference": reference, "series": None, "sequence": None}

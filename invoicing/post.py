@@ -13,7 +13,7 @@ from invoicing.copied_facts_store import are_customers_same, are_groups_same
 from invoicing.derive import Derived
 from invoicing.draft_store import mark_edits
 from invoicing.losses import write_off_postings
-from invoicing.numbers import NUMBER
+from invoicing.numbers import number_of
 from invoicing.posting_rules import (
     balance_postings,
     credit_note_postings,
@@ -222,7 +222,7 @@ class _Desk:
             run=self._run,
             series=series,
             sequence=sequence,
-            number=NUMBER.format(series=series, sequence=sequence),
+            number=number_of(series=series, sequence=sequence),
             prepaid_applied_minor=prepaid,
             balance_applied_minor=used,
         )
@@ -260,7 +260,7 @@ class _Desk:
             run=self._run,
             series=series,
             sequence=sequence,
-            number=NUMBER.format(series=series, sequence=sequence),
+            number=number_of(series=series, sequence=sequence),
             applied_minor=applied_minor,
             refunded_minor=refunded_minor,
         )

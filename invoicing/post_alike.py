@@ -16,7 +16,6 @@ from invoicing.assembly import Draft
 from invoicing.copied_facts_store import are_customers_same
 from invoicing.derive import Derived
 from invoicing.draft_store import waiting_edits
-from invoicing.numbers import NUMBER
 from invoicing.post import (
     Posted,
     StaleDerivationError,
@@ -166,7 +165,6 @@ def issue_of(*, seller: Seller, run: str, issued_at: datetime) -> Issue:
         issued_at=issued_at,
         entry_on=local_date(at=issued_at, timezone=seller.timezone),
         default_terms_days=seller.net_terms_days,
-        number=NUMBER,
     )
 
 
