@@ -49,7 +49,17 @@ WORDS: list[list[str | None]] = [
     ["", ""],
     ["one", None, "", "überlang"],
     ["ab", None],
+    ["é", "ab"],  # as wide as each other, and not as long
+    ["é", "é"],
+    [None, None],
 ]
+
+
+def test_values_as_wide_as_their_column_need_no_room() -> None:
+    words = np.frombuffer(b"abcd", dtype=np.uint8).reshape(2, 2)
+    lengths = np.array([2, 2], dtype=np.int32)
+    columns = [Ragged(content=words, lengths=lengths), nulls(count=2), same("x", count=2)]
+    assert encode_copy(columns) == one_by_one([[b"ab", None, b"x"], [b"cd", None, b"x"]])
 
 
 @pytest.mark.parametrize("words", WORDS)
