@@ -324,7 +324,7 @@ async def measure_all(*, dsn: str, arguments: argparse.Namespace) -> None:
     try:
         if not arguments.alone:
             await keep_sample(raw, seller=seller, as_of=SECOND_RUN, documents=ORM_BILLED)
-        await raw.execute("VACUUM (ANALYZE)")  # else autovacuum does it, for what was loaded
+        await raw.execute("VACUUM (ANALYZE)")  # of what was loaded; autovacuum would, beside a run
         await raw.execute("CHECKPOINT")
         server, before, phases = await server_of(raw), peak_mebibytes(), Seconds()
         phases.watch()

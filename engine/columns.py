@@ -100,7 +100,8 @@ def nulls(*, count: int) -> Ragged:
 def numerics(nanos: _Ints) -> NDArray[np.int16]:
     """Numbers of nine decimals, given in 10^-9 units, as values of type numeric.
 
-    All of one width: PostgreSQL takes zeros off at either end when it stores them.
+    All of one width: PostgreSQL takes zeros off at either end when it stores them. -2^63
+    cannot be given.
     """
     found = np.empty((len(nanos), 10), dtype=np.int16)
     found[:, :4] = [6, 2, 0, 9]  # digits to the base 10,000, the power of the first; sign, decimals
