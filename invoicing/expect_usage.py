@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from invoicing.expected_usage_store import list_expected
 from invoicing.work_store import Place
-from metering.kept_usage import KeptUsage, may_keep
+from metering.kept_usage import KeptUsage, may_keep, room_for
 from metering.model import Windows
 from plans.model import Meter
 
@@ -47,7 +47,8 @@ async def expect_usage(
 ) -> None:
     """Expect what is due later too, where these windows begin beyond what was expected so far.
 
-    Their own is expected again with it: where they are derived anew it is known.
+    Their own is expected again with it: where they are derived anew it is known. Of no more than
+    the sums of the meters that they ask may be kept of.
     """
     if not ahead.most:
         return
@@ -59,7 +60,8 @@ async def expect_usage(
     strays = len(foreseen) - int(np.count_nonzero(foreseen))
     if strays * _STRAY <= len(foreseen):
         return
+    most = min(ahead.most, room_for(meters=len(np.unique(windows.meter[asked]))))
     customer, start_micros, end_micros = await list_expected(
-        connection=connection, due_by=ahead.due_by, after=ahead.after, limit=ahead.most
+        connection=connection, due_by=ahead.due_by, after=ahead.after, limit=most
     )
     ahead.kept.expect(customer=customer, start_micros=start_micros, end_micros=end_micros)

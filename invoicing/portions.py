@@ -9,7 +9,7 @@ MOST: Final = 60_000
 SEGMENT: Final = 20_000
 CHUNK: Final = 5_000
 OPENING: Final = 1_000
-EXPECTED: Final = 500_000
+EXPECTED: Final = 1_000_000
 FEW: Final = 4
 """Terms that fewer subscriptions share on average are quicker derived one by one."""
 

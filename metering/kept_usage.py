@@ -25,6 +25,11 @@ _Ints = NDArray[np.int64]
 _NONE: Final = np.empty(0, dtype=np.int64)
 
 
+def room_for(*, meters: int) -> int:
+    """Of how many customers the sums of so many meters may be kept."""
+    return MOST_SUMS // max(meters, 1)
+
+
 def may_keep(meter: Meter) -> bool:
     """Whether customer, start and end decide a quantity, and one number of each line measures it.
 
@@ -91,7 +96,7 @@ class KeptUsage:
 
     def has_room(self) -> bool:
         """Whether one more meter's sums may be kept."""
-        return (len(self._sums) + 1) * len(self.customer) <= MOST_SUMS
+        return len(self.customer) <= room_for(meters=len(self._sums) + 1)
 
     def keep(self, *, meter: int, mantissa: Quantities, digits: int) -> None:
         """The quantities of all that is expected; those beyond 64 bits are left out."""

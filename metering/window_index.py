@@ -18,14 +18,17 @@ class _Side:
     With a place at either end for all the customers beyond, into whose windows nothing falls.
     """
 
-    def __init__(self, *, line: _Ints, customer: _Ints, start: _Ints, end: _Ints) -> None:
-        self._before = int(customer[0]) - 1
-        size = int(customer[-1]) - self._before + 2
-        place = customer - self._before
+    def __init__(self, line: _Ints, who: _Ints, start: _Ints, end: _Ints) -> None:
+        """Some lines and whose they are, in the order of customers; instants are of all lines."""
+        self._before = int(who[0]) - 1
+        size = int(who[-1]) - self._before + 2
+        place = who - self._before
         self._start = np.full(size, np.iinfo(np.int64).max)
+        self._start[place] = start[line]
         self._end = np.full(size, np.iinfo(np.int64).min)
+        self._end[place] = end[line]
         self._line = np.zeros(size, dtype=np.int64)
-        self._start[place], self._end[place], self._line[place] = start, end, line
+        self._line[place] = line
 
     def find(self, *, customer: _Ints, time_micros: _Ints) -> tuple[_Ints, _Ints]:
         """(lines, positions) of the events that fall into a window."""
@@ -41,26 +44,27 @@ class _Layer:
     After the last comes one into which nothing falls: that of the customers who have none.
     """
 
-    def __init__(self, *, line: _Ints, customer: _Ints, start: _Ints, end: _Ints) -> None:
+    def __init__(self, line: _Ints, who: _Ints, start: _Ints, end: _Ints) -> None:
+        """Some lines and whose they are, in that order; instants are of all lines."""
         self._line = line
-        self._start = np.append(start, np.iinfo(np.int64).max)
-        self._end = np.append(end, np.iinfo(np.int64).min)
+        self._start = np.append(start[line], np.iinfo(np.int64).max)
+        self._end = np.append(end[line], np.iinfo(np.int64).min)
         fresh = np.ones(len(line), dtype=np.bool_)
-        fresh[1:] = customer[1:] != customer[:-1]
+        fresh[1:] = who[1:] != who[:-1]
         first = np.flatnonzero(fresh)
         count = np.diff(np.append(first, len(line)))
         most = int(count.max())
         self._steps = [1 << bit for bit in range(most.bit_length() - 1, -1, -1)]
         self._stop = np.append(np.repeat(first + count, count), 0) if most > 1 else None
-        low, high = int(customer[0]), int(customer[-1])
+        low, high = int(who[0]), int(who[-1])
         self._before = low - 1
         self._table = None
         if high - low < max(_DENSE_MINIMUM, 16 * len(first)):
             # With a place at either end for all the customers beyond.
             self._table = np.full(high - low + 3, len(line), dtype=np.intp)
-            self._table[customer[first] - self._before] = first
+            self._table[who[first] - self._before] = first
         else:
-            self._customers, self._first = customer[first], first
+            self._customers, self._first = who[first], first
 
     def _places(self, customer: _Ints) -> NDArray[np.intp]:
         """The first window of each event's customer."""
@@ -119,10 +123,30 @@ def _layer_numbers(customer: _Ints, start: _Ints, end: _Ints) -> _Ints:
     return layer
 
 
-def _are_side_by_side(customer: _Ints) -> bool:
-    """Whether each of these (sorted) comes once, and most of the numbers between are there."""
-    span = int(customer[-1]) - int(customer[0]) + 1
-    return span <= _CLOSE * len(customer) and bool(np.all(customer[1:] != customer[:-1]))
+def _come_once(customer: _Ints) -> bool:
+    """Whether each of these (sorted) comes once."""
+    return bool(np.all(customer[1:] != customer[:-1]))
+
+
+def _layer_of(lines: _Ints, who: _Ints, start: _Ints, end: _Ints) -> _Layer | _Side:
+    near = int(who[-1]) - int(who[0]) < _CLOSE * len(who)
+    return (_Side if near and _come_once(who) else _Layer)(lines, who, start, end)
+
+
+def _layers_of(lines: _Ints, who: _Ints, start: _Ints, end: _Ints) -> Iterator[_Layer | _Side]:
+    """The layers of some lines and whose they are, in the order of customers.
+
+    Of many lines each is mostly another customer's, and then little is copied.
+    """
+    if _come_once(who):
+        yield _layer_of(lines, who, start, end)
+        return
+    order = np.lexsort((end[lines], start[lines], who))
+    lines, who = lines[order], who[order]
+    number = _layer_numbers(who, start[lines], end[lines])
+    for each in range(int(number.max()) + 1):
+        mine = np.flatnonzero(number == each)
+        yield _layer_of(lines[mine], who[mine], start, end)
 
 
 class WindowIndex:
@@ -130,17 +154,10 @@ class WindowIndex:
 
     def __init__(self, *, customer: _Ints, start_micros: _Ints, end_micros: _Ints) -> None:
         """Line i is (customer[i], [start_micros[i], end_micros[i])); empty ones match nothing."""
-        real = np.flatnonzero(start_micros < end_micros)
-        order = real[np.lexsort((end_micros[real], start_micros[real], customer[real]))]
-        who, opens, closes = customer[order], start_micros[order], end_micros[order]
-        number = _layer_numbers(who, opens, closes)
-        self._layers: list[_Layer | _Side] = []
-        for each in range(int(number.max(initial=-1)) + 1):
-            mine = slice(None) if not bool(number.any()) else np.flatnonzero(number == each)
-            kind = _Side if _are_side_by_side(who[mine]) else _Layer
-            self._layers.append(
-                kind(line=order[mine], customer=who[mine], start=opens[mine], end=closes[mine])
-            )
+        lines = np.flatnonzero(start_micros < end_micros)
+        lines = lines[np.argsort(customer[lines], kind="stable")]
+        layers = _layers_of(lines, customer[lines], start_micros, end_micros)
+        self._layers = list(layers) if len(lines) else []
 
     def find(self, *, customer: _Ints, time_micros: _Ints) -> Iterator[tuple[_Ints, _Ints]]:
         """(lines, positions of events) once per layer of windows."""

@@ -14,7 +14,7 @@ from invoicing.portions import Portions
 from invoicing.run_billing import run_billing
 from invoicing.sweep_usage import sweep_usage
 from invoicing.work_store import LIST_IN_ORDER, Place
-from metering import block_store
+from metering import block_store, kept_usage
 from metering.intake import micros_of
 from metering.kept_usage import KeptUsage
 from metering.measure import measure
@@ -206,8 +206,12 @@ class Readings:
         monkeypatch.setattr(block_store, "stream_blocks", counted)
 
 
-@pytest.mark.parametrize(("expected", "readings"), [(500, 1), (0, 3), (6, 3), (12, 2)])
-async def test_later_portions_read_no_usage(shop, monkeypatch, expected, readings):
+@pytest.mark.parametrize(
+    ("expected", "most_sums", "readings"),
+    [(500, 500, 1), (0, 500, 3), (6, 500, 3), (12, 500, 2), (500, 12, 2)],
+)
+async def test_later_portions_read_no_usage(shop, monkeypatch, expected, most_sums, readings):
+    monkeypatch.setattr(kept_usage, "MOST_SUMS", most_sums)
     await fill(shop)
     seen = Readings(monkeypatch)
     portions = msgspec.structs.replace(SMALL, expected=expected)
