@@ -21,7 +21,7 @@ _GUARDS: Final[dict[str, tuple[str, ...]]] = {
     "usage_alert_triggers": ("guard", "guard_truncate"),
     "tax_answers": ("guard", "guard_truncate"),
     "outbox": ("guard", "guard_truncate", "in_turn"),
-    "subscriptions": ("bill_key", "due_inserted", "due_updated", "due_deleted"),
+    "subscriptions": ("bill_key", "same_bill_key", "due_inserted", "due_updated", "due_deleted"),
     "number_series": ("guard", "guard_truncate", "gapless"),
 }
 _EXPECTED: Final = ", ".join(

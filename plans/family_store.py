@@ -33,8 +33,9 @@ WHERE c.seller = current_seller() AND c.id = b.id AND c.id <> :customer
 _MOVE: Final = text(
     _BELOW
     + """
-UPDATE subscriptions s SET payer = c.payer, revision = s.revision + 1
+UPDATE subscriptions s SET payer = c.payer, bill_key = p.key, revision = s.revision + 1
 FROM below b JOIN customers c ON c.seller = current_seller() AND c.id = b.id
+  JOIN customers p ON p.seller = c.seller AND p.id = coalesce(c.payer, c.id)
 WHERE s.seller = current_seller() AND s.customer = c.id AND s.payer IS DISTINCT FROM c.payer
 """
 )

@@ -323,7 +323,7 @@ PLANTS = [
     ),
     *(
         (
-            f"DROP TRIGGER bill_key ON subscriptions; UPDATE subscriptions SET {wrong}",
+            f"DROP TRIGGER same_bill_key ON subscriptions; UPDATE subscriptions SET {wrong}",
             {"due_instants", "guards"},
             "sub_a",
         )

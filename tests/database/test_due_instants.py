@@ -3,7 +3,7 @@
 import pytest
 
 from tests.books import AT, START, insert
-from tests.database.breaking import NOT_PERMITTED, refusal
+from tests.database.breaking import CHECKED, NOT_PERMITTED, refusal
 
 TOLD = """
 SELECT seller, subscription, bill_to, next_due_at::text, key, number, derived_through_at::text
@@ -34,17 +34,24 @@ STATEMENTS = {
     "derived": "UPDATE subscriptions SET derived_through_at = now()",
     "derived no more": "UPDATE subscriptions SET derived_through_at = NULL, next_due_at = now()",
     "starts otherwise": "UPDATE subscriptions SET starts_at = now(), derived_through_at = NULL",
-    "another number": "UPDATE subscriptions SET customer_number = 0",
-    "pays himself": "UPDATE subscriptions SET payer = NULL",
+    "the same key": "UPDATE subscriptions SET bill_key = bill_key, customer = customer",
+    "pays himself": "UPDATE subscriptions SET payer = NULL, bill_key = 'acme'",
     "one ends": "UPDATE subscriptions SET next_due_at = NULL WHERE id = 'sub_b'",
     "one begins": f"UPDATE subscriptions SET next_due_at = '{AT}' WHERE id = 'sub_c'",
     "all at once": (
         "UPDATE subscriptions SET next_due_at = CASE WHEN next_due_at IS NULL THEN now() END"
     ),
-    "another pays": "UPDATE subscriptions SET payer = 'cus_z' WHERE id <> 'sub_a'",
-    "another key": "UPDATE subscriptions SET bill_key = 'other', next_due_at = now()",
-    "another customer": "UPDATE subscriptions SET customer = 'cus_b' WHERE id = 'sub_b'",
-    "both": "UPDATE subscriptions SET payer = 'cus_z', next_due_at = now() WHERE seller = 1",
+    "another pays": (
+        "UPDATE subscriptions SET payer = 'cus_z', bill_key = 'zeta' WHERE id <> 'sub_a'"
+    ),
+    "another customer": (
+        "UPDATE subscriptions SET customer = 'cus_b', bill_key = 'beta', customer_number ="
+        " (SELECT number FROM customers WHERE id = 'cus_b') WHERE id = 'sub_b'"
+    ),
+    "both": (
+        "UPDATE subscriptions SET payer = 'cus_z', bill_key = 'zeta', next_due_at = now()"
+        " WHERE seller = 1"
+    ),
     "nothing": "UPDATE subscriptions SET next_due_at = now() WHERE id = 'sub_nobody'",
     "gone": "DELETE FROM subscriptions WHERE id IN ('sub_b', 'sub_c')",
 }
@@ -90,6 +97,33 @@ async def test_what_is_moved_is_told(root, name):
     await add(root)
     await root.execute(STATEMENTS[name])
     assert await told(root) == await expected(root)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "payer = NULL",
+        "payer = 'cus_b'",
+        "bill_key = 'other'",
+        "bill_key = 'acme'",
+        "customer = 'cus_b'",
+        "customer_number = 0",
+        "payer = NULL, bill_key = 'beta'",
+    ],
+)
+async def test_whom_it_bills_is_what_its_key_and_number_say(root, change):
+    await add(root)
+    wrong = await refusal(root, f"UPDATE subscriptions SET {change} WHERE id = 'sub_d'")
+    assert wrong == CHECKED
+
+
+async def test_a_row_that_a_run_moves_is_not_locked_before_it_is_written(root):
+    """Any trigger before updates, for each row, would have it locked, and that logged."""
+    found = await root.fetch(
+        "SELECT tgname FROM pg_trigger WHERE tgrelid = 'subscriptions'::regclass"
+        " AND tgtype & 19 = 19 AND NOT tgisinternal"
+    )
+    assert found == []
 
 
 async def test_the_loaders_copy_is_told(app):

@@ -194,7 +194,9 @@ async def test_only_who_is_in_no_group_and_pays_for_nobody_else_is_told_by_its_t
         await shop.subscribe(f"{key}1", key, starts_at=f"2026-01-{day:02}T00:00:00Z")
     await superuser.execute("UPDATE customers SET invoice_group = 'g' WHERE key = 'grouped'")
     payer = await superuser.fetchval("SELECT id FROM customers WHERE key = 'paying'")
-    await superuser.execute("UPDATE subscriptions SET payer = $1 WHERE key = 'paid1'", payer)
+    await superuser.execute(
+        "UPDATE subscriptions SET payer = $1, bill_key = 'paying' WHERE key = 'paid1'", payer
+    )
     due, _ = await list_due(shop, limit=10)
     told = {each.key: (each.contract, each.terms is None) for each in due}
     assert told == {

@@ -158,7 +158,9 @@ END $$;
 CREATE CONSTRAINT TRIGGER gapless AFTER INSERT OR UPDATE OF next_sequence ON number_series
   DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION check_series();
 
--- Whom a subscription bills, and whose usage, follows its customer and its payer: both are looked up here and nowhere else.
+-- Whom a subscription bills, and whose usage, follows its customer and its payer: both are looked up when it is made. Whoever
+-- changes one writes the other, and is refused where they do not agree: with a trigger that could change them before an update,
+-- PostgreSQL locks each row that a billing run moves, and logs that, before it writes it.
 CREATE FUNCTION find_bill_key() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 BEGIN
   SELECT key, number INTO NEW.bill_key, NEW.customer_number FROM customers WHERE seller = NEW.seller AND id = NEW.customer;
@@ -167,8 +169,19 @@ BEGIN
   END IF;
   RETURN NEW;
 END $$;
-CREATE TRIGGER bill_key BEFORE INSERT OR UPDATE OF customer, payer, bill_key, customer_number ON subscriptions
-  FOR EACH ROW EXECUTE FUNCTION find_bill_key();
+CREATE TRIGGER bill_key BEFORE INSERT ON subscriptions FOR EACH ROW EXECUTE FUNCTION find_bill_key();
+CREATE FUNCTION check_bill_key() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+BEGIN
+  IF NOT EXISTS (SELECT FROM customers c JOIN customers p ON p.seller = c.seller AND p.id = coalesce(NEW.payer, c.id)
+      WHERE c.seller = NEW.seller AND c.id = NEW.customer AND c.number = NEW.customer_number
+        AND p.key COLLATE "C" = NEW.bill_key COLLATE "C") THEN
+    RAISE EXCEPTION 'subscription %: bill_key is not the key of whom it bills, or customer_number not that of its customer', NEW.id
+      USING ERRCODE = 'check_violation';
+  END IF;
+  RETURN NULL;
+END $$;
+CREATE TRIGGER same_bill_key AFTER UPDATE OF customer, payer, bill_key, customer_number ON subscriptions
+  FOR EACH ROW EXECUTE FUNCTION check_bill_key();
 
 -- What falls due follows its subscription, whichever statement moves that: nobody else may write it. A session keeps the
 -- plan of a statement in a function, and that of one row would compare each of thousands with each: hence EXECUTE. Without
