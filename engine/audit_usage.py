@@ -113,6 +113,19 @@ USAGE_CHECKS: Final[tuple[Check, ...]] = (
         sql=" UNION ALL ".join(_strangers(table) for table in _WITHOUT_FOREIGN_KEY),
     ),
     Check(
+        name="payers",
+        sentence="The top of a customer's parents pays for it, and for its subscriptions.",
+        sql="""
+SELECT c.seller, c.id, format('parent %s, payer %s where %s pays', c.parent, c.payer,
+  coalesce(p.payer, p.id, c.id))
+FROM customers c LEFT JOIN customers p ON p.seller = c.seller AND p.id = c.parent
+WHERE c.payer IS DISTINCT FROM coalesce(p.payer, p.id)
+UNION ALL
+SELECT s.seller, s.id, format('payer %s where %s pays', s.payer, coalesce(c.payer, c.id))
+FROM subscriptions s JOIN customers c ON c.seller = s.seller AND c.id = s.customer
+WHERE s.payer IS DISTINCT FROM c.payer""",
+    ),
+    Check(
         name="due_instants",
         sentence="What falls due next is told once of each subscription, with whom it bills.",
         sql="""

@@ -24,6 +24,8 @@ from plans.model import Meter
 
 _STRAY: Final = 10
 """One in so many may be unforeseen before more is looked for."""
+LEAST: Final = 250_000
+"""So many are expected however many meters they ask: of some the sums are kept all the same."""
 
 
 class UsageAhead(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,8 +49,8 @@ async def expect_usage(
 ) -> None:
     """Expect what is due later too, where these windows begin beyond what was expected so far.
 
-    Their own is expected again with it: where they are derived anew it is known. Of no more than
-    the sums of the meters that they ask may be kept of.
+    Their own is expected again with it: where they are derived anew it is known. No more customers
+    than there is room for the sums of every meter that these windows ask, but for LEAST.
     """
     if not ahead.most:
         return
@@ -60,7 +62,8 @@ async def expect_usage(
     strays = len(foreseen) - int(np.count_nonzero(foreseen))
     if strays * _STRAY <= len(foreseen):
         return
-    most = min(ahead.most, room_for(meters=len(np.unique(windows.meter[asked]))))
+    room = room_for(meters=len(np.unique(windows.meter[asked])))
+    most = min(ahead.most, max(room, LEAST))
     customer, start_micros, end_micros = await list_expected(
         connection=connection, due_by=ahead.due_by, after=ahead.after, limit=most
     )

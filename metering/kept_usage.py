@@ -10,7 +10,7 @@ from metering.model import Windows
 from metering.values import INT64_MAX, Quantities
 from plans.model import Aggregation, LateUsage, Meter
 
-MOST_SUMS: Final = 4_000_000
+MOST_SUMS: Final = 8_000_000
 """Of all meters: eight bytes each."""
 _KEPT: Final = frozenset(
     {

@@ -30,12 +30,14 @@ WHERE c.seller = current_seller() AND c.id = b.id AND c.id <> :customer
   AND t.seller = c.seller AND t.id = :customer
 """
 )
-_MOVE: Final = text(
+# CASE: coalesce is no index condition behind row-level security, for all the planner knows of it.
+MOVE: Final = text(
     _BELOW
     + """
-UPDATE subscriptions s SET payer = c.payer, bill_key = p.key, revision = s.revision + 1
+UPDATE subscriptions s SET payer = c.payer, revision = s.revision + 1, bill_key = (
+  SELECT p.key FROM customers p WHERE p.seller = current_seller()
+    AND p.id = CASE WHEN c.payer IS NULL THEN c.id ELSE c.payer END)
 FROM below b JOIN customers c ON c.seller = current_seller() AND c.id = b.id
-  JOIN customers p ON p.seller = c.seller AND p.id = coalesce(c.payer, c.id)
 WHERE s.seller = current_seller() AND s.customer = c.id AND s.payer IS DISTINCT FROM c.payer
 """
 )
@@ -45,9 +47,17 @@ WHERE seller = current_seller() AND id = ANY(:customers) ORDER BY id
 """)
 
 
-async def is_below(*, connection: AsyncConnection, customer: str, parent: str) -> bool:
-    """Whether `parent` is the customer or has it above; nobody else sets a parent meanwhile."""
+async def hold_families(*, connection: AsyncConnection) -> None:
+    """Let nobody else set a parent or take one away until the transaction ends.
+
+    Whoever locks customers too does so afterwards: two who move what lies above one another would
+    each wait for the other.
+    """
     await connection.execute(_LOCK)
+
+
+async def is_below(*, connection: AsyncConnection, customer: str, parent: str) -> bool:
+    """Whether `parent` is the customer or has it above."""
     found = await connection.execute(_IS_BELOW, {"customer": customer, "parent": parent})
     return bool(found.scalar_one())
 
@@ -55,7 +65,7 @@ async def is_below(*, connection: AsyncConnection, customer: str, parent: str) -
 async def set_parent(*, connection: AsyncConnection, customer: str, parent: str | None) -> None:
     """Let the parent, or whoever pays for it, pay for the customer and all below it (ids)."""
     await connection.execute(_SET, {"customer": customer, "parent": parent})
-    for statement in (_PASS_DOWN, _MOVE):
+    for statement in (_PASS_DOWN, MOVE):
         await connection.execute(statement, {"customer": customer})
 
 

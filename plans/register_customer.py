@@ -3,13 +3,14 @@
 from datetime import datetime
 
 import msgspec
+from msgspec import UnsetType
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from engine.errors import FieldError, invalid_field, not_found
 from engine.ids import new_id
 from plans.catalog import country_of, customer_errors, party_of_customer, refuse_invalid
 from plans.drafts import CustomerPatch, patched
-from plans.family_store import is_below, set_parent
+from plans.family_store import hold_families, is_below, set_parent
 from plans.model import Customer, CustomerDraft, TaxExempt
 from plans.seller_store import load_seller, save_party
 from plans.store import find_customer, insert_customer, lock_customer, save_customer
@@ -32,6 +33,7 @@ async def register_customer(
         connection=connection, customer_id=customer_id, draft=draft, party=party, now=now
     )
     if draft.parent is not None:
+        await hold_families(connection=connection)
         await _set_parent(connection, customer_id, draft.parent)
     return await _read(connection=connection, reference=customer_id)
 
@@ -43,6 +45,8 @@ async def change_customer(
 
     Errors: `not_found`, `invalid_body`.
     """
+    if not isinstance(patch.parent, UnsetType):
+        await hold_families(connection=connection)
     customer = await lock_customer(connection=connection, reference=reference)
     if customer is None:
         raise not_found(noun="customer", reference=reference)

@@ -311,6 +311,16 @@ PLANTS = [
     ),
     ("DELETE FROM outbox WHERE object = 'uat_a'", {"usage_alert_triggers"}, "uat_a"),
     ("UPDATE outbox SET object = 'uat_b' WHERE id = 'evt_u'", {"usage_alert_triggers"}, "uat_a"),
+    (
+        "UPDATE customers SET parent = 'cus_b', payer = 'cus_c' WHERE seller = 1",
+        {"payers"},
+        "cus_a",
+    ),
+    (
+        "UPDATE subscriptions SET payer = 'cus_b' WHERE seller = 1",
+        {"payers", "due_instants"},
+        "sub_a",
+    ),
     ("DELETE FROM due_instants WHERE seller = 1", {"due_instants"}, "sub_a"),
     *(
         (f"UPDATE due_instants SET {wrong} WHERE seller = 1", {"due_instants"}, "sub_a")

@@ -1,13 +1,17 @@
 """A customer's charges come on documents of whoever is at the top of its parents."""
 
+import asyncio
+
 import msgspec
 import pytest
 
 from engine.errors import BillingError
 from invoicing.rehearse_run import rehearse_run
 from plans.drafts import CustomerPatch
+from plans.family_store import MOVE
 from plans.register_customer import change_customer
 from tests.billing_world import at, shop, violations
+from tests.database.test_work_list_plan import planned
 
 __all__ = ["shop"]
 
@@ -79,3 +83,58 @@ async def test_nobody_is_below_itself(shop):
         assert [(each.pointer, each.code) for each in refused.value.errors] == [
             ("/parent", "cycle")
         ]
+
+
+async def test_who_takes_a_parent_away_and_who_joins_below_take_turns(shop, database_url):
+    """Else who joins would be paid for by the one who just stopped paying."""
+    await shop.customer("north", parent="acme")
+    await shop.customer("depot")
+    await shop.subscribe("s1", "depot")
+    patch = msgspec.convert({"parent": None}, CustomerPatch)
+    async with shop.database.transaction(seller=shop.seller) as connection:
+        await change_customer(connection=connection, reference="north", patch=patch)
+        joining = asyncio.create_task(move(shop, "depot", parent="north"))
+        await waiting_for_a_lock(shop)
+        assert not joining.done()
+    joined = await joining
+    ids = dict(await shop.rows("SELECT key, id FROM customers"))
+    assert joined.bill_to == ids["north"]
+    assert await shop.one("SELECT bill_key FROM subscriptions") == "north"
+    assert await violations(database_url) == []
+
+
+async def waiting_for_a_lock(shop):
+    waiting = "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted)"
+    async with asyncio.timeout(30):
+        while not await shop.one(waiting):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+async def test_neighbours_who_move_at_once_do_not_wait_for_each_other(shop, database_url):
+    for key in ("north", "depot"):
+        await shop.customer(key)
+        await shop.subscribe(f"s-{key}", key)
+    for parents in (("acme", "north"), (None, None)) * 6:
+        moves = zip(("north", "depot"), parents, strict=True)
+        await asyncio.gather(*(move(shop, key, parent=parent) for key, parent in moves))
+    await asyncio.gather(move(shop, "north", parent="acme"), move(shop, "depot", parent="north"))
+    keys = "SELECT key, bill_key FROM subscriptions ORDER BY key"
+    assert await shop.rows(keys) == [("s-depot", "acme"), ("s-north", "acme")]
+    assert await violations(database_url) == []
+
+
+MANY = """
+INSERT INTO customers (seller, id, key, name, emails, tax_ids, party, created_at)
+SELECT seller, id || n, key || n, name, emails, tax_ids, party, created_at
+FROM customers, generate_series(1, 3000) AS n WHERE key = 'acme'
+"""
+
+
+async def test_whoever_pays_from_now_on_is_found_by_id(shop, superuser):
+    await family(shop)
+    await superuser.execute(MANY)
+    await superuser.execute("ANALYZE customers")
+    await superuser.execute("SELECT set_config('app.seller', $1, false)", str(shop.seller))
+    await superuser.execute("SET ROLE usance_app")
+    lines = await planned(superuser, str(MOVE).replace(":customer", "$1"), "cus_x")
+    assert any(line.startswith("Index Cond: ") and "id = CASE" in line for line in lines), lines

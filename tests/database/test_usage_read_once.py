@@ -1,6 +1,7 @@
 """A run reads its usage once: the same books as when each portion reads it, and nothing old."""
 
 import asyncio
+from collections import Counter
 from datetime import timedelta
 
 import msgspec
@@ -212,12 +213,38 @@ class Readings:
 )
 async def test_later_portions_read_no_usage(shop, monkeypatch, expected, most_sums, readings):
     monkeypatch.setattr(kept_usage, "MOST_SUMS", most_sums)
+    monkeypatch.setattr(expect_usage, "LEAST", 0)
     await fill(shop)
     seen = Readings(monkeypatch)
     portions = msgspec.structs.replace(SMALL, expected=expected)
     done = await shop.bill(FEBRUARY, portions=portions, pending=False)
     assert done.documents == CUSTOMERS
     assert len(seen.meters) == readings
+
+
+@pytest.mark.parametrize(
+    ("least", "readings"),
+    [(0, [2, 2, 2, 2]), (500, [1, 1, 6, 6]), (15, [2, 2, 2, 6])],
+)
+async def test_no_more_are_expected_than_there_is_room_for_of_every_meter(
+    shop, monkeypatch, least, readings
+):
+    """Of four meters 48 sums: of 12 customers of 18, or of so many at least."""
+    monkeypatch.setattr(kept_usage, "MOST_SUMS", 48)
+    monkeypatch.setattr(expect_usage, "LEAST", least)
+    await open_meters(shop)
+    await shop.publish_plan(plan(SEATS, TIERS, *PRICES[:3], key="many"))
+    for number in range(CUSTOMERS):
+        await shop.customer(f"c{number:02}")
+        await shop.subscribe(f"s{number:02}", f"c{number:02}", plan="many")
+    await shop.bill(at("2026-01-01"))
+    for number in range(CUSTOMERS):
+        await shop.use(f"c{number:02}", at("2026-01-20"), number + 1)
+    seen = Readings(monkeypatch)
+    portions = msgspec.structs.replace(SMALL, first=3, most=3, expected=500)
+    done = await shop.bill(FEBRUARY, portions=portions, pending=False)
+    assert (done.documents, done.lines) == (CUSTOMERS, 5 * CUSTOMERS)
+    assert sorted(Counter(seen.meters).values()) == readings
 
 
 async def test_a_run_of_one_portion_foresees_nothing(shop, monkeypatch):

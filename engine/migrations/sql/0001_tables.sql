@@ -203,8 +203,8 @@ CREATE TABLE subscriptions (
   quantities jsonb NOT NULL DEFAULT '{}',
   overrides jsonb NOT NULL DEFAULT '{}',
   payer text, -- that of its customer, kept here for the work list
-  bill_key text COLLATE "C" NOT NULL, -- the key of whom it bills, which never changes: set by a trigger
-  customer_number bigint NOT NULL, -- that of its customer, as usage knows him, which never changes: set by the same
+  bill_key text COLLATE "C" NOT NULL, -- the key of whom it bills, which never changes: written by a trigger when it is made, checked afterwards
+  customer_number bigint NOT NULL, -- that of its customer, as usage knows him, which never changes: likewise
   invoice_group text,
   revision integer NOT NULL DEFAULT 1,
   created_at timestamptz NOT NULL,
