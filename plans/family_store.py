@@ -21,6 +21,7 @@ UPDATE customers SET parent = :parent, payer = (
   WHERE p.seller = current_seller() AND p.id = :parent)
 WHERE seller = current_seller() AND id = :customer
 """)
+# All below, also whose payer stays: who subscribes one of them at this moment waits for its row.
 _PASS_DOWN: Final = text(
     _BELOW
     + """
@@ -50,8 +51,8 @@ WHERE seller = current_seller() AND id = ANY(:customers) ORDER BY id
 async def hold_families(*, connection: AsyncConnection) -> None:
     """Let nobody else set a parent or take one away until the transaction ends.
 
-    Whoever locks customers too does so afterwards: two who move what lies above one another would
-    each wait for the other.
+    Whoever writes or locks customers or parties too does so afterwards: two who move what lies
+    above one another would each wait for the other.
     """
     await connection.execute(_LOCK)
 

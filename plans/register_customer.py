@@ -27,13 +27,14 @@ async def register_customer(
     `now` is business time; `wall_now` orders the ids.
     """
     draft = await _checked(connection, draft)
+    if draft.parent is not None:
+        await hold_families(connection=connection)
     party = await save_party(connection=connection, party=party_of_customer(draft))
     customer_id = new_id(prefix="cus", now=wall_now)
     await insert_customer(
         connection=connection, customer_id=customer_id, draft=draft, party=party, now=now
     )
     if draft.parent is not None:
-        await hold_families(connection=connection)
         await _set_parent(connection, customer_id, draft.parent)
     return await _read(connection=connection, reference=customer_id)
 

@@ -104,7 +104,10 @@ async def test_who_takes_a_parent_away_and_who_joins_below_take_turns(shop, data
 
 
 async def waiting_for_a_lock(shop):
-    waiting = "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted)"
+    waiting = (
+        "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND"
+        " database = (SELECT oid FROM pg_database WHERE datname = current_database()))"
+    )
     async with asyncio.timeout(30):
         while not await shop.one(waiting):  # noqa: ASYNC110
             await asyncio.sleep(0.01)

@@ -172,7 +172,7 @@ END $$;
 CREATE TRIGGER bill_key BEFORE INSERT ON subscriptions FOR EACH ROW EXECUTE FUNCTION find_bill_key();
 CREATE FUNCTION check_bill_key() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 BEGIN
-  IF NOT EXISTS (SELECT FROM customers c JOIN customers p ON p.seller = c.seller AND p.id = coalesce(NEW.payer, c.id)
+  IF NOT EXISTS (SELECT FROM customers c JOIN customers p ON p.seller = c.seller AND p.id = CASE WHEN NEW.payer IS NULL THEN c.id ELSE NEW.payer END
       WHERE c.seller = NEW.seller AND c.id = NEW.customer AND c.number = NEW.customer_number
         AND p.key COLLATE "C" = NEW.bill_key COLLATE "C") THEN
     RAISE EXCEPTION 'subscription %: bill_key is not the key of whom it bills, or customer_number not that of its customer', NEW.id
